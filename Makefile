@@ -1,0 +1,62 @@
+# make quickstart   train a teacher and students on a made-up corpus; a table at the end
+# make test         the tests
+# The first of either makes .venv; nothing else on the machine is changed.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UPSTREAM := .venv-upstream
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# More threads than cores make small models several times slower.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: quickstart test lint format test-upstream clean
+
+quickstart: $(VENV)/.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# fairseq-fixed is compiled against the torch that is there (--no-build-isolation, some
+# minutes), and without its dependencies: torchaudio would bring a second torch.
+$(VENV)/.installed: setup.py Makefile .ci/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Python 3.11 or later is needed, $$($(PYTHON) --version) found: make PYTHON=..."; \
+	    echo "(with Python 3.10 and upstream fairseq: see the README)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c .ci/constraints.txt torch numpy cython setuptools wheel
+	$(BIN)/pip install --quiet -c .ci/constraints.txt --no-build-isolation --no-deps fairseq-fixed
+	$(BIN)/pip install --quiet -c .ci/constraints.txt bitarray hydra-core omegaconf regex \
+	    sacrebleu sentencepiece tabulate tqdm pytest ruff
+	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
+	touch $@
+
+# The same tests on upstream's last release. pyenv's versions are looked at as well.
+PYTHON310 ?= $(firstword $(foreach p,$(wildcard $(HOME)/.pyenv/versions/3.10*/bin/python3.10) python3.10,$(shell $(p) -c 'print("$(p)")' 2>/dev/null)))
+
+test-upstream: $(UPSTREAM)/.installed
+	$(UPSTREAM)/bin/python -m pytest
+
+$(UPSTREAM)/.installed: setup.py .ci/constraints-upstream.txt
+	@test -n "$(PYTHON310)" || { echo "Python 3.10 is needed: make test-upstream PYTHON310=..."; exit 1; }
+	$(PYTHON310) -m venv $(UPSTREAM)
+	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt pip setuptools wheel
+	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt torch numpy cython
+	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt fairseq \
+	    sacrebleu sentencepiece tabulate tqdm pytest
+	$(UPSTREAM)/bin/pip install --quiet --no-build-isolation --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(UPSTREAM) work

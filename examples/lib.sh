@@ -1,0 +1,20 @@
+# Shell functions of the recipes. Sourced after WORK, a folder to write to, is set.
+mkdir -p "$WORK/logs"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+
+# Say what comes next.
+step() { printf '\n== %s\n' "$*"; }
+
+fail() { echo "$*" >&2; exit 1; }
+
+# run NAME COMMAND...: show the command, run it, keep its output in logs/NAME.log.
+run() {
+    local name=$1 begin=$SECONDS
+    shift
+    printf '$'; printf ' %q' "$@"; printf '\n'
+    if ! "$@" >"$WORK/logs/$name.log" 2>&1; then
+        tail -n 20 "$WORK/logs/$name.log" >&2
+        fail "This command failed; its whole output is in $WORK/logs/$name.log"
+    fi
+    printf '  done in %d s, log: %s\n' $((SECONDS - begin)) "$WORK/logs/$name.log"
+}

@@ -1,0 +1,100 @@
+"""A made-up language pair with several valid translations a sentence.
+
+    python synthetic.py FOLDER      writes {train,valid,test}.{src,tgt}
+
+The source puts the verb last; the target puts it second. What a translator is free to
+choose is chosen at random, so that a sentence has several modes: the voice (active or
+passive, which moves every phrase), the place of the adverb, and one of the synonyms of
+every second word. All of it follows from one seed.
+"""
+
+import random
+import sys
+from pathlib import Path
+
+SEED = 1
+SIZES = {"train": 6000, "valid": 300, "test": 500}
+LEXICON = {"noun": 120, "verb": 60, "adjective": 60, "adverb": 20}
+ONSETS = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "st", "br"]
+VOWELS = ["a", "e", "i", "o", "u"]
+
+
+class Language:
+    """The lexicon of the pair and the grammar of both sides."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.taken = {"was", "by", "the"}
+        self.words = {
+            kind: [self.new_word() for _ in range(count)]
+            for kind, count in LEXICON.items()
+        }
+        # Every second word has a synonym.
+        self.synonyms = {
+            word: [self.new_word() for _ in range(1 + i % 2)]
+            for words in self.words.values()
+            for i, word in enumerate(words)
+        }
+
+    def new_word(self):
+        while True:
+            syllables = self.rng.choice([2, 2, 3])
+            word = "".join(
+                self.rng.choice(ONSETS) + self.rng.choice(VOWELS)
+                for _ in range(syllables)
+            )
+            if word not in self.taken:
+                self.taken.add(word)
+                return word
+
+    def pick(self, kind):
+        return self.rng.choice(self.words[kind])
+
+    def phrase(self):
+        adjectives = [self.pick("adjective") for _ in range(self.rng.choice([0, 1, 1, 2]))]
+        return [*adjectives, self.pick("noun")]
+
+    def translate(self, words):
+        """One of the valid translations of each word; the first is the usual one."""
+        return [
+            self.rng.choices(self.synonyms[w], weights=[6, 4][: len(self.synonyms[w])])[0]
+            for w in words
+        ]
+
+    def pair(self):
+        """A source sentence and one of its translations, as lists of words."""
+        subject, object_ = self.phrase(), self.phrase()
+        verb, adverb = [self.pick("verb")], [self.pick("adverb")]
+        source = [*subject, *adverb, *object_, *verb]
+
+        subject, object_, verb, adverb = map(
+            self.translate, (subject, object_, verb, adverb)
+        )
+        if self.rng.random() < 0.6:
+            clause = ["the", *subject, *verb, "the", *object_]
+        else:
+            clause = ["the", *object_, "was", *verb, "by", "the", *subject]
+        target = [*clause, *adverb] if self.rng.random() < 0.6 else [*adverb, *clause]
+        return source, target
+
+
+def write_corpus(folder, sizes=None, seed=SEED):
+    """Write every split of the corpus.
+
+    Args:
+        folder: is made if it is not there
+        sizes: {split: number of sentence pairs}
+        seed: equal seeds give equal files
+    """
+    language = Language(random.Random(seed))
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, size in (sizes or SIZES).items():
+        pairs = [language.pair() for _ in range(size)]
+        for side, suffix in enumerate(("src", "tgt")):
+            lines = "".join(" ".join(pair[side]) + "\n" for pair in pairs)
+            (folder / f"{split}.{suffix}").write_text(lines, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_corpus(sys.argv[1])

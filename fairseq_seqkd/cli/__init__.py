@@ -1,0 +1,1 @@
+"""The subcommands of ``fairseq-seqkd``: they parse and call, nothing else."""

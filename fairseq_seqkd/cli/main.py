@@ -1,0 +1,30 @@
+"""``fairseq-seqkd SUBCOMMAND``: each subcommand is one file beside this one."""
+
+import argparse
+import logging
+import sys
+
+from fairseq_seqkd.cli import evaluate, user_dir
+
+SUBCOMMANDS = {"user-dir": user_dir, "evaluate": evaluate}
+
+
+def main(arguments=None):
+    """Run one subcommand; an expected error becomes one line and exit status 2."""
+    parser = argparse.ArgumentParser(prog="fairseq-seqkd")
+    subparsers = parser.add_subparsers(dest="subcommand", required=True)
+    for name, module in SUBCOMMANDS.items():
+        summary = module.__doc__.split("\n")[0]
+        subparser = subparsers.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(subparser)
+    parsed = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        SUBCOMMANDS[parsed.subcommand].run(parsed)
+    except (OSError, ValueError) as error:
+        sys.exit(f"fairseq-seqkd {parsed.subcommand}: {error}")

@@ -1,0 +1,8 @@
+"""The criteria; importing this registers them with fairseq."""
+
+from fairseq_seqkd.criterions import (  # noqa: F401
+    distill,
+    seq_inter,
+    seq_kd,
+    word_kd,
+)

@@ -1,0 +1,1 @@
+"""Quality, speed and size of checkpoints, side by side."""

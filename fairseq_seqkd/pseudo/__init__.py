@@ -1,0 +1,1 @@
+"""Pseudo-targets: the teacher's translations of a split, kept on disk."""

@@ -1,0 +1,21 @@
+"""What a store was made from and how, compared with what is asked for."""
+
+
+def differences(found, expected, prefix=""):
+    """The entries of ``expected`` that ``found`` has otherwise.
+
+    Args:
+        found: the manifest on disk, nested dictionaries
+        expected: what it should say; an entry of None asks for nothing
+    Returns:
+        a list of strings "entry: found ..., expected ..."
+    """
+    lines = []
+    for key, wanted in expected.items():
+        name = f"{prefix}{key}"
+        have = found.get(key)
+        if isinstance(wanted, dict):
+            lines += differences(have or {}, wanted, prefix=f"{name}.")
+        elif wanted is not None and have != wanted:
+            lines.append(f"{name}: found {have}, expected {wanted}")
+    return lines

@@ -1,0 +1,62 @@
+"""Sentence pairs whose target is a pseudo-target, with the gold target beside it."""
+
+import numpy as np
+from fairseq.data import BaseWrapperDataset, FairseqDataset, data_utils
+
+
+class PairsWithGold(BaseWrapperDataset):
+    """Adds the gold target to every example of a data set with pseudo-targets.
+
+    A batch gets an entry ``gold`` with ``target`` and ``prev_output_tokens``, both
+    (batch, length), in the order of the batch's rows.
+
+    Args:
+        pairs: LanguagePairDataset with pseudo-targets
+        gold: LanguagePairDataset with gold targets of the same sentences
+    """
+
+    def __init__(self, pairs, gold):
+        super().__init__(pairs)
+        self.gold = gold
+
+    def __getitem__(self, index):
+        return {**self.dataset[index], "gold": self.gold.tgt[index]}
+
+    def collater(self, samples, pad_to_length=None):
+        batch = self.dataset.collater(samples, pad_to_length=pad_to_length)
+        if not batch:
+            return batch
+        # Collating sorts by source length: what is attached must follow.
+        gold_of = {sample["id"]: sample["gold"] for sample in samples}
+        gold = [gold_of[id_] for id_ in batch["id"].tolist()]
+        batch["gold"] = {
+            "target": self._pad(gold, move_eos_to_beginning=False),
+            "prev_output_tokens": self._pad(gold, move_eos_to_beginning=True),
+        }
+        return batch
+
+    def _pad(self, targets, move_eos_to_beginning):
+        return data_utils.collate_tokens(
+            targets,
+            self.gold.tgt_dict.pad(),
+            self.gold.eos,
+            self.gold.left_pad_target,
+            move_eos_to_beginning,
+        )
+
+    def num_tokens(self, index):
+        return max(self.dataset.num_tokens(index), self.gold.num_tokens(index))
+
+    def num_tokens_vec(self, indices):
+        return np.maximum(
+            self.dataset.num_tokens_vec(indices), self.gold.num_tokens_vec(indices)
+        )
+
+    def filter_indices_by_size(self, indices, max_sizes):
+        kept, removed = self.dataset.filter_indices_by_size(indices, max_sizes)
+        kept, removed_by_gold = self.gold.filter_indices_by_size(kept, max_sizes)
+        return kept, removed + removed_by_gold
+
+    def batch_by_size(self, indices, **limits):
+        # The wrapped data set would count its own tokens only.
+        return FairseqDataset.batch_by_size(self, indices, **limits)

@@ -1,0 +1,28 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="fairseq-seqkd",
+    version="0.1.0",
+    description="Distil a large sequence model into a small fast one: a fairseq plug-in",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.8",
+    packages=find_packages(include=["fairseq_seqkd", "fairseq_seqkd.*"]),
+    install_requires=[
+        # Upstream fairseq does not import on Python 3.11 and later.
+        'fairseq>=0.12.2; python_version < "3.11"',
+        'fairseq-fixed>=0.12.3.1; python_version >= "3.11"',
+        "torch>=1.12",
+        "numpy<2",
+        "sacrebleu>=2.0",
+        "sentencepiece",
+        "tqdm",
+    ],
+    extras_require={
+        "ctranslate2": ["ctranslate2"],
+        "report": ["matplotlib"],
+        "dev": ["pytest", "ruff"],
+    },
+    entry_points={"console_scripts": ["fairseq-seqkd = fairseq_seqkd.cli.main:main"]},
+)
