@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from fairseq import checkpoint_utils, tasks, utils
+from fairseq.data import data_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import open_dict
 
@@ -158,15 +159,14 @@ def shared_teacher(path, student_task, data=None, device="cpu", dtype=torch.floa
     """
     key = (path, data, str(device), dtype)
     if key not in _LOADED:
-        fallback = _data_folder(getattr(student_task, "cfg", None)) or _data_folder(
-            getattr(student_task, "args", None)
-        )
-        _LOADED[key] = load_teacher(path, data, device, dtype, fallback)
+        _LOADED[key] = load_teacher(path, data, device, dtype, student_task)
     _LOADED[key].check_dictionaries(student_task)
     return _LOADED[key]
 
 
-def load_teacher(path, data=None, device="cpu", dtype=torch.float32, fallback=None):
+def load_teacher(
+    path, data=None, device="cpu", dtype=torch.float32, student_task=None
+):
     """Load one or several checkpoints as one frozen model.
 
     Args:
@@ -174,16 +174,17 @@ def load_teacher(path, data=None, device="cpu", dtype=torch.float32, fallback=No
         data: folder with the teacher's dictionaries; None looks beside the first
             checkpoint and then where its training data was
         device, dtype: where and how the parameters are kept
-        fallback: a folder whose dictionaries stand in when none of these has any;
-            then only the sizes of the embeddings are checked, with a warning
+        student_task: tells the languages where the teacher's checkpoint does not; and its
+            dictionaries stand in when the teacher's are in none of these places (then
+            only the sizes of the embeddings are checked, with a warning)
     Raises:
         FileNotFoundError: a checkpoint is not there, or no dictionary was found
         ValueError: a file is no fairseq checkpoint, holds a pickle that could run
             code, or has other sizes than the dictionary
     """
-    paths = utils.split_paths(path)
+    paths = checkpoint_paths(path)
     state = _load_state(paths[0])
-    task, knows_dictionary = _own_task(state, paths[0], data, fallback)
+    task, knows_dictionary = _own_task(state, paths[0], data, student_task)
     models = [_build_model(state, task, paths[0])]
     for other in paths[1:]:
         models.append(_build_model(_load_state(other), task, other))
@@ -192,12 +193,23 @@ def load_teacher(path, data=None, device="cpu", dtype=torch.float32, fallback=No
     return Teacher(models, task, knows_dictionary)
 
 
+def checkpoint_paths(path):
+    """The checkpoints that ``--teacher-path`` names.
+
+    Raises:
+        FileNotFoundError: names the first that is not there
+    """
+    paths = utils.split_paths(path)
+    for one in paths:
+        if not os.path.isfile(one):
+            raise FileNotFoundError(
+                f"--teacher-path: no checkpoint at {one!r}. Expected a file that "
+                "fairseq-train wrote (several are separated by colons)."
+            )
+    return paths
+
+
 def _load_state(path):
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"--teacher-path: no checkpoint at {path!r}. Expected a file that "
-            "fairseq-train wrote (several are separated by colons)."
-        )
     try:
         # The teacher's own validation BLEU is not wanted, and might need a tokeniser.
         state = checkpoint_utils.load_checkpoint_to_cpu(path, {"eval_bleu": False})
@@ -227,23 +239,26 @@ def _config(state):
     return convert_namespace_to_omegaconf(state["args"])
 
 
-def _data_folder(task_config):
-    data = getattr(task_config, "data", None)
+def _own_config(task):
+    """A task's configuration, whether it is of fairseq's new or old kind, or None."""
+    return getattr(task, "cfg", None) or getattr(task, "args", None)
+
+
+def _data_folder(config):
+    data = getattr(config, "data", None)
     return utils.split_paths(data)[0] if data else None
 
 
-def _own_task(state, path, data, fallback):
+def _own_task(state, path, data, student_task):
     """The teacher's task with the teacher's dictionaries, and whether they are its own."""
-    config = _config(state).task
+    config, student = _config(state).task, _own_config(student_task)
     recorded = _data_folder(config)
-    if data is not None:
-        places = [data]
-    else:
-        places = [os.path.dirname(os.path.abspath(path)), recorded]
+    beside = os.path.dirname(os.path.abspath(path))
+    places = [beside, recorded] if data is None else [data]
     for place in filter(None, places):
         with contextlib.suppress(FileNotFoundError):
-            return _setup_task(config, place), True
-    if data is None and fallback is not None:
+            return _setup_task(config, place, student), True
+    if data is None and student is not None:
         logger.warning(
             "the teacher's dictionary was found neither beside %s nor in %s: only the "
             "sizes of its embeddings can be compared with the student's. Name the "
@@ -251,7 +266,7 @@ def _own_task(state, path, data, fallback):
             path,
             recorded,
         )
-        return _setup_task(config, fallback), False
+        return _setup_task(config, _data_folder(student), student), False
     raise FileNotFoundError(
         f"the dictionary of the teacher {path!r} is not in "
         f"{' nor in '.join(map(repr, filter(None, places)))}. Expected dict.LANG.txt for "
@@ -260,7 +275,7 @@ def _own_task(state, path, data, fallback):
     )
 
 
-def _setup_task(config, folder):
+def _setup_task(config, folder, student):
     """The task of ``config`` with the dictionaries in ``folder``.
 
     Raises:
@@ -268,12 +283,26 @@ def _setup_task(config, folder):
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(folder)
-    with _dictionary_for_each_language(config, folder) as data, open_dict(config):
-        config.data = data
-        task = tasks.setup_task(config)
-    task_config = getattr(task, "cfg", None) or getattr(task, "args", None)
-    task_config.data = folder
+    with open_dict(config):
+        config.data = folder
+        if "source_lang" in config:
+            _settle_languages(config, folder, student)
+        with _dictionary_for_each_language(config, folder) as config.data:
+            task = tasks.setup_task(config)
+    _own_config(task).data = folder
     return task
+
+
+def _settle_languages(config, folder, student):
+    """Fill in languages that were inferred from file names when the teacher was trained."""
+    known = [config.source_lang, config.target_lang]
+    if None in known:
+        known = [getattr(student, f"{side}_lang", None) for side in ("source", "target")]
+    if None in known:
+        known = data_utils.infer_language_pair(folder)
+    if None in known:
+        raise FileNotFoundError(f"{folder}: files that tell the language pair")
+    config.source_lang, config.target_lang = known
 
 
 @contextlib.contextmanager

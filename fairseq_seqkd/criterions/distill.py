@@ -186,9 +186,12 @@ class DistillCriterion(FairseqCriterion):
 
     def nll(self, lprobs, target):
         """fairseq's own label-smoothed and plain NLL of the target, summed, in nats."""
-        return label_smoothed_nll_loss(
-            lprobs, target, self.cfg.label_smoothing, ignore_index=self.padding_idx
+        epsilon = self.cfg.label_smoothing
+        smoothed, nll_loss = label_smoothed_nll_loss(
+            lprobs, target, epsilon, ignore_index=self.padding_idx
         )
+        # Unsmoothed, fairseq adds 0 * sum(lprobs), which is NaN for an impossible symbol.
+        return (smoothed if epsilon > 0 else nll_loss), nll_loss
 
     def compare(self, model, lprobs, target, net_input):
         """T^2 * D summed over target positions, and where the top tokens agree.

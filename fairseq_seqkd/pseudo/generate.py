@@ -1,18 +1,18 @@
 """Fills a store: the teacher translates a split, and its choices become a data-bin."""
 
+import contextlib
 import logging
 import os
 from collections import Counter
 from dataclasses import asdict, replace
 
-from fairseq import utils
 from tqdm import tqdm
 
 from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
 from fairseq_seqkd.pseudo.databin import write_databin
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
 from fairseq_seqkd.shards import differences, read_json, sha256, share, wait_for
-from fairseq_seqkd.teacher import SearchOptions
+from fairseq_seqkd.teacher import SearchOptions, checkpoint_paths
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +56,11 @@ def prepare_databin(
 def open_store(root, split, selection, search, teacher_path):
     """The store at ``root``: checked if it is there, begun if not."""
     store = PseudoTargetStore(root)
-    wanted = {**split.describe(), "search": search, "teacher": None}
-    if teacher_path is not None:
-        wanted["teacher"] = [
-            sha256(path)
-            for path in utils.split_paths(teacher_path)
-            if os.path.exists(path) or not store.exists
-        ] or None
+    wanted = {**split.describe(), "search": search}
     if store.exists:
+        # A finished store is of use when its teacher is no longer there.
+        with contextlib.suppress(FileNotFoundError):
+            wanted["teacher"] = teacher_path and teacher_sums(teacher_path)
         store.check(wanted)
         return store
     if teacher_path is None:
@@ -80,12 +77,18 @@ def open_store(root, split, selection, search, teacher_path):
     store.create(
         {
             **wanted,
+            "teacher": teacher_sums(teacher_path),
             "search": asdict(options),
             "backend": backend,
             "chunk_size": CHUNK_SIZE,
         }
     )
     return store
+
+
+def teacher_sums(path):
+    """The SHA-256 of each of the teacher's checkpoints."""
+    return [sha256(one) for one in checkpoint_paths(path)]
 
 
 def check_choice(store, selector):

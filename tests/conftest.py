@@ -1,0 +1,134 @@
+"""What the tests share: a small corpus, teachers and students trained on it by the real
+commands, and a way to run those commands."""
+
+import importlib.util
+import os
+
+# Set before torch is imported: the tests' models are too small for two threads.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+import fairseq_seqkd  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+USER_DIR = str(Path(fairseq_seqkd.__file__).parent)
+SIZES = {"train": 160, "valid": 24, "test": 20}
+TINY = [
+    *["--arch", "transformer", "--encoder-layers", "1", "--decoder-layers", "1"],
+    *["--encoder-embed-dim", "16", "--encoder-ffn-embed-dim", "16"],
+    *["--decoder-embed-dim", "16", "--decoder-ffn-embed-dim", "16"],
+    *["--encoder-attention-heads", "2", "--decoder-attention-heads", "2"],
+    "--share-decoder-input-output-embed",
+]
+TRAINING = [
+    *["--cpu", "--seed", "3", "--optimizer", "adam", "--lr", "0.005"],
+    *["--max-tokens", "300", "--required-batch-size-multiple", "1"],
+    *["--no-epoch-checkpoints", "--log-format", "json", "--log-interval", "1"],
+]
+
+
+class Failed(Exception):
+    """A command that should have worked did not; its output is the message."""
+
+
+def start(command, *arguments, **environment):
+    """Start a fairseq command as a process of its own."""
+    program = [sys.executable, "-m", f"fairseq_cli.{command}", *map(str, arguments)]
+    return subprocess.Popen(
+        program,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def output_of(process, fails=False):
+    output = process.communicate()[0]
+    if (process.returncode != 0) != fails:
+        raise Failed(f"exit status {process.returncode}:\n{output}")
+    return output
+
+
+def fairseq(command, *arguments, fails=False, **environment):
+    """What a fairseq command prints; whether it fails is as expected, or Failed is raised."""
+    return output_of(start(command, *arguments, **environment), fails=fails)
+
+
+def train(data, save_dir, *arguments, model=TINY, **options):
+    """fairseq-train with this package; later arguments win over the common ones."""
+    plugin = ["--user-dir", USER_DIR, "--save-dir", save_dir]
+    return fairseq("train", data, *plugin, *TRAINING, *model, *arguments, **options)
+
+
+def synthetic():
+    """The module examples/synthetic.py."""
+    path = ROOT / "examples" / "synthetic.py"
+    spec = importlib.util.spec_from_file_location("synthetic", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def preprocess(text, data_bin, *arguments):
+    """fairseq-preprocess of every split in ``text``."""
+    splits = ["--trainpref", text / "train", "--validpref", text / "valid"]
+    pair = ["--source-lang", "src", "--target-lang", "tgt", "--destdir", data_bin]
+    fairseq("preprocess", *pair, *splits, "--testpref", text / "test", *arguments)
+    return data_bin
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    """Raw text; line 7 of the training source is empty, line 11 is very long."""
+    folder = tmp_path_factory.mktemp("text")
+    synthetic().write_corpus(folder, SIZES)
+    lines = (folder / "train.src").read_text().split("\n")
+    lines[6] = ""
+    lines[10] = " ".join([lines[10]] * 8)
+    (folder / "train.src").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(text, tmp_path_factory):
+    """The data-bin."""
+    return preprocess(text, tmp_path_factory.mktemp("data") / "data-bin")
+
+
+@pytest.fixture(scope="session")
+def teacher(data, tmp_path_factory):
+    """A trained teacher's checkpoint. It takes sources of at most 30 tokens."""
+    folder = tmp_path_factory.mktemp("teacher")
+    limits = ["--max-source-positions", "30", "--max-target-positions", "60"]
+    loss = ["--task", "translation", "--criterion", "cross_entropy"]
+    train(data, folder, *loss, *limits, "--max-update", "40", "--lr", "0.02")
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def word_kd_student(data, teacher, tmp_path_factory):
+    """The folder of a student that word_kd trained, and what fairseq-train printed."""
+    folder = tmp_path_factory.mktemp("student")
+    loss = ["--criterion", "word_kd", "--teacher-path", teacher]
+    log = train(data, folder, "--task", "translation", *loss, "--max-update", "4")
+    return folder, log
+
+
+@pytest.fixture(scope="session")
+def store(data, teacher, tmp_path_factory):
+    """A finished store with 4-best lists and both selections."""
+    folder = tmp_path_factory.mktemp("store")
+    for criterion in ("seq_kd", "seq_inter"):
+        train(
+            *[data, folder / criterion, "--task", "translation_seqkd"],
+            *["--criterion", criterion, "--teacher-path", teacher],
+            *["--pseudo-targets", folder / "store", "--teacher-beam", "4"],
+            *["--max-update", "2"],
+        )
+    return folder / "store"

@@ -1,0 +1,299 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from fairseq import criterions, utils
+from fairseq.criterions.label_smoothed_cross_entropy import (
+    LabelSmoothedCrossEntropyCriterion,
+)
+from fairseq.models import BaseFairseqModel
+from omegaconf import OmegaConf
+
+from fairseq_seqkd.criterions.distill import DistillConfig, DistillCriterion
+from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
+from fairseq_seqkd.criterions.seq_kd import SeqKDConfig
+from fairseq_seqkd.criterions.word_kd import WordKDConfig
+from fairseq_seqkd.teacher import load_teacher
+
+LN2 = math.log(2)
+
+
+def build(task, config=DistillConfig, **values):
+    """A criterion as fairseq would build it from flags."""
+    cfg = OmegaConf.structured(config(**{"sentence_avg": False, **values}))
+    return DistillCriterion(task, cfg)
+
+
+@pytest.fixture(scope="module")
+def task(teacher):
+    """The student's task, with its validation set loaded."""
+    task = load_teacher(str(teacher)).task
+    task.load_dataset("valid")
+    return task
+
+
+@pytest.fixture
+def student(word_kd_student):
+    folder, _ = word_kd_student
+    model = load_teacher(str(folder / "checkpoint_last.pt")).models[0]
+    return model.requires_grad_(True)
+
+
+@pytest.fixture
+def batch(task):
+    dataset = task.dataset("valid")
+    return dataset.collater([dataset[i] for i in range(6)])
+
+
+class Fixed(BaseFairseqModel):
+    """A model whose logits are given: what a hand-worked example needs."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor(logits))
+
+    def forward(self, **net_input):
+        return (self.logits, None)
+
+    def get_normalized_probs(self, net_output, log_probs, sample=None):
+        return torch.log_softmax(net_output[0], -1)
+
+
+class FixedTeacher:
+    def __init__(self, logits):
+        self.logits = torch.tensor(logits)
+
+    def lprobs(self, net_input):
+        return torch.log_softmax(self.logits, -1)
+
+
+def fixed_loss(task, monkeypatch, student, teacher, target, **values):
+    """(loss, gradient of the student's logits, what is logged) for given logits."""
+    criterion = build(task, teacher_path="fixed", **values)
+    monkeypatch.setattr(criterion, "teacher", lambda *_: FixedTeacher(teacher))
+    model = Fixed(student)
+    target = torch.tensor(target)
+    n_tokens = int(target.ne(task.target_dictionary.pad()).sum())
+    sample = {"net_input": {}, "target": target, "ntokens": n_tokens}
+    loss, _, log = criterion(model, sample)
+    loss.backward()
+    return loss.item(), model.logits.grad, log
+
+
+def test_word_kd_hand_worked(task, monkeypatch):
+    # One position; p = (1/8, 1/8, 1/4, 1/2), q = (1/2, 1/8, 1/8, 1/4), target 3:
+    # NLL = log 2; KL(q || p) = 1/2 log 4 + 1/8 log 1/2 + 1/4 log 1/2 = 5/8 log 2.
+    p, q = [[[-3.0, -3, -2, -1]]], [[[-1.0, -3, -3, -2]]]
+    student, teacher = (np.array(x, dtype=np.float32) * LN2 for x in (p, q))
+    loss, _, log = fixed_loss(
+        task, monkeypatch, student.tolist(), teacher.tolist(), [[3]], kd_alpha=0.5
+    )
+    assert loss == pytest.approx(0.5 * LN2 + 0.5 * 5 / 8 * LN2, abs=1e-6)
+    assert log["kd_loss"].item() == pytest.approx(5 / 8 * LN2, abs=1e-6)
+    assert log["n_agree"].item() == 0
+
+
+@pytest.mark.parametrize("alpha, temperature, smoothing", [(0.5, 1, 0), (0.9, 2, 0.1)])
+def test_equals_float64_computation(task, monkeypatch, alpha, temperature, smoothing):
+    rng = np.random.default_rng(1)
+    student, teacher = rng.standard_normal((2, 2, 3, 9)).astype(np.float32)
+    target = [[4, 5, 2], [7, 2, task.target_dictionary.pad()]]
+    loss, _, _ = fixed_loss(
+        task,
+        monkeypatch,
+        *(student.tolist(), teacher.tolist(), target),
+        kd_alpha=alpha,
+        kd_temperature=temperature,
+        label_smoothing=smoothing,
+    )
+    expected = 0.0
+    for row in range(2):
+        for column in range(3 - row):
+            log_p = log_softmax64(student[row, column])
+            p_T = log_softmax64(student[row, column] / temperature)
+            q_T = log_softmax64(teacher[row, column] / temperature)
+            label = np.full(9, smoothing / 8)
+            label[target[row][column]] = 1 - smoothing
+            kl = (np.exp(q_T) * (q_T - p_T)).sum()
+            nll = -(label * log_p).sum()
+            expected += (1 - alpha) * nll + alpha * temperature**2 * kl
+    assert loss == pytest.approx(expected, rel=1e-6)
+
+
+def log_softmax64(logits):
+    logits = logits.astype(np.float64)
+    return logits - np.log(np.exp(logits).sum())
+
+
+@pytest.mark.parametrize("extreme", [1e4, -1e4, -math.inf])
+def test_extreme_logits_give_no_nan(task, monkeypatch, extreme):
+    loss, gradient, _ = fixed_loss(
+        task, monkeypatch, [[[extreme, 0.0, 1, 2]]], [[[0.0, extreme, 1, 2]]], [[3]]
+    )
+    assert not math.isnan(loss)
+    assert not gradient.isnan().any()
+
+
+def test_teacher_equal_to_student(task, teacher, batch):
+    model = load_teacher(str(teacher)).models[0]
+    criterion = build(task, teacher_path=str(teacher), label_smoothing=0.1)
+    stock = LabelSmoothedCrossEntropyCriterion(task, False, 0.1)
+    _, _, log = criterion(model, batch)
+    _, _, stock_log = stock(model, batch)
+    assert log["kd_loss"].item() == pytest.approx(0, abs=1e-4)
+    assert log["nll_loss"].item() == pytest.approx(stock_log["nll_loss"].item())
+    assert log["n_agree"].item() == batch["ntokens"]
+
+
+def test_without_teacher_it_is_stock_label_smoothing(task, student, batch):
+    loss, size, log = build(task, kd_alpha=0.0, label_smoothing=0.1, report_accuracy=True)(
+        student, batch
+    )
+    stock = LabelSmoothedCrossEntropyCriterion(task, False, 0.1, report_accuracy=True)
+    stock_loss, stock_size, stock_log = stock(student, batch)
+    assert loss.item() == stock_loss.item()
+    assert size == stock_size
+    assert {k: utils.item(v) for k, v in log.items()} == {
+        k: utils.item(v) for k, v in stock_log.items()
+    }
+
+
+def test_padding_columns_leave_the_loss_unchanged(task, teacher, student, batch):
+    criterion = build(task, teacher_path=str(teacher))
+    pad = torch.full((batch["target"].size(0), 3), task.target_dictionary.pad())
+    wide = {**batch, "target": torch.cat([batch["target"], pad], 1)}
+    wide["net_input"] = {**batch["net_input"]}
+    wide["net_input"]["prev_output_tokens"] = torch.cat(
+        [batch["net_input"]["prev_output_tokens"], pad], 1
+    )
+    loss, wide_loss = (criterion(student, sample)[0].item() for sample in (batch, wide))
+    assert wide_loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_loss_of_two_sentences_is_the_sum_of_their_losses(task, teacher, student):
+    criterion = build(task, teacher_path=str(teacher))
+    dataset = task.dataset("valid")
+    one, two, both = (
+        criterion(student, dataset.collater([dataset[i] for i in ids]))[0].item()
+        for ids in ([3], [4], [3, 4])
+    )
+    assert both == pytest.approx(one + two, rel=1e-5)
+
+
+def test_step_in_train_mode_leaves_the_teacher_alone(task, teacher, student, batch):
+    criterion = build(task, teacher_path=str(teacher))
+    criterion.train()
+    student.train()
+    optimizer = torch.optim.Adam([*student.parameters(), *criterion.parameters()], lr=0.1)
+    frozen = criterion.teacher(student, torch.device("cpu"))
+    before = frozen.lprobs(batch["net_input"])
+    criterion(student, batch)[0].backward()
+    optimizer.step()
+    assert torch.equal(frozen.lprobs(batch["net_input"]), before)
+    assert criterion.teacher(student, torch.device("cpu")) is frozen
+    assert not any(p.requires_grad for m in frozen.models for p in m.parameters())
+    assert all(p.grad is None for m in frozen.models for p in m.parameters())
+    assert list(criterion.parameters()) == [] and criterion.state_dict() == {}
+
+
+def test_gold_weight_mixes_two_passes(task, student, batch):
+    other = {**batch, "target": batch["target"].roll(1, 0)}
+    other["net_input"] = {
+        **batch["net_input"],
+        "prev_output_tokens": batch["net_input"]["prev_output_tokens"].roll(1, 0),
+    }
+    nll = build(task, kd_alpha=0.0)
+    apart = [nll(student, sample)[0].item() for sample in (batch, other)]
+    gold = {
+        "target": other["target"],
+        "prev_output_tokens": other["net_input"]["prev_output_tokens"],
+    }
+    loss = build(task, kd_alpha=0.0, gold_weight=0.3)(student, {**batch, "gold": gold})[0]
+    assert loss.item() == pytest.approx(0.7 * apart[0] + 0.3 * apart[1], rel=1e-5)
+
+
+def test_gold_weight_runs_the_encoder_once(task, student, batch):
+    calls = []
+    student.encoder.register_forward_hook(lambda *_: calls.append(1))
+    gold = {
+        "target": batch["target"],
+        "prev_output_tokens": batch["net_input"]["prev_output_tokens"],
+    }
+    build(task, kd_alpha=0.0, gold_weight=0.5)(student, {**batch, "gold": gold})
+    assert calls == [1]
+
+
+def test_hooks_do_not_pile_up(task, student, batch):
+    build(task, kd_alpha=0.0)(student, batch)
+    assert not student.encoder._forward_hooks
+
+
+def test_same_keys_in_training_and_validation(task, teacher, student, batch):
+    criterion = build(task, teacher_path=str(teacher), report_accuracy=True)
+    logs = [criterion.train(mode)(student, batch)[2] for mode in (True, False)]
+    assert logs[0].keys() == logs[1].keys()
+
+
+def test_validation_without_the_teacher_warns_once(task, student, batch, caplog):
+    criterion = build(task, teacher_path="deleted.pt").eval()
+    for _ in range(2):
+        log = criterion(student, batch)[2]
+        assert log["kd_loss"].item() == 0
+    assert caplog.text.count("kd_loss is 0") == 1
+
+
+def test_training_without_the_teacher_stops(task, student, batch):
+    with pytest.raises(FileNotFoundError, match="deleted.pt"):
+        build(task, teacher_path="deleted.pt").train()(student, batch)
+
+
+def test_logged_in_bits_and_percent():
+    from fairseq.logging import metrics
+
+    log = {"loss": 8 * LN2, "nll_loss": 4 * LN2, "ntokens": 4, "sample_size": 4}
+    with metrics.aggregate() as logged:
+        DistillCriterion.reduce_metrics([{**log, "kd_loss": 2 * LN2, "n_agree": 3}] * 2)
+    values = logged.get_smoothed_values()
+    assert (values["loss"], values["nll_loss"], values["ppl"]) == (2, 1, 2)
+    assert (values["kd_loss"], values["agreement"]) == (0.5, 75)
+
+
+@pytest.mark.parametrize(
+    "config, targets, alpha, gold",
+    [
+        (DistillConfig, "gold", 0.5, 0),
+        (WordKDConfig, "gold", 0.5, 0),
+        (SeqKDConfig, "best", 0, 0),
+        (SeqInterConfig, "closest", 0, 0),
+    ],
+)
+def test_presets_are_the_papers(config, targets, alpha, gold):
+    preset = config()
+    assert (preset.kd_targets, preset.kd_alpha, preset.gold_weight) == (targets, alpha, gold)
+
+
+@pytest.mark.parametrize("name", ["distill", "word_kd", "seq_kd", "seq_inter"])
+def test_registered(name):
+    assert issubclass(criterions.CRITERION_REGISTRY[name], DistillCriterion)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"kd_alpha": 1.5}, "--kd-alpha is 1.5, expected a number from 0 to 1"),
+        ({"kd_alpha": -0.1}, "--kd-alpha is -0.1"),
+        ({"gold_weight": 2.0}, "--gold-weight is 2.0"),
+        ({"kd_temperature": 0.0}, "--kd-temperature is 0.0, expected a number above 0"),
+        ({"kd_temperature": -1.0}, "--kd-temperature is -1.0"),
+        ({"label_smoothing": 1.0}, "--label-smoothing is 1.0"),
+        ({}, "--teacher-path is None, expected a checkpoint"),
+        (
+            {"kd_targets": "best", "kd_alpha": 0.0},
+            "--kd-targets best .* TranslationTask has none.*translation_seqkd",
+        ),
+    ],
+)
+def test_bad_configuration(task, values, message):
+    with pytest.raises(ValueError, match=message):
+        build(task, **values)

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
+
+SENTENCES = [
+    NBest(4, "translated", [(np.array([7, 8, 2]), -0.5), (np.array([2]), -1.5)]),
+    NBest(0, "empty source", []),
+    NBest(9, "translated", [(np.array([70000, 2]), -0.25)]),
+    NBest(1, "source too long", []),
+]
+
+
+@pytest.fixture
+def empty(tmp_path):
+    store = PseudoTargetStore(str(tmp_path / "store"))
+    store.create({"search": {"beam": 5}, "chunk_size": 3})
+    return store
+
+
+def plain(sentences):
+    return [
+        (s.id, s.outcome, [(tokens.tolist(), score) for tokens, score in s.hypotheses])
+        for s in sentences
+    ]
+
+
+@pytest.mark.parametrize("sentences", [SENTENCES, SENTENCES[:1], SENTENCES[1:2], []])
+def test_chunk_comes_back_as_it_was(empty, sentences):
+    empty.write_chunk(0, sentences)
+    assert plain(empty.read_chunk(0)) == plain(sentences)
+
+
+def test_equal_chunks_are_equal_bytes(empty):
+    for index in (0, 1):
+        empty.write_chunk(index, SENTENCES)
+    first, second = (open(empty.chunk_path(i), "rb").read() for i in (0, 1))
+    assert first == second
+
+
+def test_plan_follows_the_manifest(empty):
+    assert [len(chunk) for chunk in empty.plan([1, 2, 3, 4])] == [3, 1]
+
+
+def test_exists_once_created(tmp_path, empty):
+    assert empty.exists
+    assert not PseudoTargetStore(str(tmp_path / "other")).exists
+
+
+def test_check_names_what_differs(empty):
+    empty.check({"search": {"beam": 5, "lenpen": None}})
+    message = "store.*made otherwise:\n  search.beam: found 5, expected 4\nName another folder"
+    with pytest.raises(ValueError, match=message):
+        empty.check({"search": {"beam": 4}})

@@ -1,0 +1,193 @@
+import shutil
+
+import pytest
+import torch
+from test_compat import RunsCode, guarded
+
+from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
+from fairseq_seqkd.teacher import SearchOptions, Teacher, load_teacher, shared_teacher
+
+
+@pytest.fixture(scope="module")
+def loaded(teacher):
+    return load_teacher(str(teacher))
+
+
+@pytest.fixture(scope="module")
+def batch(loaded):
+    loaded.task.load_dataset("valid")
+    dataset = loaded.task.dataset("valid")
+    return dataset.collater([dataset[i] for i in range(8)])
+
+
+def test_lprobs_are_normalised_float32(loaded, batch):
+    lprobs = loaded.lprobs(batch["net_input"])
+    assert lprobs.dtype == torch.float32
+    assert lprobs.shape == (*batch["target"].shape, len(loaded.task.target_dictionary))
+    torch.testing.assert_close(lprobs.exp().sum(-1), torch.ones(batch["target"].shape))
+
+
+def test_frozen(loaded, batch):
+    assert not loaded.lprobs(batch["net_input"]).requires_grad
+    for model in loaded.models:
+        assert not model.training
+        assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_is_no_module():
+    # What a criterion owns as a module, fairseq saves, casts and trains.
+    assert not issubclass(Teacher, torch.nn.Module)
+
+
+def test_ensemble_of_two_copies_equals_one(teacher, loaded, batch):
+    two = load_teacher(f"{teacher}:{teacher}")
+    one_lprobs, two_lprobs = (t.lprobs(batch["net_input"]) for t in (loaded, two))
+    torch.testing.assert_close(one_lprobs, two_lprobs)
+    search = SearchOptions(beam=3, nbest=3)
+    for ones, twos in zip(*(t.generate(batch["net_input"], search) for t in (loaded, two))):
+        assert [h["tokens"].tolist() for h in ones] == [h["tokens"].tolist() for h in twos]
+
+
+def test_ensemble_averages_probabilities(teacher, loaded, batch):
+    other = load_teacher(str(teacher)).models[0]
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    both = Teacher([*loaded.models, other], loaded.task)
+    alone = Teacher([other], loaded.task)
+    mean = (
+        loaded.lprobs(batch["net_input"]).exp() + alone.lprobs(batch["net_input"]).exp()
+    ) / 2
+    torch.testing.assert_close(both.lprobs(batch["net_input"]).exp(), mean)
+
+
+def test_generates_nbest_best_first(loaded, batch):
+    for hypotheses in loaded.generate(batch["net_input"], SearchOptions(beam=4, nbest=3)):
+        scores = [float(h["score"]) for h in hypotheses]
+        assert len(scores) == 3
+        assert scores == sorted(scores, reverse=True)
+        assert all(h["tokens"][-1] == loaded.task.target_dictionary.eos() for h in hypotheses)
+
+
+def test_score_is_the_mean_log_probability(loaded, batch):
+    """What generate says of a hypothesis is what lprobs says of it."""
+    ids, dataset = [0, 1, 2], loaded.task.dataset("valid")
+    for id_, ((tokens, score),) in FairseqBackend(loaded, SearchOptions())(dataset, ids):
+        pair = {**dataset[id_], "target": torch.from_numpy(tokens)}
+        sample = dataset.collater([pair])
+        lprobs = loaded.lprobs(sample["net_input"])[0]
+        of_target = lprobs.gather(1, sample["target"][0].unsqueeze(1))
+        assert score == pytest.approx(of_target.mean().item(), abs=1e-4)
+
+
+def test_loaded_once_a_process(teacher, loaded):
+    first = shared_teacher(str(teacher), loaded.task)
+    assert shared_teacher(str(teacher), loaded.task) is first
+    assert shared_teacher(str(teacher), loaded.task, dtype=torch.float64) is not first
+
+
+@pytest.mark.parametrize("missing", ["no/such.pt", "no/such.pt:no/other.pt"])
+def test_missing_checkpoint(missing):
+    with pytest.raises(FileNotFoundError, match="--teacher-path.*no/such.pt"):
+        load_teacher(missing)
+
+
+@pytest.mark.parametrize("content", [b"", b"just text\n", b"\x80\x02}q\x00."])
+def test_not_a_checkpoint(tmp_path, content):
+    (tmp_path / "teacher.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="--teacher-path: .*teacher.pt"):
+        load_teacher(str(tmp_path / "teacher.pt"))
+
+
+def test_checkpoint_of_something_else(tmp_path):
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="other.pt.*not a fairseq checkpoint"):
+        load_teacher(str(tmp_path / "other.pt"))
+
+
+@guarded
+def test_malicious_checkpoint_is_refused_and_not_executed(tmp_path):
+    trace = tmp_path / "was-executed"
+    torch.save({"model": {}, "cfg": RunsCode(trace)}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match="evil.pt.*refused and nothing in it was executed"):
+        load_teacher(str(tmp_path / "evil.pt"))
+    assert not trace.exists()
+
+
+class TestDictionary:
+    """Where the teacher's dictionary is looked for, and what it is compared with."""
+
+    @pytest.fixture
+    def moved(self, teacher, tmp_path):
+        """The checkpoint alone in a folder, with a recorded data path that is gone."""
+        state = torch.load(teacher)
+        state["cfg"]["task"]["data"] = str(tmp_path / "gone")
+        (tmp_path / "moved").mkdir()
+        torch.save(state, tmp_path / "moved" / "teacher.pt")
+        return tmp_path / "moved" / "teacher.pt"
+
+    def test_where_it_was_trained(self, teacher, loaded):
+        assert loaded.knows_dictionary
+
+    def test_named(self, moved, data):
+        assert load_teacher(str(moved), str(data)).knows_dictionary
+
+    def test_named_wrongly(self, moved, tmp_path):
+        with pytest.raises(FileNotFoundError, match="dictionary.*--teacher-data"):
+            load_teacher(str(moved), str(tmp_path))
+
+    def test_beside_the_checkpoint(self, moved, data, loaded):
+        for name in ("dict.src.txt", "dict.tgt.txt"):
+            shutil.copy(data / name, moved.parent)
+        assert load_teacher(str(moved), student_task=loaded.task).knows_dictionary
+
+    def test_one_joined_file_beside_the_checkpoint(self, moved, data, loaded):
+        shutil.copy(data / "dict.src.txt", moved.parent)
+        shutil.copy(data / "dict.tgt.txt", moved.parent / "dict.txt")
+        found = load_teacher(str(moved), student_task=loaded.task)
+        assert found.knows_dictionary
+        assert found.task.target_dictionary == loaded.task.target_dictionary
+
+    def test_nowhere(self, moved):
+        with pytest.raises(FileNotFoundError, match="dictionary.*--teacher-data"):
+            load_teacher(str(moved))
+
+    def test_nowhere_compares_sizes_only_and_warns(self, moved, loaded, caplog):
+        found = load_teacher(str(moved), student_task=loaded.task)
+        assert not found.knows_dictionary
+        assert "only the sizes" in caplog.text
+
+    def test_sizes_differ(self, moved, data, loaded, tmp_path):
+        for name in ("dict.src.txt", "dict.tgt.txt"):
+            lines = (data / name).read_text().splitlines()
+            (tmp_path / name).write_text("\n".join([*lines, "more 1\n"]))
+        with pytest.raises(ValueError, match="does not fit its dictionary"):
+            load_teacher(str(moved), str(tmp_path), student_task=loaded.task)
+
+    def test_student_with_another_dictionary(self, loaded, data, tmp_path):
+        shutil.copy(data / "dict.src.txt", tmp_path)
+        lines = (data / "dict.tgt.txt").read_text().splitlines()
+        lines[2], lines[3] = lines[3], lines[2]
+        (tmp_path / "dict.tgt.txt").write_text("\n".join(lines) + "\n")
+        student = load_teacher_task(loaded, tmp_path)
+        ours, theirs = (lines[i].split()[0] for i in (3, 2))
+        message = f"target dictionary.*index 6 the teacher has '{ours}'.*'{theirs}'.*seq_kd"
+        with pytest.raises(ValueError, match=message):
+            loaded.check_dictionaries(student)
+
+    def test_student_with_a_longer_dictionary(self, loaded, data, tmp_path):
+        shutil.copy(data / "dict.tgt.txt", tmp_path)
+        text = (data / "dict.src.txt").read_text()
+        (tmp_path / "dict.src.txt").write_text(text + "more 1\n")
+        student = load_teacher_task(loaded, tmp_path)
+        with pytest.raises(ValueError, match="source.*teacher has nothing.*'more'"):
+            loaded.check_dictionaries(student)
+
+
+def load_teacher_task(loaded, data):
+    """A task like the teacher's with other dictionaries, as a student's might be."""
+    task = type(loaded.task)
+    dictionaries = [
+        task.load_dictionary(str(data / f"dict.{side}.txt")) for side in ("src", "tgt")
+    ]
+    return task(loaded.task.cfg, *dictionaries)
