@@ -1,13 +1,10 @@
 """All knowledge of the differences between versions of fairseq and torch.
 
-Since torch 2.6 ``torch.load`` unpickles known-harmless types only. A fairseq
-checkpoint holds a few more: the configuration (an ``argparse.Namespace`` or
-omegaconf containers), the enums in it, and numpy scalars among the metrics.
-They are allow-listed here, one by one; everything else in a checkpoint is
-still refused, and nothing of a refused one is executed.
+Since torch 2.6 ``torch.load`` unpickles types that it knows to be harmless and refuses the
+rest. A fairseq checkpoint holds a few more, which are allow-listed here one by one:
+everything else in a checkpoint is still refused, and nothing of it is executed.
 
-Before torch 2.6 there is no such list: loading a checkpoint runs whatever its
-pickle says.
+Before torch 2.6 there is no such list: loading a checkpoint runs whatever its pickle says.
 """
 
 import argparse
@@ -15,45 +12,34 @@ import collections
 import typing
 
 import numpy as np
-import omegaconf
 import torch
+from omegaconf import DictConfig, ListConfig, nodes
 from omegaconf.base import ContainerMetadata, Metadata
 
-_OMEGACONF_NODES = (
-    "AnyNode",
-    "BooleanNode",
-    "EnumNode",
-    "FloatNode",
-    "IntegerNode",
-    "StringNode",
-)
+# The model's configuration, whenever its architecture came from the command line.
+_NAMESPACE = [argparse.Namespace]
 
+# The counts that --eval-bleu keeps as arrays, and best values that are numpy scalars.
+_NUMPY = [
+    np.ndarray,
+    np.dtype,
+    np.core.multiarray._reconstruct,
+    np.core.multiarray.scalar,
+    *(type(np.dtype(kind)) for kind in (np.int64, np.float64, np.float32)),
+]
 
-def _checkpoint_globals():
-    """The types that fairseq's own checkpoints hold beyond torch's list."""
-    nodes = [getattr(omegaconf.nodes, name) for name in _OMEGACONF_NODES]
-    return [
-        argparse.Namespace,
-        omegaconf.DictConfig,
-        omegaconf.ListConfig,
-        ContainerMetadata,
-        Metadata,
-        *nodes,
-        typing.Any,
-        dict,
-        list,
-        int,
-        collections.defaultdict,
-        np.dtype,
-        np.core.multiarray.scalar,
-        type(np.dtype(np.float64)),
-    ]
+# Between 0.10 and 0.12 fairseq saved its configuration as omegaconf containers.
+_OMEGACONF = [
+    *(DictConfig, ListConfig, ContainerMetadata, Metadata),
+    *(nodes.AnyNode, nodes.BooleanNode, nodes.FloatNode, nodes.IntegerNode),
+    *(nodes.StringNode, collections.defaultdict, typing.Any, dict, list, int),
+]
 
 
 def allow_fairseq_checkpoints():
     """Let ``torch.load`` read fairseq checkpoints where it refuses unknown types."""
     if hasattr(torch.serialization, "add_safe_globals"):
-        torch.serialization.add_safe_globals(_checkpoint_globals())
+        torch.serialization.add_safe_globals([*_NAMESPACE, *_NUMPY, *_OMEGACONF])
 
 
 allow_fairseq_checkpoints()

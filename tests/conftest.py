@@ -12,8 +12,10 @@ import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
+from fairseq.data import Dictionary  # noqa: E402
 
 import fairseq_seqkd  # noqa: E402
+from fairseq_seqkd.pseudo.corpus import GoldSplit  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 USER_DIR = str(Path(fairseq_seqkd.__file__).parent)
@@ -81,6 +83,13 @@ def preprocess(text, data_bin, *arguments):
     pair = ["--source-lang", "src", "--target-lang", "tgt", "--destdir", data_bin]
     fairseq("preprocess", *pair, *splits, "--testpref", text / "test", *arguments)
     return data_bin
+
+
+def load_split(folder, name="train"):
+    """A split of a data-bin, as GoldSplit."""
+    sides = ("src", "tgt")
+    dictionaries = [Dictionary.load(str(Path(folder) / f"dict.{s}.txt")) for s in sides]
+    return GoldSplit.load(str(folder), name, *sides, *dictionaries, True)
 
 
 @pytest.fixture(scope="session")

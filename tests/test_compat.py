@@ -1,7 +1,11 @@
 import pickle
+from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
+from conftest import train
+from omegaconf import OmegaConf
 
 import fairseq_seqkd  # noqa: F401  (the allow-list)
 
@@ -34,11 +38,22 @@ def test_a_pickle_that_runs_code_is_refused_and_not_executed(tmp_path):
     assert not trace.exists()
 
 
-@guarded
-def test_the_allow_list_is_needed_and_complete(teacher):
-    needed = torch.serialization.get_unsafe_globals_in_checkpoint(str(teacher))
-    allowed = {
-        f"{t.__module__}.{t.__qualname__}" for t in torch.serialization.get_safe_globals()
-    }
-    assert "argparse.Namespace" in needed or "argparse.Namespace" in allowed
-    assert set(needed) <= allowed
+@pytest.mark.parametrize(
+    "content",
+    [
+        Namespace(arch="transformer", lr=[0.1]),
+        {"_bleu_counts": np.array([1, 2, 3, 4]), "ppl": np.float64(7.5)},
+        OmegaConf.create({"model": {"arch": "x", "lr": [0.1, None], "cpu": True, "n": 3}}),
+    ],
+)
+def test_what_fairseq_puts_into_checkpoints_is_read(tmp_path, content):
+    torch.save({"content": content}, tmp_path / "checkpoint.pt")
+    assert str(torch.load(tmp_path / "checkpoint.pt")["content"]) == str(content)
+
+
+def test_training_with_bleu_can_be_resumed(data, teacher, tmp_path):
+    run = ["--task", "translation", "--criterion", "cross_entropy", "--eval-bleu"]
+    train(data, tmp_path, *run, "--max-update", "1")
+    train(data, tmp_path, *run, "--max-update", "2")
+    history = torch.load(tmp_path / "checkpoint_last.pt")["optimizer_history"]
+    assert history[-1]["num_updates"] == 2

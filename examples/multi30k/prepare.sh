@@ -65,7 +65,7 @@ fi
 
 if [ ! -e "$WORK/data-bin/done" ]; then
     step "binarise"
-    run fairseq-preprocess --source-lang de --target-lang en --joined-dictionary \
+    run preprocess fairseq-preprocess --source-lang de --target-lang en --joined-dictionary \
         ${DICT:+--srcdict "$DICT"} \
         --trainpref "$WORK/text/train" --validpref "$WORK/text/val" \
         --testpref "$WORK/text/test_2016_flickr" --destdir "$WORK/data-bin" --workers 2

@@ -172,7 +172,9 @@ def finish(store, split, selector):
                 targets[sentence.id] = sentence.hypotheses[choice][0]
     store.write_sums(n_chunks, outcomes)
     settings = {"selection": selector.name, **selector.settings}
-    write_databin(store.path(selector.name), split, targets, settings)
+    # Another training that began at the same time may have made the same data-bin.
+    with contextlib.suppress(FileExistsError):
+        write_databin(store.path(selector.name), split, targets, settings)
     report(store.path(selector.name), outcomes)
 
 

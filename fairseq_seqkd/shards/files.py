@@ -36,7 +36,9 @@ def atomic_directory(path):
     """A folder to write into; it gets its name when the block ends without error.
 
     Args:
-        path: the final name; must not be there yet
+        path: the final name
+    Raises:
+        FileExistsError: it is there already; what is there is left as it is
     """
     parent, name = os.path.split(os.path.abspath(path))
     temporary = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
@@ -46,6 +48,8 @@ def atomic_directory(path):
             with open(entry.path, "rb") as file:
                 os.fsync(file.fileno())
         os.chmod(temporary, 0o777 & ~_umask())
+        if os.path.exists(path):
+            raise FileExistsError(path)
         os.rename(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,9 +1,11 @@
+import os
 import shutil
 
 import numpy as np
 import pytest
-from test_databin import load
+from conftest import load_split
 
+from fairseq_seqkd.pseudo import generate
 from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
 from fairseq_seqkd.pseudo.generate import prepare_databin, translate
 from fairseq_seqkd.pseudo.select import Best, Closest
@@ -29,7 +31,7 @@ def prepare(data, teacher, loaded, tmp_path):
     ):
         return prepare_databin(
             root or str(tmp_path / "store"),
-            gold or load(data),
+            gold or load_split(data),
             selector or Best(),
             {**NO_SEARCH, **(search or {})},
             teacher_path,
@@ -46,8 +48,8 @@ def all_nbest(root, n_chunks):
 
 
 def test_targets_are_the_teachers_translations_of_their_own_source(prepare, data, loaded):
-    gold = load(data).dataset
-    targets = load_path(prepare()).tgt
+    gold = load_split(data).dataset
+    targets = load_split(prepare()).dataset.tgt
     search = SearchOptions(beam=5)
     for id_ in (0, 3, 159):
         sample = gold.collater([gold[id_]])
@@ -55,16 +57,10 @@ def test_targets_are_the_teachers_translations_of_their_own_source(prepare, data
         assert targets[id_].tolist() == best.tolist()
 
 
-def load_path(path):
-    from pathlib import Path
-
-    return load(Path(path)).dataset
-
-
 def test_what_cannot_be_translated_keeps_gold_and_is_counted(prepare, data, tmp_path, caplog):
     with caplog.at_level("INFO"):
-        targets = load_path(prepare()).tgt
-    gold = load(data).dataset.tgt
+        targets = load_split(prepare()).dataset.tgt
+    gold = load_split(data).dataset.tgt
     for id_ in (EMPTY, LONG):
         assert targets[id_].tolist() == gold[id_].tolist()
     counts = read_json(tmp_path / "store" / "nbest" / "sums.json")["sentences"]
@@ -75,7 +71,7 @@ def test_what_cannot_be_translated_keeps_gold_and_is_counted(prepare, data, tmp_
 
 @pytest.mark.parametrize("selector, beam", [("best", 5), ("closest", 35)])
 def test_default_beam_is_kim_and_rushs(prepare, data, tmp_path, selector, beam):
-    small = shrink(load(data), 3)
+    small = shrink(load_split(data), 3)
     choose = Best() if selector == "best" else Closest(small.dataset.tgt_dict)
     prepare(choose, gold=small)
     search = PseudoTargetStore(str(tmp_path / "store")).manifest["search"]
@@ -98,9 +94,11 @@ def shrink(gold, size):
 def test_one_nbest_list_serves_both_selections(prepare, data, tmp_path):
     prepare(search={"beam": 4})
     sums = sha256(tmp_path / "store" / "nbest" / "chunk-00000.npz")
-    closest = prepare(Closest(load(data).dataset.tgt_dict), teacher_path=None)
+    closest = prepare(Closest(load_split(data).dataset.tgt_dict), teacher_path=None)
     assert sha256(tmp_path / "store" / "nbest" / "chunk-00000.npz") == sums
-    best, closest = (load_path(p).tgt for p in (tmp_path / "store" / "best", closest))
+    best, closest = (
+        load_split(p).dataset.tgt for p in (tmp_path / "store" / "best", closest)
+    )
     assert any(best[i].tolist() != closest[i].tolist() for i in range(160))
     lists = all_nbest(tmp_path / "store", 1)
     assert all(len(lists[i].hypotheses) == 4 for i in range(160) if i not in (EMPTY, LONG))
@@ -109,13 +107,11 @@ def test_one_nbest_list_serves_both_selections(prepare, data, tmp_path):
 def test_shards_and_batches_keep_every_id_its_own_source(
     data, teacher, loaded, tmp_path, monkeypatch
 ):
-    from fairseq_seqkd.pseudo import generate
-
     monkeypatch.setattr(generate, "CHUNK_SIZE", 13)
     results = []
     for world_size, max_tokens in ((1, 20000), (2, 20000), (5, 300)):
         monkeypatch.setattr(FairseqBackend, "MAX_TOKENS", max_tokens)
-        root, gold = tmp_path / f"{world_size}", load(data)
+        root, gold = tmp_path / f"{world_size}", load_split(data)
         store = generate.open_store(str(root), gold, "best", NO_SEARCH, str(teacher))
         for rank in reversed(range(world_size)):
             translate(store, gold, str(teacher), lambda: loaded, rank, world_size)
@@ -128,16 +124,12 @@ def test_shards_and_batches_keep_every_id_its_own_source(
 def test_goes_on_with_the_chunks_that_are_missing(
     data, teacher, loaded, tmp_path, monkeypatch
 ):
-    from fairseq_seqkd.pseudo import generate
-
     monkeypatch.setattr(generate, "CHUNK_SIZE", 50)
-    gold = load(data)
+    gold = load_split(data)
     store = generate.open_store(str(tmp_path), gold, "best", NO_SEARCH, str(teacher))
     translate(store, gold, str(teacher), lambda: loaded, 0, 1)
     sums = [sha256(store.chunk_path(i)) for i in range(4)]
     untouched = np.load(store.chunk_path(0))["ids"]
-    import os
-
     os.unlink(store.chunk_path(2))
     translate(store, gold, str(teacher), lambda: loaded, 0, 1)
     assert [sha256(store.chunk_path(i)) for i in range(4)] == sums
@@ -158,7 +150,7 @@ class TestRefuses:
 
     def test_other_split(self, store, prepare, data):
         with pytest.raises(ValueError, match="data.split: found train, expected valid"):
-            prepare(root=str(store), gold=load(data, "valid"))
+            prepare(root=str(store), gold=load_split(data, "valid"))
 
     def test_other_data(self, store, prepare, data, tmp_path):
         other = tmp_path / "data"
@@ -169,7 +161,7 @@ class TestRefuses:
                 shutil.copy(other / f"valid.{name}", other / f"train.{name}")
         message = "data.sentences: found 160, expected 24\n.*train.src-tgt.src.bin: found"
         with pytest.raises(ValueError, match=message):
-            prepare(root=str(store), gold=load(other))
+            prepare(root=str(store), gold=load_split(other))
 
     def test_other_dictionary(self, store, prepare, data, tmp_path):
         other = tmp_path / "data"
@@ -177,7 +169,7 @@ class TestRefuses:
         with open(other / "dict.tgt.txt", "a") as file:
             file.write("more 1\n")
         with pytest.raises(ValueError, match="dictionaries.dict.tgt.txt: found"):
-            prepare(root=str(store), gold=load(other))
+            prepare(root=str(store), gold=load_split(other))
 
     def test_other_teacher(self, store, prepare, teacher, tmp_path):
         other = tmp_path / "other.pt"
@@ -190,14 +182,14 @@ class TestRefuses:
             prepare(root=str(store), search={"beam": 5})
 
     def test_other_way_of_choosing(self, store, prepare, data):
-        closest = Closest(load(data).dataset.tgt_dict, "@@ ")
+        closest = Closest(load_split(data).dataset.tgt_dict, "@@ ")
         with pytest.raises(ValueError, match="remove_bpe: found None, expected @@ "):
             prepare(closest, root=str(store))
 
     def test_choosing_from_a_list_of_one(self, prepare, data):
         prepare(search={"nbest": 1})
         with pytest.raises(ValueError, match="nothing to choose 'closest' from"):
-            prepare(Closest(load(data).dataset.tgt_dict))
+            prepare(Closest(load_split(data).dataset.tgt_dict))
 
 
 def test_a_deleted_teacher_does_not_stop_the_use_of_a_finished_store(store, prepare):

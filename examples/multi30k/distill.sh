@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Multi30k German-English: from raw text to a table of a teacher and distilled students.
+#
+#   bash examples/multi30k/distill.sh
+#
+# A step whose output is there is skipped: run it again and it goes on where it stopped.
+# Settings, by environment variables:
+#   WORK      folder to write to (default: work/multi30k)
+#   DATA      folder with the raw text, {train,val,test_2016_flickr}.{de,en}.gz
+#             (default: downloaded from the data set's public repository)
+#   TEACHER   a teacher's checkpoint, with SPM and DICT, the sentencepiece model and the
+#             joined fairseq dictionary it was trained with (default: all are made here)
+#   UPDATES   of every student, 4000; FINE_TUNING: the last of them, 800, in rows of two steps
+#   DEVICE    empty for a GPU (default: --cpu)
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+WORK=${WORK:-$here/../../work/multi30k}
+. "$here/../lib.sh"
+WORK=$(cd "$WORK" && pwd)
+UPDATES=${UPDATES:-4000}
+FINE_TUNING=${FINE_TUNING:-800}
+DEVICE=${DEVICE---cpu}
+start=$((UPDATES - FINE_TUNING))
+
+. "$here/prepare.sh"
+
+# What all trainings have in common. Every 250 updates the validation set is translated
+# greedily, and the checkpoint with the best BLEU there is kept. Without a multiple of 1
+# fairseq would leave out sentences of a last batch.
+train() {
+    run "$1" fairseq-train "$WORK/data-bin" --user-dir "$(fairseq-seqkd user-dir)" $DEVICE \
+        --save-dir "$WORK/$1.new" --seed 1 --arch transformer --share-all-embeddings \
+        --optimizer adam --adam-betas "(0.9, 0.98)" --clip-norm 1.0 --label-smoothing 0.1 \
+        --lr-scheduler inverse_sqrt --required-batch-size-multiple 1 \
+        --eval-bleu --eval-bleu-args '{"beam": 1}' --eval-bleu-remove-bpe sentencepiece \
+        --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
+        --save-interval-updates 250 --keep-interval-updates 1 \
+        --save-interval 1000 --validate-interval 1000 --no-epoch-checkpoints \
+        --log-format simple "${@:2}"
+    mv "$WORK/$1.new" "$WORK/$1"
+}
+
+size() { # layers of encoder and decoder, width, feed-forward width
+    echo --encoder-layers "$1" --decoder-layers "$2" \
+        --encoder-embed-dim "$3" --decoder-embed-dim "$3" \
+        --encoder-ffn-embed-dim "$4" --decoder-ffn-embed-dim "$4" \
+        --encoder-attention-heads 4 --decoder-attention-heads 4
+}
+
+if [ -z "${TEACHER:-}" ]; then
+    TEACHER=$WORK/teacher/checkpoint_best.pt
+    if [ ! -e "$TEACHER" ]; then
+        step "the teacher, with stock fairseq"
+        train teacher --task translation --criterion label_smoothed_cross_entropy \
+            $(size 3 3 192 768) --dropout 0.2 --lr 2e-3 --warmup-updates 800 \
+            --max-tokens 4096 --max-update 4200
+    fi
+fi
+
+STUDENT="$(size 2 1 96 192) --dropout 0.1 --max-tokens 2048"
+FROM_SCRATCH="--lr 3e-3 --warmup-updates 400"
+FINE="--lr 5e-4 --warmup-updates 100"
+STOCK="--task translation --criterion label_smoothed_cross_entropy"
+DISTIL="--teacher-path $TEACHER"
+# One store of 35-best lists, Kim & Rush's for Seq-Inter, serves Seq-KD as well.
+PSEUDO="--task translation_seqkd --pseudo-targets $WORK/pseudo-targets
+    --teacher-beam 35 --pseudo-remove-bpe sentencepiece"
+
+# student NAME "WHAT IT IS" FLAGS...: trained from scratch for $UPDATES updates.
+student() {
+    [ -e "$WORK/$1" ] && return
+    step "$2"
+    train "$1" $STUDENT "${@:3}"
+}
+
+# longer NAME START: goes on with START's training up to $UPDATES updates.
+longer() {
+    [ -e "$WORK/$1" ] && return
+    rm -rf "$WORK/$1.new"
+    cp -r "$WORK/$2" "$WORK/$1.new"
+    student "$1" "$2, on to $UPDATES updates" "${@:3}"
+}
+
+student none-start "no distillation, $start updates" $STOCK $FROM_SCRATCH --max-update $start
+longer none none-start $STOCK $FROM_SCRATCH --max-update "$UPDATES"
+
+student word_kd "Word-KD" --task translation --criterion word_kd $DISTIL $FROM_SCRATCH \
+    --max-update "$UPDATES"
+
+student seq_kd-start "Seq-KD, $start updates; the teacher translates the training set first" \
+    $PSEUDO --criterion seq_kd $DISTIL $FROM_SCRATCH --max-update $start
+longer seq_kd seq_kd-start $PSEUDO --criterion seq_kd $DISTIL $FROM_SCRATCH \
+    --max-update "$UPDATES"
+
+student seq_inter "Seq-Inter: no distillation, then $FINE_TUNING updates on what is closest to gold" \
+    $PSEUDO --criterion seq_inter $DISTIL $FINE --max-update "$FINE_TUNING" \
+    --finetune-from-model "$WORK/none-start/checkpoint_best.pt"
+
+student all_three "all three: Seq-KD, then $FINE_TUNING updates of Seq-Inter with Word-KD" \
+    $PSEUDO --criterion seq_inter --kd-alpha 0.5 $DISTIL $FINE --max-update "$FINE_TUNING" \
+    --finetune-from-model "$WORK/seq_kd-start/checkpoint_best.pt"
+
+step "the table, on test_2016_flickr"
+[ -e "$WORK/table.md" ] || run table fairseq-seqkd evaluate "$WORK/data-bin" \
+    --remove-bpe sentencepiece --ref "$WORK/raw/test_2016_flickr.en" \
+    --out "$WORK/table.md" --checkpoints "teacher=$TEACHER" \
+    "no distillation=$WORK/none/checkpoint_best.pt" \
+    "Word-KD=$WORK/word_kd/checkpoint_best.pt" \
+    "Seq-KD=$WORK/seq_kd/checkpoint_best.pt" \
+    "Seq-Inter=$WORK/seq_inter/checkpoint_best.pt" \
+    "Seq-KD + Seq-Inter + Word-KD=$WORK/all_three/checkpoint_best.pt"
+cat "$WORK/table.md"

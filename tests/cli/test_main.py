@@ -1,0 +1,61 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import USER_DIR
+
+from fairseq_seqkd.cli.evaluate import parse_checkpoints
+from fairseq_seqkd.cli.main import SUBCOMMANDS, main
+
+
+def test_user_dir_is_this_package(capsys):
+    main(["user-dir"])
+    assert capsys.readouterr().out == USER_DIR + "\n"
+
+
+def test_console_script():
+    program = Path(sys.executable).parent / "fairseq-seqkd"
+    output = subprocess.run([program, "user-dir"], stdout=subprocess.PIPE, check=True).stdout
+    assert output.decode() == USER_DIR + "\n"
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_help_has_an_example(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    assert "Example:" in capsys.readouterr().out
+
+
+def test_evaluate_prints_and_writes_the_table(data, teacher, tmp_path, capsys):
+    out = tmp_path / "table.md"
+    checkpoints = ["--checkpoints", f"teacher={teacher}", f"copy={teacher}"]
+    main(
+        ["evaluate", str(data), *checkpoints, "--beams", "1", "--rounds", "1"]
+        + ["--out", str(out)]
+    )
+    printed = capsys.readouterr().out
+    assert out.read_text() == printed
+    assert "| teacher" in printed and "| copy" in printed
+
+
+def test_error_is_one_line(data, capsys):
+    with pytest.raises(SystemExit, match="^fairseq-seqkd evaluate: .*no checkpoint at 'x.pt'"):
+        main(["evaluate", str(data), "--checkpoints", "x.pt"])
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["a=x/y.pt"], {"a": "x/y.pt"}),
+        (["x/y.pt"], {"y": "x/y.pt"}),
+        (["a b=1.pt", "c=1.pt"], {"a b": "1.pt", "c": "1.pt"}),
+    ],
+)
+def test_checkpoints_are_named(arguments, expected):
+    assert parse_checkpoints(arguments) == expected
+
+
+def test_two_checkpoints_of_one_name():
+    with pytest.raises(ValueError, match="'best' twice"):
+        parse_checkpoints(["a/best.pt", "b/best.pt"])

@@ -1,0 +1,167 @@
+import shutil
+
+import pytest
+from conftest import load_split
+from omegaconf import OmegaConf
+from test_commands import ranks
+
+from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
+from fairseq_seqkd.tasks.translation_seqkd import (
+    TranslationSeqKDConfig,
+    TranslationSeqKDTask,
+)
+
+
+def build(data, store, **values):
+    """The task as fairseq sets it up for training."""
+    own = {"cpu": True, "fp16": False, "train_subset": "train", "dataset_impl": None}
+    config = TranslationSeqKDConfig(
+        data=str(data),
+        source_lang="src",
+        target_lang="tgt",
+        required_seq_len_multiple=1,
+        pseudo_targets=store and str(store),
+        **own,
+        **values,
+    )
+    return TranslationSeqKDTask.setup_task(config)
+
+
+def rows(target, task):
+    """A padded batch as lists of tokens without padding."""
+    return [[t for t in row if t != task.tgt_dict.pad()] for row in target.tolist()]
+
+
+def test_without_a_criterion_that_asks_it_is_stock(data):
+    task = build(data, None)
+    task.load_dataset("train", combine=True)
+    assert rows_of(task.dataset("train")) == rows_of(load_split(data).dataset)
+
+
+def rows_of(dataset):
+    return [dataset[i]["target"].tolist() for i in range(len(dataset))]
+
+
+@pytest.mark.parametrize("selection", ["best", "closest"])
+def test_training_targets_are_the_selection(data, store, selection):
+    task = build(data, store)
+    task.use_targets(selection)
+    task.load_dataset("train", combine=True)
+    assert rows_of(task.dataset("train")) == rows_of(load_split(store / selection).dataset)
+
+
+def test_validation_stays_gold(data, store):
+    task = build(data, store)
+    task.use_targets("best")
+    task.load_dataset("valid")
+    assert rows_of(task.dataset("valid")) == rows_of(load_split(data, "valid").dataset)
+
+
+class TestWithGold:
+    @pytest.fixture
+    def task(self, data, store):
+        task = build(data, store)
+        task.use_targets("best", with_gold=True)
+        task.load_dataset("train", combine=True)
+        return task
+
+    def test_gold_follows_its_sentence_through_sorting(self, task, data):
+        dataset, gold = task.dataset("train"), load_split(data).dataset
+        ids = [3, 150, 6, 10, 42, 7]
+        batch = dataset.collater([dataset[i] for i in ids])
+        assert sorted(batch["id"].tolist()) == sorted(ids) != batch["id"].tolist()
+        expected = [gold.tgt[i].tolist() for i in batch["id"].tolist()]
+        assert rows(batch["gold"]["target"], task) == expected
+        shifted = [[row[-1], *row[:-1]] for row in expected]
+        assert rows(batch["gold"]["prev_output_tokens"], task) == shifted
+
+    def test_batches_count_the_gold_tokens_too(self, task, data, store):
+        dataset = task.dataset("train")
+        gold, best = load_split(data).dataset, load_split(store / "best").dataset
+        for i in range(len(dataset)):
+            longest = max(gold.num_tokens(i), best.num_tokens(i))
+            assert dataset.num_tokens(i) == longest
+        indices = dataset.ordered_indices()
+        batches = dataset.batch_by_size(indices, max_tokens=200)
+        assert sorted(i for b in batches for i in b) == list(range(len(dataset)))
+        for batch in batches:
+            assert len(batch) * max(dataset.num_tokens(i) for i in batch) <= 200
+
+    def test_too_long_gold_is_filtered(self, task, data):
+        dataset = task.dataset("train")
+        limit = 9
+        kept, removed = dataset.filter_indices_by_size(
+            dataset.ordered_indices(), (1000, limit)
+        )
+        gold, best = load_split(data).dataset.tgt_sizes, dataset.dataset.tgt_sizes
+        fits = [i for i in range(160) if max(gold[i], best[i]) <= limit]
+        assert sorted(kept) == fits
+        assert sorted(removed) == sorted(set(range(160)) - set(fits))
+
+    def test_empty_batch(self, task):
+        assert task.dataset("train").collater([]) == {}
+
+
+def test_criterion_tells_the_task(data, store):
+    task = build(data, store)
+    config = SeqInterConfig(gold_weight=0.5, sentence_avg=False)
+    task.build_criterion(OmegaConf.create({**vars(config), "_name": "seq_inter"}))
+    assert (task.targets, task.with_gold) == ("closest", True)
+
+
+class TestRefuses:
+    def test_no_folder_for_pseudo_targets(self, data):
+        task = build(data, None)
+        task.use_targets("best")
+        with pytest.raises(ValueError, match="needs --pseudo-targets DIR"):
+            task.load_dataset("train")
+
+    def test_two_data_bins(self, data, store):
+        task = build(f"{data}:{data}", store)
+        task.use_targets("best")
+        with pytest.raises(ValueError, match="found 2 separated by colons"):
+            task.load_dataset("train")
+
+    def test_a_second_training_file(self, data, store, tmp_path):
+        shutil.copytree(data, tmp_path / "data")
+        for side in ("src", "tgt"):
+            for suffix in ("bin", "idx"):
+                name = f"src-tgt.{side}.{suffix}"
+                shutil.copy(data / f"valid.{name}", tmp_path / "data" / f"train1.{name}")
+        task = build(tmp_path / "data", store)
+        task.use_targets("best")
+        with pytest.raises(ValueError, match="has train1 files"):
+            task.load_dataset("train", combine=True)
+
+    def test_raw_text(self, text, data, store, tmp_path):
+        for name in ("dict.src.txt", "dict.tgt.txt"):
+            shutil.copy(data / name, tmp_path)
+        for split in ("train", "valid"):
+            for side in ("src", "tgt"):
+                shutil.copy(text / f"{split}.{side}", tmp_path / f"{split}.src-tgt.{side}")
+        task = build(tmp_path, store)
+        task.use_targets("best")
+        with pytest.raises(FileNotFoundError, match="no binarised 'train' split|not found"):
+            task.load_dataset("train")
+
+
+def test_truncated_source_keeps_its_pair(data, store):
+    task = build(data, store, truncate_source=True, max_source_positions=4)
+    task.use_targets("best")
+    task.load_dataset("train", combine=True)
+    dataset, best = task.dataset("train"), load_split(store / "best").dataset
+    for i in range(len(dataset)):
+        assert dataset[i]["source"].tolist()[:-1] == best.src[i].tolist()[:-1][:3]
+        assert dataset[i]["target"].tolist() == best.tgt[i].tolist()
+
+
+def test_two_ranks_share_the_translating(data, teacher, store, tmp_path):
+    """By the real command, each rank a process; the store is the one-process one."""
+    ranks(
+        *[2, data, tmp_path / "run", "--task", "translation_seqkd"],
+        *["--criterion", "seq_kd", "--teacher-path", teacher, "--teacher-beam", "4"],
+        *["--pseudo-targets", tmp_path / "store", "--max-update", "1"],
+    )
+    assert rows_of(load_split(tmp_path / "store" / "best").dataset) == rows_of(
+        load_split(store / "best").dataset
+    )

@@ -1,0 +1,263 @@
+"""The real commands, end to end, each in processes of its own."""
+
+import json
+import re
+import shutil
+import socket
+
+import pytest
+import torch
+from conftest import (
+    TINY,
+    TRAINING,
+    USER_DIR,
+    fairseq,
+    output_of,
+    preprocess,
+    start,
+    train,
+)
+
+from fairseq_seqkd.evaluate.measure import evaluate
+
+NO_DROPOUT = ["--dropout", "0"]
+
+
+def logged(output, key):
+    """The JSON lines that fairseq-train logged for training, validation or at the end."""
+    lines = [line.split(" | ")[-1] for line in output.splitlines() if f"| {key} |" in line]
+    return [json.loads(line) for line in lines]
+
+
+def parameters(checkpoint):
+    return torch.load(checkpoint)["model"]
+
+
+def assert_same(ours, theirs, **tolerance):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], **tolerance)
+
+
+def ranks(world_size, data, save_dir, *arguments):
+    """fairseq-train in several data-parallel processes on the CPU."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    shared = [
+        *["--user-dir", USER_DIR, "--save-dir", save_dir, *TRAINING, *TINY, *arguments],
+        *["--distributed-world-size", world_size, "--distributed-no-spawn"],
+        *["--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"],
+        *["--distributed-init-method", f"tcp://127.0.0.1:{port}"],
+    ]
+    processes = [
+        start("train", data, *shared, "--distributed-rank", rank)
+        for rank in range(world_size)
+    ]
+    return [output_of(process) for process in processes]
+
+
+def word_kd(teacher):
+    return ["--task", "translation", "--criterion", "word_kd", "--teacher-path", teacher]
+
+
+def test_word_kd_logs_in_bits(word_kd_student):
+    _, log = word_kd_student
+    (last,) = logged(log, "train")[-1:]
+    values = {key: float(last[f"train_{key}"]) for key in ("loss", "nll_loss", "kd_loss")}
+    assert values["loss"] == pytest.approx(
+        0.5 * values["nll_loss"] + 0.5 * values["kd_loss"], abs=2e-3
+    )
+    assert float(last["train_ppl"]) == pytest.approx(2 ** values["nll_loss"], rel=1e-2)
+    assert 0 <= float(last["train_agreement"]) <= 100
+    assert {"valid_kd_loss", "valid_agreement"} <= logged(log, "valid")[-1].keys()
+
+
+def test_student_checkpoint_is_like_an_undistilled_one(data, word_kd_student, tmp_path):
+    folder, _ = word_kd_student
+    stock = ["--task", "translation", "--criterion", "label_smoothed_cross_entropy"]
+    train(data, tmp_path, *stock, "--max-update", "4")
+    ours, theirs = (f / "checkpoint_last.pt" for f in (folder, tmp_path))
+    assert {k: v.shape for k, v in parameters(ours).items()} == {
+        k: v.shape for k, v in parameters(theirs).items()
+    }
+    assert len(torch.load(ours)["last_optimizer_state"]["state"]) == len(
+        torch.load(theirs)["last_optimizer_state"]["state"]
+    )
+    sizes = [path.stat().st_size for path in (ours, theirs)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+
+
+def test_language_modelling(text, tmp_path):
+    fairseq(
+        *["preprocess", "--only-source", "--destdir", tmp_path / "data"],
+        *["--trainpref", text / "train.tgt", "--validpref", text / "valid.tgt"],
+    )
+    model = [
+        *["--arch", "transformer_lm", "--decoder-layers", "1"],
+        *["--decoder-attention-heads", "2", "--decoder-embed-dim", "16"],
+        *["--decoder-ffn-embed-dim", "16"],
+    ]
+    task = ["--task", "language_modeling", "--tokens-per-sample", "32", "--max-update", "4"]
+    stock = ["--criterion", "cross_entropy"]
+    train(tmp_path / "data", tmp_path / "teacher", *task, *stock, model=model)
+    teacher = tmp_path / "teacher" / "checkpoint_last.pt"
+    distil = ["--criterion", "word_kd", "--teacher-path", teacher]
+    log = train(tmp_path / "data", tmp_path / "student", *task, *distil, model=model)
+    assert float(logged(log, "train")[-1]["train_kd_loss"]) > 0
+
+
+def test_stock_fairseq_trains_on_the_stores_data_bin(store, tmp_path):
+    """Without --user-dir: nothing of this package is imported."""
+    task = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", "2"]
+    save = ["--save-dir", tmp_path]
+    log = fairseq("train", store / "best", *TRAINING, *TINY, *task, *save)
+    assert "fairseq_seqkd" not in log
+    assert (tmp_path / "checkpoint_last.pt").exists()
+
+
+@pytest.fixture(scope="module")
+def orphan(data, teacher, tmp_path_factory):
+    """A student of translation_seqkd with Word-KD, whose teacher's file is deleted."""
+    folder = tmp_path_factory.mktemp("orphan")
+    shutil.copy(teacher, folder / "teacher.pt")
+    train(
+        *[data, folder, "--task", "translation_seqkd", "--criterion", "seq_kd"],
+        *["--kd-alpha", "0.5", "--gold-weight", "0.2", "--max-update", "3"],
+        *["--pseudo-targets", folder / "store", "--teacher-path", folder / "teacher.pt"],
+    )
+    (folder / "teacher.pt").unlink()
+    return folder / "checkpoint_last.pt"
+
+
+def test_generate_without_the_teacher(data, orphan):
+    output = fairseq(
+        *["generate", data, "--user-dir", USER_DIR, "--path", orphan, "--cpu"],
+        *["--task", "translation_seqkd", "--required-batch-size-multiple", "1"],
+    )
+    assert len(re.findall(r"^H-\d+", output, re.MULTILINE)) == 20
+
+
+def test_validate_without_the_teacher(data, orphan):
+    output = fairseq(
+        *["validate", data, "--user-dir", USER_DIR, "--path", orphan, "--cpu"],
+        *["--task", "translation_seqkd", "--required-batch-size-multiple", "1"],
+        *["--valid-subset", "valid", "--log-format", "json"],
+    )
+    assert "validating without a teacher, kd_loss is 0" in output
+    values = logged(output, "fairseq.logging.progress_bar") or re.findall(
+        r"kd_loss\D+([\d.]+)", output
+    )
+    assert '"kd_loss": 0' in output or float(values[0]) == 0
+
+
+def test_hydra_trains_a_student_from_yaml(data, teacher, tmp_path):
+    (tmp_path / "student.yaml").write_text(
+        f"""# @package _group_
+common: {{user_dir: {USER_DIR}, cpu: true, log_format: json, log_interval: 1}}
+task: {{_name: translation, data: {data}}}
+criterion: {{_name: word_kd, teacher_path: {teacher}, kd_alpha: 0.7, kd_temperature: 2}}
+model:
+  _name: transformer
+  share_decoder_input_output_embed: true
+  encoder: {{embed_dim: 16, ffn_embed_dim: 16, layers: 1, attention_heads: 2}}
+  decoder: {{embed_dim: 16, ffn_embed_dim: 16, layers: 1, attention_heads: 2}}
+optimizer: {{_name: adam, adam_betas: "(0.9, 0.98)"}}
+lr_scheduler: {{_name: inverse_sqrt, warmup_updates: 10}}
+dataset: {{max_tokens: 300, required_batch_size_multiple: 1}}
+optimization: {{max_update: 2, lr: [0.001]}}
+checkpoint: {{save_dir: {tmp_path}, no_epoch_checkpoints: true}}
+"""
+    )
+    output = fairseq(
+        *["hydra_train", "--config-dir", tmp_path, "--config-name", "student"],
+        f"hydra.run.dir={tmp_path}/hydra",
+    )
+    state = torch.load(tmp_path / "checkpoint_last.pt")
+    assert state["cfg"]["criterion"]["_name"] == "word_kd"
+    assert state["cfg"]["criterion"]["kd_alpha"] == 0.7
+    assert "kd_loss" in output + "".join(
+        path.read_text() for path in (tmp_path / "hydra").glob("*.log")
+    )
+
+
+def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):
+    log = train(
+        *[data, tmp_path, "--task", "translation_seqkd", "--criterion", "seq_kd"],
+        *["--kd-alpha", "0.5", "--teacher-path", teacher, "--pseudo-targets", store],
+        *["--lr", "0.02", "--max-update", "20"],
+        *["--eval-bleu", "--eval-bleu-args", '{"beam": 1}', "--validate-interval", "100"],
+    )
+    scored = float(logged(log, "valid")[-1]["valid_bleu"])
+    student = {"student": str(tmp_path / "checkpoint_last.pt")}
+    both = {**student, "teacher": str(teacher)}
+    rows = evaluate(both, str(data), "valid", [1], None, None, 1)
+    assert scored == pytest.approx(rows[0].bleu, abs=0.01)
+    assert scored != pytest.approx(rows[1].bleu, abs=0.01)
+
+
+@pytest.mark.parametrize("criterion", ["word_kd", "seq_inter"])
+def test_ten_updates_equal_five_resume_five(data, teacher, store, tmp_path, criterion):
+    run = [
+        *["--task", "translation_seqkd", "--criterion", criterion, "--dropout", "0.1"],
+        *["--kd-alpha", "0.5", "--gold-weight", "0.25", "--pseudo-targets", store],
+        *["--teacher-path", teacher, "--max-update", "10", "--save-interval-updates", "5"],
+    ]
+    train(data, tmp_path / "unbroken", *run)
+    (half,) = (tmp_path / "unbroken").glob("checkpoint_*_5.pt")
+    train(data, tmp_path / "resumed", *run, "--restore-file", half)
+    unbroken, resumed = (
+        torch.load(tmp_path / name / "checkpoint_last.pt") for name in ("unbroken", "resumed")
+    )
+    for ours, theirs in zip(unbroken["model"].values(), resumed["model"].values()):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(
+        *(s["model"]["decoder.embed_tokens.weight"] for s in (unbroken, torch.load(half)))
+    )
+
+
+@pytest.mark.parametrize("gold_weight", ["0", "0.3"])
+def test_two_ranks_equal_update_freq_two(data, teacher, store, tmp_path, gold_weight):
+    run = [
+        *["--task", "translation_seqkd", "--criterion", "seq_kd", "--kd-alpha", "0.5"],
+        *["--gold-weight", gold_weight, "--pseudo-targets", store, *NO_DROPOUT],
+        *["--teacher-path", teacher, "--max-update", "4"],
+    ]
+    train(data, tmp_path / "one", *run, "--update-freq", "2")
+    ranks(2, data, tmp_path / "two", *run)
+    one, two = (parameters(tmp_path / n / "checkpoint_last.pt") for n in ("one", "two"))
+    assert_same(one, two, rtol=0, atol=1e-5)
+
+
+class TestErrors:
+    """What a user sees at the end of a command that cannot work."""
+
+    @pytest.mark.parametrize(
+        "arguments, message",
+        [
+            (["word_kd", "--teacher-path", "no/such.pt"], "no checkpoint at 'no/such.pt'"),
+            (["word_kd"], "--teacher-path is None, expected a checkpoint"),
+            (["word_kd", "--kd-alpha", "2"], "--kd-alpha is 2.0, expected"),
+            (["seq_kd"], "--kd-targets best needs pseudo-targets.*--task translation_seqkd"),
+        ],
+    )
+    def test_of_the_criterion(self, data, tmp_path, arguments, message):
+        task = ["--task", "translation", "--criterion"]
+        output = train(data, tmp_path, *task, *arguments, fails=True)
+        assert re.search(message, output)
+
+    def test_no_store_and_no_teacher(self, data, tmp_path):
+        run = ["--task", "translation_seqkd", "--criterion", "seq_kd"]
+        where = ["--pseudo-targets", tmp_path / "store"]
+        output = train(data, tmp_path, *run, *where, fails=True)
+        assert "there is no store at" in output and "--teacher-path" in output
+        assert not (tmp_path / "store").exists()
+
+    def test_other_dictionary(self, text, teacher, tmp_path):
+        short = tmp_path / "text"
+        shutil.copytree(text, short)
+        lines = (short / "train.tgt").read_text().splitlines(keepends=True)
+        (short / "train.tgt").write_text("".join(lines[::-1]).replace("the ", "zzz "))
+        data = preprocess(short, tmp_path / "data")
+        output = train(data, tmp_path / "run", *word_kd(teacher), fails=True)
+        assert re.search(r"target dictionary .* at index \d+ the teacher has '", output)
