@@ -26,8 +26,7 @@ class Language:
         self.rng = rng
         self.taken = {"was", "by", "the"}
         self.words = {
-            kind: [self.new_word() for _ in range(count)]
-            for kind, count in LEXICON.items()
+            kind: [self.new_word() for _ in range(count)] for kind, count in LEXICON.items()
         }
         # Every second word has a synonym.
         self.synonyms = {
@@ -40,8 +39,7 @@ class Language:
         while True:
             syllables = self.rng.choice([2, 2, 3])
             word = "".join(
-                self.rng.choice(ONSETS) + self.rng.choice(VOWELS)
-                for _ in range(syllables)
+                self.rng.choice(ONSETS) + self.rng.choice(VOWELS) for _ in range(syllables)
             )
             if word not in self.taken:
                 self.taken.add(word)
@@ -67,9 +65,7 @@ class Language:
         verb, adverb = [self.pick("verb")], [self.pick("adverb")]
         source = [*subject, *adverb, *object_, *verb]
 
-        subject, object_, verb, adverb = map(
-            self.translate, (subject, object_, verb, adverb)
-        )
+        subject, object_, verb, adverb = map(self.translate, (subject, object_, verb, adverb))
         if self.rng.random() < 0.6:
             clause = ["the", *subject, *verb, "the", *object_]
         else:

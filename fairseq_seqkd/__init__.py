@@ -4,7 +4,6 @@ Importing this package (``--user-dir`` does it) registers its criteria and its
 task with fairseq, and lets ``torch.load`` read fairseq's checkpoints.
 """
 
-from fairseq_seqkd import compat  # noqa: F401  (first: checkpoints must load)
-from fairseq_seqkd import criterions, tasks  # noqa: F401, E402
+from fairseq_seqkd import compat, criterions, tasks  # noqa: F401
 
 __version__ = "0.1.0"

@@ -95,9 +95,7 @@ class Teacher:
         """
         if options not in self._generators:
             arguments = Namespace(**vars(options))
-            self._generators[options] = self.task.build_generator(
-                self.models, arguments
-            )
+            self._generators[options] = self.task.build_generator(self.models, arguments)
         found = self.task.inference_step(
             self._generators[options], self.models, {"net_input": net_input}
         )
@@ -164,9 +162,7 @@ def shared_teacher(path, student_task, data=None, device="cpu", dtype=torch.floa
     return _LOADED[key]
 
 
-def load_teacher(
-    path, data=None, device="cpu", dtype=torch.float32, student_task=None
-):
+def load_teacher(path, data=None, device="cpu", dtype=torch.float32, student_task=None):
     """Load one or several checkpoints as one frozen model.
 
     Args:
@@ -182,15 +178,23 @@ def load_teacher(
         ValueError: a file is no fairseq checkpoint, holds a pickle that could run
             code, or has other sizes than the dictionary
     """
+    device = torch.device(device)
+    # Building a model draws its initial weights: in the middle of a training step that
+    # would shift the student's dropout, and a resumed run would not equal an unbroken one.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        models, task, knows_dictionary = _load_models(path, data, student_task)
+    models = [model.to(device=device, dtype=dtype) for model in models]
+    logger.info("teacher: %s on %s, %s", path, device, dtype)
+    return Teacher(models, task, knows_dictionary)
+
+
+def _load_models(path, data, student_task):
     paths = checkpoint_paths(path)
     state = _load_state(paths[0])
     task, knows_dictionary = _own_task(state, paths[0], data, student_task)
     models = [_build_model(state, task, paths[0])]
-    for other in paths[1:]:
-        models.append(_build_model(_load_state(other), task, other))
-    models = [model.to(device=device, dtype=dtype) for model in models]
-    logger.info("teacher: %s on %s, %s", path, device, dtype)
-    return Teacher(models, task, knows_dictionary)
+    models += [_build_model(_load_state(other), task, other) for other in paths[1:]]
+    return models, task, knows_dictionary
 
 
 def checkpoint_paths(path):

@@ -51,8 +51,7 @@ def ranks(world_size, data, save_dir, *arguments):
         *["--distributed-init-method", f"tcp://127.0.0.1:{port}"],
     ]
     processes = [
-        start("train", data, *shared, "--distributed-rank", rank)
-        for rank in range(world_size)
+        start("train", data, *shared, "--distributed-rank", rank) for rank in range(world_size)
     ]
     return [output_of(process) for process in processes]
 
@@ -73,7 +72,9 @@ def test_word_kd_logs_in_bits(word_kd_student):
     assert {"valid_kd_loss", "valid_agreement"} <= logged(log, "valid")[-1].keys()
 
 
-def test_student_checkpoint_is_like_an_undistilled_one(data, word_kd_student, tmp_path):
+def test_student_checkpoint_is_like_an_undistilled_one(
+    data, teacher, word_kd_student, tmp_path
+):
     folder, _ = word_kd_student
     stock = ["--task", "translation", "--criterion", "label_smoothed_cross_entropy"]
     train(data, tmp_path, *stock, "--max-update", "4")
@@ -84,8 +85,8 @@ def test_student_checkpoint_is_like_an_undistilled_one(data, word_kd_student, tm
     assert len(torch.load(ours)["last_optimizer_state"]["state"]) == len(
         torch.load(theirs)["last_optimizer_state"]["state"]
     )
-    sizes = [path.stat().st_size for path in (ours, theirs)]
-    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+    # A few flags more in the configuration; a teacher in the file would be far more.
+    assert abs(ours.stat().st_size - theirs.stat().st_size) < 8000 < teacher_bytes(teacher)
 
 
 def test_language_modelling(text, tmp_path):
@@ -116,6 +117,10 @@ def test_stock_fairseq_trains_on_the_stores_data_bin(store, tmp_path):
     assert (tmp_path / "checkpoint_last.pt").exists()
 
 
+def teacher_bytes(teacher):
+    return sum(p.numel() * p.element_size() for p in parameters(teacher).values())
+
+
 @pytest.fixture(scope="module")
 def orphan(data, teacher, tmp_path_factory):
     """A student of translation_seqkd with Word-KD, whose teacher's file is deleted."""
@@ -142,13 +147,10 @@ def test_validate_without_the_teacher(data, orphan):
     output = fairseq(
         *["validate", data, "--user-dir", USER_DIR, "--path", orphan, "--cpu"],
         *["--task", "translation_seqkd", "--required-batch-size-multiple", "1"],
-        *["--valid-subset", "valid", "--log-format", "json"],
+        *["--valid-subset", "valid", "--log-format", "simple", "--max-tokens", "300"],
     )
     assert "validating without a teacher, kd_loss is 0" in output
-    values = logged(output, "fairseq.logging.progress_bar") or re.findall(
-        r"kd_loss\D+([\d.]+)", output
-    )
-    assert '"kd_loss": 0' in output or float(values[0]) == 0
+    assert re.search(r"valid on 'valid' subset \| loss [\d.]+ .* kd_loss 0 ", output)
 
 
 def test_hydra_trains_a_student_from_yaml(data, teacher, tmp_path):

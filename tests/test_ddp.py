@@ -3,7 +3,6 @@
 import multiprocessing
 import socket
 
-import pytest
 import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
@@ -69,9 +68,7 @@ def test_gold_weight_keeps_gradients_synchronised(word_kd_student, data, store, 
     results = tmp_path / "gradients.pt"
     context = multiprocessing.get_context("spawn")
     arguments = (port, student, str(data), str(store), task_config, str(results))
-    processes = [
-        context.Process(target=run_rank, args=(rank, *arguments)) for rank in range(2)
-    ]
+    processes = [context.Process(target=run_rank, args=(rank, *arguments)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -84,4 +81,4 @@ def test_gold_weight_keeps_gradients_synchronised(word_kd_student, data, store, 
     for name, gradient in expected.items():
         # torch's wrapper averages over ranks what one process adds up.
         torch.testing.assert_close(2 * mean[name], gradient, rtol=1e-4, atol=1e-5)
-    assert any(g.abs().max() > pytest.approx(0.01) for g in expected.values())
+    assert max(gradient.abs().max() for gradient in expected.values()) > 0.01

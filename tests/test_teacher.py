@@ -86,6 +86,14 @@ def test_loaded_once_a_process(teacher, loaded):
     assert shared_teacher(str(teacher), loaded.task, dtype=torch.float64) is not first
 
 
+def test_loading_leaves_the_random_stream_alone(teacher):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    load_teacher(str(teacher))
+    assert torch.equal(torch.rand(3), expected)
+
+
 @pytest.mark.parametrize("missing", ["no/such.pt", "no/such.pt:no/other.pt"])
 def test_missing_checkpoint(missing):
     with pytest.raises(FileNotFoundError, match="--teacher-path.*no/such.pt"):

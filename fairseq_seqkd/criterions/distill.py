@@ -76,9 +76,7 @@ class DistillConfig(FairseqDataclass):
     )
     label_smoothing: float = field(
         default=0.0,
-        metadata={
-            "help": "epsilon of the NLL terms, in [0, 1); 0 means no label smoothing"
-        },
+        metadata={"help": "epsilon of the NLL terms, in [0, 1); 0 means no label smoothing"},
     )
     report_accuracy: bool = field(
         default=False, metadata={"help": "log the student's top-1 accuracy"}

@@ -61,15 +61,11 @@ def evaluate(checkpoints, data, split, beams, remove_bpe, reference_file, rounds
         ValueError: the references are not as many as the split's lines
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    models = {
-        name: load_teacher(path, data, device) for name, path in checkpoints.items()
-    }
+    models = {name: load_teacher(path, data, device) for name, path in checkpoints.items()}
     gold = _load_gold(next(iter(models.values())).task, data, split)
     references = _references(gold, remove_bpe, reference_file)
     rows = [
-        Row(name, beam, model.parameters)
-        for name, model in models.items()
-        for beam in beams
+        Row(name, beam, model.parameters) for name, model in models.items() for beam in beams
     ]
     for row in tqdm(rows * rounds, unit=" runs", desc=f"translating {split}"):
         model = models[row.name]

@@ -2,7 +2,15 @@
 
 from tabulate import tabulate
 
-HEADERS = ["model", "parameters", "times smaller", "decoding", "BLEU", "sentences/s", "times faster"]
+HEADERS = [
+    "model",
+    "parameters",
+    "times smaller",
+    "decoding",
+    "BLEU",
+    "sentences/s",
+    "times faster",
+]
 
 
 def markdown(rows):
@@ -25,9 +33,7 @@ def markdown(rows):
         for row in rows
     ]
     align = ["left", "right", "right", "left", "right", "right", "right"]
-    table = tabulate(
-        cells, HEADERS, tablefmt="github", colalign=align, disable_numparse=True
-    )
+    table = tabulate(cells, HEADERS, tablefmt="github", colalign=align, disable_numparse=True)
     return (
         f"{table}\n\n"
         f"BLEU on all {first.sentences} lines, {first.signature}. Speed is the median of "

@@ -27,9 +27,7 @@ class GoldSplit:
     dataset: LanguagePairDataset
 
     @classmethod
-    def load(
-        cls, folder, name, source_lang, target_lang, src_dict, tgt_dict, left_pad_source
-    ):
+    def load(cls, folder, name, source_lang, target_lang, src_dict, tgt_dict, left_pad_source):
         """The split as fairseq-preprocess wrote it: nothing cut, bucketed or appended.
 
         Raises:
@@ -56,9 +54,7 @@ class GoldSplit:
     def has_continuation(self):
         """Whether fairseq would append a second file (``train1``) to this split."""
         second = f"{self.name}1" + self.prefix[len(self.name) :]
-        return os.path.exists(
-            os.path.join(self.folder, f"{second}.{self.source_lang}.idx")
-        )
+        return os.path.exists(os.path.join(self.folder, f"{second}.{self.source_lang}.idx"))
 
     @property
     def prefix(self):
@@ -72,9 +68,7 @@ class GoldSplit:
             f"{self.target_lang}-{self.source_lang}",
         ):
             prefix = f"{self.name}.{pair}"
-            if os.path.exists(
-                os.path.join(self.folder, f"{prefix}.{self.source_lang}.idx")
-            ):
+            if os.path.exists(os.path.join(self.folder, f"{prefix}.{self.source_lang}.idx")):
                 return prefix
         raise FileNotFoundError(
             f"{self.folder!r} has no binarised {self.name!r} split "

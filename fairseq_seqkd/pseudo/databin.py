@@ -32,9 +32,7 @@ def write_databin(path, split, targets, selection):
             source = os.path.join(split.folder, name)
             if os.path.isfile(source) and not name.startswith(replaced + "."):
                 shutil.copyfile(source, os.path.join(folder, name))
-        _write_indexed(
-            os.path.join(folder, replaced), targets, len(split.dataset.tgt_dict)
-        )
+        _write_indexed(os.path.join(folder, replaced), targets, len(split.dataset.tgt_dict))
         write_json(os.path.join(folder, "selection.json"), selection)
 
 

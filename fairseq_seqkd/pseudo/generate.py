@@ -105,9 +105,7 @@ def check_choice(store, selector):
 
 def check_selection(databin, selector):
     """Refuse a data-bin whose targets were chosen in another way."""
-    found = differences(
-        read_json(os.path.join(databin, "selection.json")), selector.settings
-    )
+    found = differences(read_json(os.path.join(databin, "selection.json")), selector.settings)
     if found:
         raise ValueError(
             f"the targets in {databin!r} were chosen otherwise:\n  "

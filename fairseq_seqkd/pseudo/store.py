@@ -1,9 +1,9 @@
 """The store: one folder with everything that the teacher said about one split.
 
-    manifest.json            what it was made from and how; never changes
-    nbest/chunk-00000.npz    n-best lists, token ids, keyed by sentence id
-    nbest/sums.json          the chunks' checksums, and how many kept their gold target
-    best/, closest/          data-bins that stock fairseq trains on
+manifest.json            what it was made from and how; never changes
+nbest/chunk-00000.npz    n-best lists, token ids, keyed by sentence id
+nbest/sums.json          the chunks' checksums, and how many kept their gold target
+best/, closest/          data-bins that stock fairseq trains on
 """
 
 import os
@@ -102,9 +102,7 @@ class PseudoTargetStore:
             "outcomes": np.array(
                 [OUTCOMES.index(one.outcome) for one in sentences], dtype=np.uint8
             ),
-            "counts": np.array(
-                [len(one.hypotheses) for one in sentences], dtype=np.int32
-            ),
+            "counts": np.array([len(one.hypotheses) for one in sentences], dtype=np.int32),
             "lengths": np.array([len(t) for t in tokens], dtype=np.int32),
             "tokens": np.concatenate(tokens or [[]]).astype(np.int32),
             "scores": np.array([score for _, score in hypotheses], dtype=np.float32),
@@ -127,6 +125,4 @@ class PseudoTargetStore:
         """Seal the n-best lists: every chunk's checksum, and the outcomes' counts."""
         names = [os.path.basename(self.chunk_path(i)) for i in range(n_chunks)]
         sums = {name: sha256(self.path("nbest", name)) for name in names}
-        write_json(
-            self.path("nbest", "sums.json"), {"sha256": sums, "sentences": outcomes}
-        )
+        write_json(self.path("nbest", "sums.json"), {"sha256": sums, "sentences": outcomes})

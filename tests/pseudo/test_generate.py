@@ -96,9 +96,7 @@ def test_one_nbest_list_serves_both_selections(prepare, data, tmp_path):
     sums = sha256(tmp_path / "store" / "nbest" / "chunk-00000.npz")
     closest = prepare(Closest(load_split(data).dataset.tgt_dict), teacher_path=None)
     assert sha256(tmp_path / "store" / "nbest" / "chunk-00000.npz") == sums
-    best, closest = (
-        load_split(p).dataset.tgt for p in (tmp_path / "store" / "best", closest)
-    )
+    best, closest = (load_split(p).dataset.tgt for p in (tmp_path / "store" / "best", closest))
     assert any(best[i].tolist() != closest[i].tolist() for i in range(160))
     lists = all_nbest(tmp_path / "store", 1)
     assert all(len(lists[i].hypotheses) == 4 for i in range(160) if i not in (EMPTY, LONG))
@@ -121,9 +119,7 @@ def test_shards_and_batches_keep_every_id_its_own_source(
     assert results[0] == results[1] == results[2]
 
 
-def test_goes_on_with_the_chunks_that_are_missing(
-    data, teacher, loaded, tmp_path, monkeypatch
-):
+def test_goes_on_with_the_chunks_that_are_missing(data, teacher, loaded, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "CHUNK_SIZE", 50)
     gold = load_split(data)
     store = generate.open_store(str(tmp_path), gold, "best", NO_SEARCH, str(teacher))

@@ -90,9 +90,7 @@ class TestWithGold:
     def test_too_long_gold_is_filtered(self, task, data):
         dataset = task.dataset("train")
         limit = 9
-        kept, removed = dataset.filter_indices_by_size(
-            dataset.ordered_indices(), (1000, limit)
-        )
+        kept, removed = dataset.filter_indices_by_size(dataset.ordered_indices(), (1000, limit))
         gold, best = load_split(data).dataset.tgt_sizes, dataset.dataset.tgt_sizes
         fits = [i for i in range(160) if max(gold[i], best[i]) <= limit]
         assert sorted(kept) == fits
@@ -128,7 +126,7 @@ class TestRefuses:
             for suffix in ("bin", "idx"):
                 name = f"src-tgt.{side}.{suffix}"
                 shutil.copy(data / f"valid.{name}", tmp_path / "data" / f"train1.{name}")
-        task = build(tmp_path / "data", store)
+        task = build(tmp_path / "data", store, upsample_primary=1)
         task.use_targets("best")
         with pytest.raises(ValueError, match="has train1 files"):
             task.load_dataset("train", combine=True)

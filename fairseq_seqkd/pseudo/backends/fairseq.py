@@ -53,9 +53,7 @@ class FairseqBackend:
 
     def _decode(self, net_input):
         device = self.teacher.device
-        inputs = {
-            key: net_input[key].to(device) for key in ("src_tokens", "src_lengths")
-        }
+        inputs = {key: net_input[key].to(device) for key in ("src_tokens", "src_lengths")}
         for hypotheses in self.teacher.generate(inputs, self.search):
             yield [
                 (hypothesis["tokens"].cpu().numpy(), float(hypothesis["score"]))
