@@ -9,8 +9,6 @@ BIN := $(VENV)/bin
 UPSTREAM := .venv-upstream
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# More threads than cores make small models several times slower.
-export OMP_NUM_THREADS ?= 2
 
 .PHONY: quickstart test lint format test-upstream clean
 

@@ -1,8 +1,10 @@
 # Shell functions of the recipes. Sourced after WORK, a folder to write to, is set.
 mkdir -p "$WORK/logs"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
-# Keep freed memory instead of asking the kernel for it again at every step: glibc's default
-# makes the training of small models on a CPU about 1.4 times slower.
+# More threads than cores make small models several times slower; more than two, no faster.
+cores=$(getconf _NPROCESSORS_ONLN)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores < 2 ? cores : 2))}
+# On a CPU glibc would give large tensors back to the kernel at every step, and fetch their
+# pages again one by one.
 export MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000
 export MALLOC_TOP_PAD_=500000000
 

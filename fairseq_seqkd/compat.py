@@ -36,9 +36,13 @@ _OMEGACONF = [
 ]
 
 
+# Whether torch.load refuses what could run code.
+LOADS_SAFELY = hasattr(torch.serialization, "add_safe_globals")
+
+
 def allow_fairseq_checkpoints():
     """Let ``torch.load`` read fairseq checkpoints where it refuses unknown types."""
-    if hasattr(torch.serialization, "add_safe_globals"):
+    if LOADS_SAFELY:
         torch.serialization.add_safe_globals([*_NAMESPACE, *_NUMPY, *_OMEGACONF])
 
 

@@ -19,6 +19,8 @@ from fairseq.data import data_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import open_dict
 
+from fairseq_seqkd.compat import LOADS_SAFELY
+
 logger = logging.getLogger(__name__)
 
 
@@ -218,10 +220,11 @@ def _load_state(path):
         # The teacher's own validation BLEU is not wanted, and might need a tokeniser.
         state = checkpoint_utils.load_checkpoint_to_cpu(path, {"eval_bleu": False})
     except pickle.UnpicklingError as error:
+        how = "refused and nothing in it was executed" if LOADS_SAFELY else "not readable"
         raise ValueError(
-            f"--teacher-path: {path!r} was refused and nothing in it was executed. "
-            "Expected a fairseq checkpoint; this file is none, or holds a pickle that "
-            f"runs code. Take the checkpoint from a source you trust. ({error})"
+            f"--teacher-path: {path!r} was {how}. Expected a fairseq checkpoint; this file "
+            "is none, or holds a pickle that runs code. Take the checkpoint from a source "
+            f"you trust. ({error})"
         ) from error
     except (RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
         raise _not_a_checkpoint(path, f"{type(error).__name__}: {error}") from error

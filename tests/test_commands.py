@@ -135,10 +135,11 @@ def orphan(data, teacher, tmp_path_factory):
     return folder / "checkpoint_last.pt"
 
 
-def test_generate_without_the_teacher(data, orphan):
+@pytest.mark.parametrize("task", ["translation_seqkd", "translation"])
+def test_generate_without_the_teacher(data, orphan, task):
     output = fairseq(
         *["generate", data, "--user-dir", USER_DIR, "--path", orphan, "--cpu"],
-        *["--task", "translation_seqkd", "--required-batch-size-multiple", "1"],
+        *["--task", task, "--required-batch-size-multiple", "1"],
     )
     assert len(re.findall(r"^H-\d+", output, re.MULTILINE)) == 20
 

@@ -94,7 +94,7 @@ def check_config(cfg):
 
     expect(0 <= cfg.kd_alpha <= 1, "kd_alpha", "a number from 0 to 1")
     expect(0 <= cfg.gold_weight <= 1, "gold_weight", "a number from 0 to 1")
-    expect(cfg.kd_temperature > 0, "kd_temperature", "a number above 0")
+    expect(0 < cfg.kd_temperature < math.inf, "kd_temperature", "a number above 0")
     expect(0 <= cfg.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
     expect(
         cfg.teacher_path is not None or not uses_teacher(cfg),
@@ -128,6 +128,7 @@ class DistillCriterion(FairseqCriterion):
         self.gold_weight = cfg.gold_weight
         self.uses_teacher = uses_teacher(cfg)
         self.divergence = forward_kl
+        self._teacher = None  # no module, so fairseq neither saves nor trains it
         self._teacher_is_missing = False
         if self.kd_targets != "gold" and not hasattr(task, "use_targets"):
             raise ValueError(
@@ -156,7 +157,9 @@ class DistillCriterion(FairseqCriterion):
             gold_loss = self.gold_loss(model, encoder_outputs[-1], sample["gold"])
 
         a, g = self.cfg.kd_alpha, self.gold_weight
-        loss = (1 - g) * ((1 - a) * target_loss + a * kd_loss) + g * gold_loss
+        terms = [((1 - g) * (1 - a), target_loss), ((1 - g) * a, kd_loss), (g, gold_loss)]
+        # What has no weight is left out: for an impossible target, 0 * inf would be NaN.
+        loss = sum(weight * term for weight, term in terms if weight > 0)
 
         n_sentences = sample["target"].size(0)
         sample_size = n_sentences if self.cfg.sentence_avg else sample["ntokens"]
@@ -215,19 +218,18 @@ class DistillCriterion(FairseqCriterion):
 
     def teacher(self, model, device):
         """The teacher, loaded at the first call; None if validation has to do without."""
-        if self._teacher_is_missing:
-            return None
-        dtype = next(model.parameters()).dtype
-        try:
-            return shared_teacher(
-                self.cfg.teacher_path, self.task, self.cfg.teacher_data, device, dtype
-            )
-        except FileNotFoundError as error:
-            if self.training:
-                raise
-            self._teacher_is_missing = True
-            logger.warning("validating without a teacher, kd_loss is 0: %s", error)
-            return None
+        if self._teacher is None and not self._teacher_is_missing:
+            dtype = next(model.parameters()).dtype
+            try:
+                self._teacher = shared_teacher(
+                    self.cfg.teacher_path, self.task, self.cfg.teacher_data, device, dtype
+                )
+            except FileNotFoundError as error:
+                if self.training:
+                    raise
+                self._teacher_is_missing = True
+                logger.warning("validating without a teacher, kd_loss is 0: %s", error)
+        return self._teacher
 
     def gold_loss(self, model, encoder_out, gold):
         """The NLL of gold targets whose sentences the encoder has already read.

@@ -126,10 +126,13 @@ def log_softmax64(logits):
     return logits - np.log(np.exp(logits).sum())
 
 
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+@pytest.mark.parametrize("target", [0, 3])
 @pytest.mark.parametrize("extreme", [1e4, -1e4, -math.inf])
-def test_extreme_logits_give_no_nan(task, monkeypatch, extreme):
+def test_extreme_logits_give_no_nan(task, monkeypatch, extreme, target, alpha):
+    student, teacher = [[[extreme, 0.0, 1, 2]]], [[[0.0, extreme, 1, 2]]]
     loss, gradient, _ = fixed_loss(
-        task, monkeypatch, [[[extreme, 0.0, 1, 2]]], [[[0.0, extreme, 1, 2]]], [[3]]
+        task, monkeypatch, student, teacher, [[target]], kd_alpha=alpha
     )
     assert not math.isnan(loss)
     assert not gradient.isnan().any()
