@@ -17,6 +17,7 @@ setup(
         "numpy<2",
         "sacrebleu>=2.0",
         "sentencepiece",
+        "tabulate",
         "tqdm",
     ],
     extras_require={

@@ -33,6 +33,8 @@ class SearchOptions:
         nbest: hypotheses returned a sentence, at most ``beam``
         lenpen: exponent of the length in the normalised score, < 1 favours short ones
         max_len_a, max_len_b: at most a * (source tokens) + b target tokens
+    Raises:
+        ValueError: ``nbest`` is below 1 or above ``beam``
     """
 
     beam: int = 5
@@ -40,6 +42,13 @@ class SearchOptions:
     lenpen: float = 1.0
     max_len_a: float = 0
     max_len_b: int = 200
+
+    def __post_init__(self):
+        if not 1 <= self.nbest <= self.beam:
+            raise ValueError(
+                f"the number of hypotheses kept is {self.nbest} (--teacher-nbest), expected "
+                f"from 1 to the beam, which is {self.beam} (--teacher-beam)"
+            )
 
 
 class Teacher:

@@ -129,16 +129,16 @@ def translate(store, split, teacher_path, load_teacher, rank, world_size):
             "CHECKPOINT as well, and it is finished first."
         )
     options = SearchOptions(**store.manifest["search"])
-    backend = FairseqBackend(load_teacher(), options)
+    backend = FairseqBackend(load_teacher(), options, store.manifest["backend"]["max_tokens"])
     sentences = sum(len(chunks[i]) for i in missing)
     logger.info("the teacher translates %d sentences, %s", sentences, options)
     with tqdm(total=sentences, unit=" sentences", disable=rank != 0) as progress:
         for i in missing:
-            store.write_chunk(i, translate_chunk(backend, split.dataset, chunks[i]))
-            progress.update(len(chunks[i]))
+            found = translate_chunk(backend, split.dataset, chunks[i], progress)
+            store.write_chunk(i, found)
 
 
-def translate_chunk(backend, dataset, ids):
+def translate_chunk(backend, dataset, ids, progress):
     """A list of :class:`NBest`, one for each id, in the order of ``ids``."""
     lengths = dataset.src_sizes[ids]
     outcomes = {}
@@ -147,10 +147,12 @@ def translate_chunk(backend, dataset, ids):
             outcomes[id_] = NBest(id_, "empty source", [])
         elif length > backend.max_source_positions:
             outcomes[id_] = NBest(id_, "source too long", [])
+    progress.update(len(outcomes))
     rest = [id_ for id_ in ids.tolist() if id_ not in outcomes]
     for id_, hypotheses in backend(dataset, rest):
         outcome = "translated" if hypotheses else "no finished hypothesis"
         outcomes[id_] = NBest(id_, outcome, hypotheses)
+        progress.update(1)
     return [outcomes[id_] for id_ in ids.tolist()]
 
 

@@ -177,6 +177,12 @@ class TestRefuses:
         with pytest.raises(ValueError, match="search.beam: found 4, expected 5"):
             prepare(root=str(store), search={"beam": 5})
 
+    @pytest.mark.parametrize("search", [{"nbest": 6}, {"beam": 3, "nbest": 4}, {"nbest": 0}])
+    def test_more_hypotheses_than_the_beam_has(self, prepare, tmp_path, search):
+        with pytest.raises(ValueError, match=f"kept is {search['nbest']} .--teacher-nbest"):
+            prepare(search=search)
+        assert not (tmp_path / "store").exists()
+
     def test_other_way_of_choosing(self, store, prepare, data):
         closest = Closest(load_split(data).dataset.tgt_dict, "@@ ")
         with pytest.raises(ValueError, match="remove_bpe: found None, expected @@ "):
