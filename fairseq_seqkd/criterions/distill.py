@@ -206,15 +206,15 @@ class DistillCriterion(FairseqCriterion):
         teacher = self.teacher(model, lprobs.device) if self.uses_teacher else None
         if teacher is None:
             return lprobs.new_zeros(()), lprobs.new_zeros(())
-        counts = target.ne(self.padding_idx)
-        student_lprobs = lprobs[counts]  # (positions, vocab)
-        teacher_lprobs = teacher.lprobs(net_input).view_as(lprobs)[counts]
+        teacher_lprobs = teacher.lprobs(net_input).view_as(lprobs)
         temperature = self.cfg.kd_temperature
         divergence = self.divergence(
-            tempered(student_lprobs, temperature), tempered(teacher_lprobs, temperature)
+            tempered(lprobs, temperature), tempered(teacher_lprobs, temperature)
         )
-        agree = student_lprobs.argmax(-1).eq(teacher_lprobs.argmax(-1))
-        return temperature**2 * divergence.sum(), agree.sum()
+        # Padding is left out only here: picking rows of the vocabulary's width costs more.
+        counts = target.ne(self.padding_idx)
+        agree = same_top(lprobs, teacher_lprobs) & counts
+        return temperature**2 * divergence[counts].sum(), agree.sum()
 
     def teacher(self, model, device):
         """The teacher, loaded at the first call; None if validation has to do without."""
@@ -264,6 +264,12 @@ class DistillCriterion(FairseqCriterion):
     def logging_outputs_can_be_summed():
         """All logged values are sums, so fairseq may add them up across workers."""
         return True
+
+
+def same_top(lprobs, teacher_lprobs):
+    """(positions,) True where the teacher's most probable token is the student's too."""
+    teachers_top = teacher_lprobs.argmax(-1, keepdim=True)
+    return lprobs.gather(-1, teachers_top).squeeze(-1) == lprobs.amax(-1)
 
 
 def unwrapped(model):
