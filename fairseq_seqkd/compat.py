@@ -9,6 +9,7 @@ Before torch 2.6 there is no such list: loading a checkpoint runs whatever its p
 
 import argparse
 import collections
+import inspect
 import typing
 
 import numpy as np
@@ -37,13 +38,23 @@ _OMEGACONF = [
 
 
 # Whether torch.load refuses what could run code.
-LOADS_SAFELY = hasattr(torch.serialization, "add_safe_globals")
+LOADS_SAFELY = torch.__version__ >= "2.6"
 
 
 def allow_fairseq_checkpoints():
     """Let ``torch.load`` read fairseq checkpoints where it refuses unknown types."""
-    if LOADS_SAFELY:
+    if hasattr(torch.serialization, "add_safe_globals"):
         torch.serialization.add_safe_globals([*_NAMESPACE, *_NUMPY, *_OMEGACONF])
+
+
+def from_checkpoint(builder):
+    """{"from_checkpoint": True} if a task's builder takes it.
+
+    It makes fairseq forgive what another version of it put into a configuration; not every
+    version and not every task knows it.
+    """
+    known = "from_checkpoint" in inspect.signature(builder).parameters
+    return {"from_checkpoint": True} if known else {}
 
 
 allow_fairseq_checkpoints()

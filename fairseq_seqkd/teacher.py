@@ -17,9 +17,9 @@ import torch
 from fairseq import checkpoint_utils, tasks, utils
 from fairseq.data import data_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
-from fairseq_seqkd.compat import LOADS_SAFELY
+from fairseq_seqkd.compat import LOADS_SAFELY, from_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def _load_models(path, data, student_task):
 
 
 def checkpoint_paths(path):
-    """The checkpoints that ``--teacher-path`` names.
+    """The checkpoints that a path names, several separated by colons.
 
     Raises:
         FileNotFoundError: names the first that is not there
@@ -218,8 +218,8 @@ def checkpoint_paths(path):
     for one in paths:
         if not os.path.isfile(one):
             raise FileNotFoundError(
-                f"--teacher-path: no checkpoint at {one!r}. Expected a file that "
-                "fairseq-train wrote (several are separated by colons)."
+                f"no checkpoint at {one!r}. Expected a file that fairseq-train wrote "
+                "(several are separated by colons)."
             )
     return paths
 
@@ -231,7 +231,7 @@ def _load_state(path):
     except pickle.UnpicklingError as error:
         how = "refused and nothing in it was executed" if LOADS_SAFELY else "not readable"
         raise ValueError(
-            f"--teacher-path: {path!r} was {how}. Expected a fairseq checkpoint; this file "
+            f"the checkpoint {path!r} was {how}. Expected a fairseq checkpoint; this file "
             "is none, or holds a pickle that runs code. Take the checkpoint from a source "
             f"you trust. ({error})"
         ) from error
@@ -244,7 +244,7 @@ def _load_state(path):
 
 def _not_a_checkpoint(path, found):
     return ValueError(
-        f"--teacher-path: {path!r} is not a fairseq checkpoint ({found}). Expected a "
+        f"{path!r} is not a fairseq checkpoint ({found}). Expected a "
         "file that fairseq-train wrote, such as checkpoints/checkpoint_best.pt."
     )
 
@@ -275,14 +275,16 @@ def _own_task(state, path, data, student_task):
         with contextlib.suppress(FileNotFoundError):
             return _setup_task(config, place, student), True
     if data is None and student is not None:
-        logger.warning(
-            "the teacher's dictionary was found neither beside %s nor in %s: only the "
-            "sizes of its embeddings can be compared with the student's. Name the "
-            "folder that has it with --teacher-data.",
-            path,
-            recorded,
-        )
-        return _setup_task(config, _data_folder(student), student), False
+        with contextlib.suppress(FileNotFoundError):
+            task = _setup_task(config, _data_folder(student), student)
+            logger.warning(
+                "the teacher's dictionary was found neither beside %s nor in %s: only the "
+                "sizes of its embeddings can be compared with the student's. Name the "
+                "folder that has it with --teacher-data.",
+                path,
+                recorded,
+            )
+            return task, False
     raise FileNotFoundError(
         f"the dictionary of the teacher {path!r} is not in "
         f"{' nor in '.join(map(repr, filter(None, places)))}. Expected dict.LANG.txt for "
@@ -299,12 +301,13 @@ def _setup_task(config, folder, student):
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(folder)
-    with open_dict(config):
+    # Tasks without a dataclass keep their configuration in a plain Namespace.
+    with open_dict(config) if OmegaConf.is_config(config) else contextlib.nullcontext():
         config.data = folder
-        if "source_lang" in config:
+        if hasattr(config, "source_lang"):
             _settle_languages(config, folder, student)
         with _dictionary_for_each_language(config, folder) as config.data:
-            task = tasks.setup_task(config)
+            task = tasks.setup_task(config, **from_checkpoint(tasks.setup_task))
     _own_config(task).data = folder
     return task
 
@@ -340,7 +343,7 @@ def _dictionary_for_each_language(config, folder):
 
 def _build_model(state, task, path):
     config = _config(state).model
-    model = task.build_model(config)
+    model = task.build_model(config, **from_checkpoint(task.build_model))
     try:
         model.load_state_dict(state["model"], strict=True, model_cfg=config)
     except RuntimeError as error:

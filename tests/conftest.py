@@ -7,6 +7,7 @@ import os
 # Set before torch is imported: the tests' models are too small for two threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import socket  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -60,6 +61,26 @@ def output_of(process, fails=False):
 def fairseq(command, *arguments, fails=False, **environment):
     """What a fairseq command prints; whether it fails is as expected, or Failed is raised."""
     return output_of(start(command, *arguments, **environment), fails=fails)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def ranks(world_size, data, save_dir, *arguments, fails=False):
+    """fairseq-train in several data-parallel processes on the CPU."""
+    shared = [
+        *["--user-dir", USER_DIR, "--save-dir", save_dir, *TRAINING, *TINY, *arguments],
+        *["--distributed-world-size", world_size, "--distributed-no-spawn"],
+        *["--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"],
+        *["--distributed-init-method", f"tcp://127.0.0.1:{free_port()}"],
+    ]
+    processes = [
+        start("train", data, *shared, "--distributed-rank", rank) for rank in range(world_size)
+    ]
+    return [output_of(process, fails) for process in processes]
 
 
 def train(data, save_dir, *arguments, model=TINY, **options):

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 
 import pytest
 import torch
@@ -12,9 +11,8 @@ from conftest import (
     TRAINING,
     USER_DIR,
     fairseq,
-    output_of,
     preprocess,
-    start,
+    ranks,
     train,
 )
 
@@ -37,23 +35,6 @@ def assert_same(ours, theirs, **tolerance):
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], **tolerance)
-
-
-def ranks(world_size, data, save_dir, *arguments):
-    """fairseq-train in several data-parallel processes on the CPU."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    shared = [
-        *["--user-dir", USER_DIR, "--save-dir", save_dir, *TRAINING, *TINY, *arguments],
-        *["--distributed-world-size", world_size, "--distributed-no-spawn"],
-        *["--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"],
-        *["--distributed-init-method", f"tcp://127.0.0.1:{port}"],
-    ]
-    processes = [
-        start("train", data, *shared, "--distributed-rank", rank) for rank in range(world_size)
-    ]
-    return [output_of(process) for process in processes]
 
 
 def word_kd(teacher):
@@ -154,12 +135,15 @@ def test_validate_without_the_teacher(data, orphan):
     assert re.search(r"valid on 'valid' subset \| loss [\d.]+ .* kd_loss 0 ", output)
 
 
-def test_hydra_trains_a_student_from_yaml(data, teacher, tmp_path):
+@pytest.mark.parametrize("task", ["translation", "translation_seqkd"])
+def test_hydra_trains_a_student_from_yaml(data, teacher, store, tmp_path, task):
+    criterion = {"translation": "word_kd", "translation_seqkd": "seq_inter"}[task]
+    own = f", pseudo_targets: {store}" if task == "translation_seqkd" else ""
     (tmp_path / "student.yaml").write_text(
         f"""# @package _group_
 common: {{user_dir: {USER_DIR}, cpu: true, log_format: json, log_interval: 1}}
-task: {{_name: translation, data: {data}}}
-criterion: {{_name: word_kd, teacher_path: {teacher}, kd_alpha: 0.7, kd_temperature: 2}}
+task: {{_name: {task}, data: {data}{own}}}
+criterion: {{_name: {criterion}, teacher_path: {teacher}, kd_alpha: 0.7, kd_temperature: 2}}
 model:
   _name: transformer
   share_decoder_input_output_embed: true
@@ -176,12 +160,32 @@ checkpoint: {{save_dir: {tmp_path}, no_epoch_checkpoints: true}}
         *["hydra_train", "--config-dir", tmp_path, "--config-name", "student"],
         f"hydra.run.dir={tmp_path}/hydra",
     )
-    state = torch.load(tmp_path / "checkpoint_last.pt")
-    assert state["cfg"]["criterion"]["_name"] == "word_kd"
-    assert state["cfg"]["criterion"]["kd_alpha"] == 0.7
-    assert "kd_loss" in output + "".join(
-        path.read_text() for path in (tmp_path / "hydra").glob("*.log")
+    logs = "".join(path.read_text() for path in (tmp_path / "hydra").glob("*.log"))
+    assert "kd_loss" in output + logs
+    saved = torch.load(tmp_path / "checkpoint_last.pt")["cfg"]["criterion"]
+    assert (saved["_name"], saved["kd_alpha"]) == (criterion, 0.7)
+
+
+def test_lstm_student_of_a_transformer(data, teacher, store, tmp_path):
+    model = ["--arch", "lstm", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16"]
+    model += ["--encoder-hidden-size", "16", "--decoder-hidden-size", "16"]
+    log = train(
+        *[data, tmp_path, "--task", "translation_seqkd", "--criterion", "seq_kd"],
+        *["--decoder-out-embed-dim", "16", "--kd-alpha", "0.5", "--gold-weight", "0.3"],
+        *["--teacher-path", teacher, "--pseudo-targets", store, "--max-update", "2"],
+        model=model,
     )
+    assert float(logged(log, "train")[-1]["train_kd_loss"]) > 0
+
+
+@pytest.mark.skipif(
+    torch.__version__ < "2.0", reason="earlier versions multiply no half floats on a CPU"
+)
+@pytest.mark.parametrize("mode", [["--fp16", "--fp16-no-flatten-grads"], ["--amp"]])
+def test_half_precision(data, teacher, tmp_path, mode):
+    log = train(data, tmp_path, *word_kd(teacher), *mode, "--max-update", "2")
+    values = logged(log, "train")[-1]
+    assert 0 < float(values["train_kd_loss"]) < 100
 
 
 def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):

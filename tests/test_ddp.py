@@ -1,84 +1,85 @@
-"""Gradients under torch's own data-parallel wrapper, which fairseq uses by default."""
+"""Training under torch's own data-parallel wrapper, which fairseq uses by default."""
 
 import multiprocessing
-import socket
 
 import torch
 import torch.distributed as dist
+from conftest import free_port
 from omegaconf import OmegaConf
 
 from fairseq_seqkd.criterions.distill import DistillConfig, DistillCriterion
-from fairseq_seqkd.tasks.translation_seqkd import TranslationSeqKDTask
+from fairseq_seqkd.tasks.translation_seqkd import (
+    TranslationSeqKDConfig,
+    TranslationSeqKDTask,
+)
 from fairseq_seqkd.teacher import load_teacher
 
-
-def gradients(student, task, batches, wrap=lambda model: model):
-    """The gradient of every parameter after one backward pass over each batch."""
-    values = {"kd_alpha": 0.0, "gold_weight": 0.4, "sentence_avg": False}
-    criterion = DistillCriterion(task, OmegaConf.structured(DistillConfig(**values)))
-    model = load_teacher(student).models[0].requires_grad_(True)
-    wrapped = wrap(model)
-    for batch in batches:
-        criterion(wrapped, batch)[0].backward()
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+STEPS = 3
 
 
-def batches(data, store, task_config):
-    task = TranslationSeqKDTask.setup_task(task_config(data, store))
-    task.use_targets("best", with_gold=True)
-    task.load_dataset("train")
-    dataset = task.dataset("train")
-    halves = ([0, 1, 2, 3], [20, 21, 22])
-    return task, [dataset.collater([dataset[i] for i in ids]) for ids in halves]
+def parameters_after(paths, ranks, wrap=lambda model: model):
+    """The student after some steps, each on the mean loss of the batches of ``ranks``."""
+    task, batches = task_and_batches(paths)
+    values = {"kd_alpha": 0.3, "gold_weight": 0.4, "sentence_avg": False}
+    config = DistillConfig(teacher_path=paths["teacher"], **values)
+    criterion = DistillCriterion(task, OmegaConf.structured(config))
+    student = load_teacher(paths["student"]).models[0].requires_grad_(True)
+    model = wrap(student)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.001)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        for rank in ranks:
+            (criterion(model, batches[rank])[0] / len(ranks)).backward()
+        optimizer.step()
+    return student.state_dict()
 
 
-def run_rank(rank, port, student, data, store, task_config, results):
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    task, both = batches(data, store, task_config)
-    wrap = torch.nn.parallel.DistributedDataParallel
-    mean = gradients(student, task, [both[rank]], wrap)
-    if rank == 0:
-        torch.save(mean, results)
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def task_config(data, store):
-    from fairseq_seqkd.tasks.translation_seqkd import TranslationSeqKDConfig
-
-    return TranslationSeqKDConfig(
-        data=str(data),
+def task_and_batches(paths):
+    """A task with pseudo-targets and gold beside them, and one batch for each rank."""
+    config = TranslationSeqKDConfig(
+        data=paths["data"],
         source_lang="src",
         target_lang="tgt",
-        pseudo_targets=str(store),
+        pseudo_targets=paths["store"],
         required_seq_len_multiple=1,
         train_subset="train",
         dataset_impl=None,
         cpu=True,
         fp16=False,
     )
+    task = TranslationSeqKDTask.setup_task(config)
+    task.use_targets("best", with_gold=True)
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    return task, [dataset.collater([dataset[i] for i in ids]) for ids in ([0, 1, 2], [20, 21])]
 
 
-def test_gold_weight_keeps_gradients_synchronised(word_kd_student, data, store, tmp_path):
-    student = str(word_kd_student[0] / "checkpoint_last.pt")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    results = tmp_path / "gradients.pt"
+def run_rank(rank, port, paths):
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    wrap = torch.nn.parallel.DistributedDataParallel
+    torch.save(parameters_after(paths, [rank], wrap), paths["results"] + str(rank))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_ranks_equal_one_process(word_kd_student, teacher, data, store, tmp_path):
+    student = word_kd_student[0] / "checkpoint_last.pt"
+    paths = {"student": student, "teacher": teacher, "data": data, "store": store}
+    paths = {k: str(v) for k, v in {**paths, "results": tmp_path / "rank"}.items()}
     context = multiprocessing.get_context("spawn")
-    arguments = (port, student, str(data), str(store), task_config, str(results))
-    processes = [context.Process(target=run_rank, args=(rank, *arguments)) for rank in range(2)]
+    port = free_port()
+    processes = [context.Process(target=run_rank, args=(r, port, paths)) for r in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    task, both = batches(data, store, task_config)
-    expected = gradients(student, task, both)
-    mean = torch.load(results)
-    assert mean.keys() == expected.keys()
-    for name, gradient in expected.items():
-        # torch's wrapper averages over ranks what one process adds up.
-        torch.testing.assert_close(2 * mean[name], gradient, rtol=1e-4, atol=1e-5)
-    assert max(gradient.abs().max() for gradient in expected.values()) > 0.01
+    before = torch.load(student)["model"]
+    expected = parameters_after(paths, [0, 1])
+    moved = [(expected[name] - before[name]).abs().max() for name in expected]
+    assert max(moved) > 0.01
+    for rank in range(2):
+        ours = torch.load(paths["results"] + str(rank))
+        for name, parameter in expected.items():
+            torch.testing.assert_close(ours[name], parameter, rtol=0, atol=1e-5)

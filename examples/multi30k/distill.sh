@@ -22,6 +22,9 @@ FINE_TUNING=${FINE_TUNING:-1000}
 DEVICE=${DEVICE---cpu}
 start=$((UPDATES - FINE_TUNING))
 
+if [ -n "${TEACHER:-}" ] && [ -z "${SPM:-}" -o -z "${DICT:-}" ]; then
+    fail "TEACHER is given without SPM or DICT, the subword model and dictionary it was trained with"
+fi
 . "$here/prepare.sh"
 
 # What all trainings have in common. Every 250 updates the validation set is translated

@@ -27,4 +27,5 @@ def main(arguments=None):
     try:
         SUBCOMMANDS[parsed.subcommand].run(parsed)
     except (OSError, ValueError) as error:
-        sys.exit(f"fairseq-seqkd {parsed.subcommand}: {error}")
+        print(f"fairseq-seqkd {parsed.subcommand}: {error}", file=sys.stderr)
+        sys.exit(2)

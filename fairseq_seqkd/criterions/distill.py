@@ -218,7 +218,7 @@ class DistillCriterion(FairseqCriterion):
 
     def teacher(self, model, device):
         """The teacher, loaded at the first call; None if validation has to do without."""
-        if self._teacher is None and not self._teacher_is_missing:
+        if self._teacher is None and (self.training or not self._teacher_is_missing):
             dtype = next(model.parameters()).dtype
             try:
                 self._teacher = shared_teacher(

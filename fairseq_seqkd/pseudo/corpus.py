@@ -33,7 +33,9 @@ class GoldSplit:
         Raises:
             FileNotFoundError: the folder has no such split
         """
-        dataset = load_langpair_dataset(
+        split = cls(folder, name, source_lang, target_lang, dataset=None)
+        split.prefix  # noqa: B018  (raises if there are no such files)
+        split.dataset = load_langpair_dataset(
             folder,
             name,
             source_lang,
@@ -48,7 +50,7 @@ class GoldSplit:
             max_source_positions=None,
             max_target_positions=None,
         )
-        return cls(folder, name, source_lang, target_lang, dataset)
+        return split
 
     @property
     def has_continuation(self):

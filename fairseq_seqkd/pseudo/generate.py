@@ -118,22 +118,22 @@ def check_selection(databin, selector):
 def translate(store, split, teacher_path, load_teacher, rank, world_size):
     """Translate this process's chunks that are not there yet."""
     chunks = store.plan(split.dataset.src_sizes)
-    mine = share(len(chunks), rank, world_size)
-    missing = [i for i in mine if not os.path.exists(store.chunk_path(i))]
-    if not missing:
-        return
-    if teacher_path is None:
+    missing = [i for i in range(len(chunks)) if not os.path.exists(store.chunk_path(i))]
+    if missing and teacher_path is None:  # on every rank, so that none waits for another
         raise FileNotFoundError(
             f"--pseudo-targets: the store {store.root!r} is not finished "
             f"({len(missing)} of {len(chunks)} chunks are missing). Give --teacher-path "
             "CHECKPOINT as well, and it is finished first."
         )
+    mine = [i for i in share(len(chunks), rank, world_size) if i in missing]
+    if not mine:
+        return
     options = SearchOptions(**store.manifest["search"])
     backend = FairseqBackend(load_teacher(), options, store.manifest["backend"]["max_tokens"])
-    sentences = sum(len(chunks[i]) for i in missing)
+    sentences = sum(len(chunks[i]) for i in mine)
     logger.info("the teacher translates %d sentences, %s", sentences, options)
     with tqdm(total=sentences, unit=" sentences", disable=rank != 0) as progress:
-        for i in missing:
+        for i in mine:
             found = translate_chunk(backend, split.dataset, chunks[i], progress)
             store.write_chunk(i, found)
 
@@ -169,7 +169,8 @@ def finish(store, split, selector):
             outcomes[sentence.outcome] += 1
             if sentence.hypotheses:
                 choice = selector(sentence.hypotheses, gold)
-                targets[sentence.id] = sentence.hypotheses[choice][0]
+                # A copy: a view would keep the whole chunk in memory.
+                targets[sentence.id] = sentence.hypotheses[choice][0].copy()
     store.write_sums(n_chunks, outcomes)
     settings = {"selection": selector.name, **selector.settings}
     # Another training that began at the same time may have made the same data-bin.

@@ -39,11 +39,12 @@ class Closest:
         self.bleu = BLEU(smooth_method="exp", effective_order=True)
         self.settings = {"metric": "sentence BLEU", "remove_bpe": remove_bpe}
 
-    def text(self, tokens):
-        return self.dictionary.string(tokens.tolist(), self.remove_bpe)
+    def text(self, tokens, **options):
+        return self.dictionary.string(tokens.tolist(), self.remove_bpe, **options)
 
     def __call__(self, hypotheses, gold):
-        reference = [self.text(gold)]
+        # An unknown word in both must not count as a match.
+        reference = [self.text(gold, escape_unk=True)]
         scores = [
             self.bleu.sentence_score(self.text(tokens), reference).score
             for tokens, _ in hypotheses

@@ -65,9 +65,16 @@ class PseudoTargetStore:
         return read_json(self.path("manifest.json"))
 
     def create(self, manifest):
-        """Begin a store. Any number of processes may do so with the same manifest."""
+        """Begin a store. If another process has just done so, it must be the same one.
+
+        Raises:
+            ValueError: another process began one that differs
+        """
         os.makedirs(self.path("nbest"), exist_ok=True)
-        write_json(self.path("manifest.json"), {"format": FORMAT, **manifest})
+        try:
+            write_json(self.path("manifest.json"), {"format": FORMAT, **manifest}, new=True)
+        except FileExistsError:
+            self.check(manifest)
 
     def check(self, expected):
         """Refuse to go on with a store that was made otherwise.
@@ -123,6 +130,8 @@ class PseudoTargetStore:
 
     def write_sums(self, n_chunks, outcomes):
         """Seal the n-best lists: every chunk's checksum, and the outcomes' counts."""
+        if os.path.exists(self.path("nbest", "sums.json")):
+            return
         names = [os.path.basename(self.chunk_path(i)) for i in range(n_chunks)]
         sums = {name: sha256(self.path("nbest", name)) for name in names}
         write_json(self.path("nbest", "sums.json"), {"sha256": sums, "sentences": outcomes})

@@ -1,6 +1,7 @@
 """Files and folders that appear under their final name only when they are whole."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -10,11 +11,14 @@ import time
 
 
 @contextlib.contextmanager
-def atomic_file(path):
+def atomic_file(path, new=False):
     """A binary file to write to; it gets its name when the block ends without error.
 
     Args:
         path: the final name; an older file of that name is replaced
+        new: leave an older file as it is
+    Raises:
+        FileExistsError: there is an older one, and this is to be a new one
     """
     folder, name = os.path.split(os.path.abspath(path))
     handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
@@ -24,10 +28,13 @@ def atomic_file(path):
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        if new:
+            os.link(temporary, path)
+        else:
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
     _sync_folder(folder)
 
 
@@ -48,18 +55,19 @@ def atomic_directory(path):
             with open(entry.path, "rb") as file:
                 os.fsync(file.fileno())
         os.chmod(temporary, 0o777 & ~_umask())
-        if os.path.exists(path):
-            raise FileExistsError(path)
-        os.rename(temporary, path)
+        _rename_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync_folder(parent)
 
 
-def write_json(path, content):
-    """Write ``content`` as JSON with sorted keys, so that equal content is equal bytes."""
-    with atomic_file(path) as file:
+def write_json(path, content, new=False):
+    """Write ``content`` as JSON with sorted keys, so that equal content is equal bytes.
+
+    Args and errors as for :func:`atomic_file`.
+    """
+    with atomic_file(path, new) as file:
         file.write((json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
@@ -82,6 +90,15 @@ def wait_for(path, seconds=0.2):
     """Return once ``path`` is there; processes wait for each other by this alone."""
     while not os.path.exists(path):
         time.sleep(seconds)
+
+
+def _rename_folder(old, new):
+    try:
+        os.rename(old, new)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise FileExistsError(error.errno, "is there already", new) from error
+        raise
 
 
 def _sync_folder(folder):

@@ -4,6 +4,7 @@ Validation and test sets stay gold.
 """
 
 import contextlib
+import logging
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -18,7 +19,9 @@ from fairseq_seqkd.pseudo.corpus import GoldSplit
 from fairseq_seqkd.pseudo.generate import prepare_databin
 from fairseq_seqkd.pseudo.select import build_selector
 from fairseq_seqkd.tasks.pairs import PairsWithGold
-from fairseq_seqkd.teacher import shared_teacher
+from fairseq_seqkd.teacher import load_teacher
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -106,7 +109,14 @@ class TranslationSeqKDTask(TranslationTask):
                 sentence's number does not identify it
         """
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
-        if split != self.cfg.train_subset or self.targets == "gold":
+        if split != self.cfg.train_subset:
+            return
+        if self.targets == "gold":
+            if self.cfg.pseudo_targets is not None:
+                logger.warning(
+                    "training on gold targets, --pseudo-targets is not used: the criterion "
+                    "does not ask for it (see --kd-targets)"
+                )
             return
         gold = self.datasets[split]
         with self._data_in(self._databin(split)):
@@ -116,12 +126,12 @@ class TranslationSeqKDTask(TranslationTask):
 
     @contextlib.contextmanager
     def _data_in(self, folder):
-        own = self.cfg.data
-        self.cfg.data = folder
+        own = self.cfg.data, self.cfg.dataset_impl
+        self.cfg.data, self.cfg.dataset_impl = folder, None  # each file tells its own
         try:
             yield
         finally:
-            self.cfg.data = own
+            self.cfg.data, self.cfg.dataset_impl = own
 
     def _databin(self, split):
         """The folder with the training targets that are asked for, made if need be."""
@@ -155,6 +165,11 @@ class TranslationSeqKDTask(TranslationTask):
                 f"data is {self.cfg.data!r}: pseudo-targets are kept for one data-bin, "
                 f"found {len(paths)} separated by colons. Binarise them as one."
             )
+        if self.cfg.load_alignments:
+            raise ValueError(
+                "--load-alignments: the alignments are those of gold targets and would not "
+                "fit pseudo-targets. Leave the flag out."
+            )
         gold = GoldSplit.load(
             paths[0],
             split,
@@ -175,13 +190,16 @@ class TranslationSeqKDTask(TranslationTask):
     def _load_teacher(self):
         # Nothing is on a device yet whose place the teacher could take.
         on_gpu = torch.cuda.is_available() and not self.cfg.cpu
-        return shared_teacher(
+        # One of its own, that goes when the translating is done.
+        teacher = load_teacher(
             self.cfg.teacher_path,
-            self,
             self.cfg.teacher_data,
             torch.device("cuda", torch.cuda.current_device()) if on_gpu else "cpu",
             torch.float16 if on_gpu and self.cfg.fp16 else torch.float32,
+            student_task=self,
         )
+        teacher.check_dictionaries(self)
+        return teacher
 
 
 def data_parallel_rank():

@@ -190,6 +190,7 @@ def test_step_in_train_mode_leaves_the_teacher_alone(task, teacher, student, bat
     student.train()
     optimizer = torch.optim.Adam([*student.parameters(), *criterion.parameters()], lr=0.1)
     frozen = criterion.teacher(student, torch.device("cpu"))
+    criterion.train()
     before = frozen.lprobs(batch["net_input"])
     criterion(student, batch)[0].backward()
     optimizer.step()

@@ -3,7 +3,7 @@ import re
 import pytest
 import sacrebleu
 import torch
-from conftest import fairseq
+from conftest import USER_DIR, fairseq
 
 from fairseq_seqkd.evaluate.measure import evaluate
 from fairseq_seqkd.evaluate.table import markdown
@@ -21,7 +21,7 @@ def rows(data, teacher, word_kd_student):
 @pytest.mark.parametrize("beam", [1, 3])
 def test_bleu_is_that_of_fairseq_generate_and_sacrebleu(rows, data, teacher, beam):
     output = fairseq(
-        *["generate", data, "--path", teacher, "--user-dir", "fairseq_seqkd", "--cpu"],
+        *["generate", data, "--path", teacher, "--user-dir", USER_DIR, "--cpu"],
         *["--beam", beam, "--required-batch-size-multiple", "1"],
     )
     texts, references = (

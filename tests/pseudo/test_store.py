@@ -47,6 +47,13 @@ def test_exists_once_created(tmp_path, empty):
     assert not PseudoTargetStore(str(tmp_path / "other")).exists
 
 
+def test_two_that_begin_at_once_must_agree(empty):
+    empty.create({"search": {"beam": 5}, "chunk_size": 3})
+    with pytest.raises(ValueError, match="search.beam: found 5, expected 35"):
+        empty.create({"search": {"beam": 35}, "chunk_size": 3})
+    assert empty.manifest["search"] == {"beam": 5}
+
+
 def test_check_names_what_differs(empty):
     empty.check({"search": {"beam": 5, "lenpen": None}})
     message = "store.*made otherwise:\n  search.beam: found 5, expected 4\nName another folder"

@@ -1,3 +1,4 @@
+import contextlib
 import os
 
 import pytest
@@ -30,6 +31,23 @@ def test_failed_file_leaves_the_old_one_and_nothing_else(tmp_path):
         raise OSError("disk full")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_new_file_leaves_an_older_one(tmp_path):
+    write_json(tmp_path / "file", 1, new=True)
+    with pytest.raises(FileExistsError):
+        write_json(tmp_path / "file", 2, new=True)
+    assert read_json(tmp_path / "file") == 1
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_directory_that_is_there_is_left(tmp_path):
+    for content in ("first", "second"):
+        with contextlib.suppress(FileExistsError), atomic_directory(tmp_path / "d") as folder:
+            with open(os.path.join(folder, "a"), "w") as file:
+                file.write(content)
+    assert (tmp_path / "d" / "a").read_text() == "first"
+    assert os.listdir(tmp_path) == ["d"]
 
 
 def test_directory_appears_when_whole(tmp_path):

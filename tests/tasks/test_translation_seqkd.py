@@ -1,9 +1,8 @@
 import shutil
 
 import pytest
-from conftest import load_split
+from conftest import load_split, ranks
 from omegaconf import OmegaConf
-from test_commands import ranks
 
 from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
 from fairseq_seqkd.tasks.translation_seqkd import (
@@ -14,7 +13,8 @@ from fairseq_seqkd.tasks.translation_seqkd import (
 
 def build(data, store, **values):
     """The task as fairseq sets it up for training."""
-    own = {"cpu": True, "fp16": False, "train_subset": "train", "dataset_impl": None}
+    own = {"cpu": True, "fp16": False, "train_subset": "train"}
+    values = {"dataset_impl": None, **values}
     config = TranslationSeqKDConfig(
         data=str(data),
         source_lang="src",
@@ -48,6 +48,11 @@ def test_training_targets_are_the_selection(data, store, selection):
     task.use_targets(selection)
     task.load_dataset("train", combine=True)
     assert rows_of(task.dataset("train")) == rows_of(load_split(store / selection).dataset)
+
+
+def test_pseudo_targets_that_are_not_used_are_said(data, store, caplog):
+    build(data, store).load_dataset("train")
+    assert "--pseudo-targets is not used" in caplog.text
 
 
 def test_validation_stays_gold(data, store):
@@ -120,6 +125,12 @@ class TestRefuses:
         with pytest.raises(ValueError, match="found 2 separated by colons"):
             task.load_dataset("train")
 
+    def test_alignments(self, data, store):
+        task = build(data, store, load_alignments=True)
+        task.use_targets("best")
+        with pytest.raises(ValueError, match="--load-alignments"):
+            task.load_dataset("train")
+
     def test_a_second_training_file(self, data, store, tmp_path):
         shutil.copytree(data, tmp_path / "data")
         for side in ("src", "tgt"):
@@ -137,9 +148,9 @@ class TestRefuses:
         for split in ("train", "valid"):
             for side in ("src", "tgt"):
                 shutil.copy(text / f"{split}.{side}", tmp_path / f"{split}.src-tgt.{side}")
-        task = build(tmp_path, store)
+        task = build(tmp_path, store, dataset_impl="raw")
         task.use_targets("best")
-        with pytest.raises(FileNotFoundError, match="no binarised 'train' split|not found"):
+        with pytest.raises(FileNotFoundError, match="no binarised 'train' split"):
             task.load_dataset("train")
 
 
@@ -163,3 +174,15 @@ def test_two_ranks_share_the_translating(data, teacher, store, tmp_path):
     assert rows_of(load_split(tmp_path / "store" / "best").dataset) == rows_of(
         load_split(store / "best").dataset
     )
+
+
+def test_no_rank_waits_for_chunks_that_none_will_make(data, store, tmp_path):
+    shutil.copytree(store / "nbest", tmp_path / "store" / "nbest")
+    shutil.copy(store / "manifest.json", tmp_path / "store")
+    (tmp_path / "store" / "nbest" / "chunk-00000.npz").unlink()
+    outputs = ranks(
+        *[2, data, tmp_path / "run", "--task", "translation_seqkd", "--max-update", "1"],
+        *["--criterion", "seq_kd", "--pseudo-targets", tmp_path / "store"],
+        fails=True,
+    )
+    assert all("1 of 1 chunks are missing" in output for output in outputs)
