@@ -29,8 +29,8 @@ format: $(VENV)/.installed
 # fairseq-fixed is compiled against the torch that is there (--no-build-isolation, some
 # minutes), and without its dependencies: torchaudio would bring a second torch.
 $(VENV)/.installed: setup.py Makefile .ci/constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo "Python 3.11 or later is needed, $$($(PYTHON) --version) found: make PYTHON=..."; \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { \
+	    echo "Python 3.11 or 3.12 is needed, $$($(PYTHON) --version) found: make PYTHON=..."; \
 	    echo "(with Python 3.10 and upstream fairseq: see the README)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c .ci/constraints.txt torch numpy cython setuptools wheel

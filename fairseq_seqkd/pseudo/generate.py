@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 
 from tqdm import tqdm
 
+from fairseq_seqkd.checkpoints import checkpoint_paths
 from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
 from fairseq_seqkd.pseudo.databin import write_databin
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
 from fairseq_seqkd.shards import differences, read_json, sha256, share, wait_for
-from fairseq_seqkd.teacher import SearchOptions, checkpoint_paths
+from fairseq_seqkd.teacher import SearchOptions
 
 logger = logging.getLogger(__name__)
 
