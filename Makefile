@@ -33,10 +33,10 @@ $(VENV)/.installed: setup.py Makefile .ci/constraints.txt
 	    echo "Python 3.11 or 3.12 is needed, $$($(PYTHON) --version) found: make PYTHON=..."; \
 	    echo "(with Python 3.10 and upstream fairseq: see the README)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c .ci/constraints.txt torch numpy cython setuptools wheel
+	$(BIN)/pip install --quiet -c .ci/constraints.txt torch numpy cython setuptools wheel \
+	    bitarray cffi hydra-core omegaconf regex sacrebleu scikit-learn sentencepiece tabulate \
+	    tqdm pytest ruff
 	$(BIN)/pip install --quiet -c .ci/constraints.txt --no-build-isolation --no-deps fairseq-fixed
-	$(BIN)/pip install --quiet -c .ci/constraints.txt bitarray hydra-core omegaconf regex \
-	    sacrebleu sentencepiece tabulate tqdm pytest ruff
 	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
 
