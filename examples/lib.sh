@@ -8,6 +8,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores < 2 ? cores : 2))}
 export MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000
 export MALLOC_TOP_PAD_=500000000
 
+USER_DIR=$(fairseq-seqkd user-dir 2>/dev/null)
+
 # Say what comes next.
 step() { printf '\n== %s\n' "$*"; }
 

@@ -25,7 +25,7 @@ run preprocess fairseq-preprocess --source-lang src --target-lang tgt \
 # the checkpoint with the best BLEU there is kept. Without a multiple of 1 fairseq would leave
 # out sentences of a last batch.
 train() {
-    run "$1" fairseq-train "$WORK/data-bin" --user-dir "$(fairseq-seqkd user-dir)" --cpu \
+    run "$1" fairseq-train "$WORK/data-bin" --user-dir "$USER_DIR" --cpu \
         --save-dir "$WORK/$1" --seed 1 --arch transformer --share-decoder-input-output-embed \
         --dropout 0.1 --optimizer adam --clip-norm 1.0 --lr-scheduler inverse_sqrt \
         --warmup-updates 100 --max-tokens 2048 --required-batch-size-multiple 1 \

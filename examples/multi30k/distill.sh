@@ -31,7 +31,7 @@ fi
 # greedily, and the checkpoint with the best BLEU there is kept. Without a multiple of 1
 # fairseq would leave out sentences of a last batch.
 train() {
-    run "$1" fairseq-train "$WORK/data-bin" --user-dir "$(fairseq-seqkd user-dir)" $DEVICE \
+    run "$1" fairseq-train "$WORK/data-bin" --user-dir "$USER_DIR" $DEVICE \
         --save-dir "$WORK/$1.new" --seed 1 --arch transformer --share-all-embeddings \
         --optimizer adam --adam-betas "(0.9, 0.98)" --clip-norm 1.0 --label-smoothing 0.1 \
         --required-batch-size-multiple 1 \
