@@ -140,7 +140,7 @@ def _setup_task(config, folder, student):
     # Tasks without a dataclass keep their configuration in a plain Namespace.
     with open_dict(config) if OmegaConf.is_config(config) else contextlib.nullcontext():
         config.data = folder
-        if hasattr(config, "source_lang"):
+        if "source_lang" in config:
             _settle_languages(config, folder, student)
         with _dictionary_for_each_language(config, folder) as view:
             config.data = view

@@ -28,7 +28,9 @@ def logged(output, key):
 
 
 def parameters(checkpoint):
-    return torch.load(checkpoint)["model"]
+    """The weights; upstream's models hold a buffer of uninitialised memory beside them."""
+    model = torch.load(checkpoint)["model"]
+    return {name: p for name, p in model.items() if name.endswith(("weight", "bias"))}
 
 
 def assert_same(ours, theirs, **tolerance):
@@ -147,6 +149,7 @@ criterion: {{_name: {criterion}, teacher_path: {teacher}, kd_alpha: 0.7, kd_temp
 model:
   _name: transformer
   share_decoder_input_output_embed: true
+  base_layers: 0  # upstream's hydra would make it null
   encoder: {{embed_dim: 16, ffn_embed_dim: 16, layers: 1, attention_heads: 2}}
   decoder: {{embed_dim: 16, ffn_embed_dim: 16, layers: 1, attention_heads: 2}}
 optimizer: {{_name: adam, adam_betas: "(0.9, 0.98)"}}
@@ -214,13 +217,10 @@ def test_ten_updates_equal_five_resume_five(data, teacher, store, tmp_path, crit
     (half,) = (tmp_path / "unbroken").glob("checkpoint_*_5.pt")
     train(data, tmp_path / "resumed", *run, "--restore-file", half)
     unbroken, resumed = (
-        torch.load(tmp_path / name / "checkpoint_last.pt") for name in ("unbroken", "resumed")
+        parameters(tmp_path / name / "checkpoint_last.pt") for name in ("unbroken", "resumed")
     )
-    for ours, theirs in zip(unbroken["model"].values(), resumed["model"].values()):
-        assert torch.equal(ours, theirs)
-    assert not torch.equal(
-        *(s["model"]["decoder.embed_tokens.weight"] for s in (unbroken, torch.load(half)))
-    )
+    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+    assert not all(torch.equal(unbroken[name], p) for name, p in parameters(half).items())
 
 
 @pytest.mark.parametrize("gold_weight", ["0", "0.3"])

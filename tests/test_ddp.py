@@ -5,6 +5,7 @@ import multiprocessing
 import torch
 import torch.distributed as dist
 from conftest import free_port
+from fairseq.modules import FairseqDropout
 from omegaconf import OmegaConf
 
 from fairseq_seqkd.criterions.distill import DistillConfig, DistillCriterion
@@ -23,7 +24,10 @@ def parameters_after(paths, ranks, wrap=lambda model: model):
     values = {"kd_alpha": 0.3, "gold_weight": 0.4, "sentence_avg": False}
     config = DistillConfig(teacher_path=paths["teacher"], **values)
     criterion = DistillCriterion(task, OmegaConf.structured(config))
-    student = load_teacher(paths["student"]).models[0].requires_grad_(True)
+    student = load_teacher(paths["student"]).models[0].requires_grad_(True).train()
+    for module in student.modules():
+        if isinstance(module, FairseqDropout):
+            module.p = 0.0
     model = wrap(student)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.001)
     for _ in range(STEPS):
@@ -31,7 +35,7 @@ def parameters_after(paths, ranks, wrap=lambda model: model):
         for rank in ranks:
             (criterion(model, batches[rank])[0] / len(ranks)).backward()
         optimizer.step()
-    return student.state_dict()
+    return dict(student.named_parameters())
 
 
 def task_and_batches(paths):
