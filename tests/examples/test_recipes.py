@@ -1,5 +1,6 @@
 import os
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -19,9 +20,10 @@ def test_multi30k_refuses_other_files_than_the_published(tmp_path):
         for side in ("de", "en"):
             (data / f"{split}.{side}.gz").write_bytes(b"something else")
     recipe = ["bash", ROOT / "examples" / "multi30k" / "distill.sh"]
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     result = subprocess.run(
         recipe,
-        env={**os.environ, "DATA": str(data), "WORK": str(work)},
+        env={**os.environ, "PATH": path, "DATA": str(data), "WORK": str(work)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
