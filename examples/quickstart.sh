@@ -4,7 +4,7 @@
 # Every command that runs is shown; what it printed is kept in $WORK/logs.
 set -euo pipefail
 cd "$(dirname "$0")"
-WORK=$PWD/../work/quickstart # made anew each time
+WORK=$(dirname "$PWD")/work/quickstart # made anew each time
 rm -rf "$WORK"
 . ./lib.sh
 WORK=$(cd "$WORK" && pwd)

@@ -7,14 +7,36 @@ train mode whatever a criterion owns as a sub-module.
 import logging
 import math
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Optional
 
 import torch
 from fairseq import utils
+from fairseq.dataclass import FairseqDataclass
 
 from fairseq_seqkd.checkpoints import load_models
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TeacherConfig(FairseqDataclass):
+    """The flags that say which teacher; one on the command line feeds all that have it."""
+
+    teacher_path: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "the teacher's checkpoint; several separated by colons are averaged "
+            "as probabilities"
+        },
+    )
+    teacher_data: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "folder with the teacher's dictionaries (default: beside the "
+            "checkpoint, else where its training data was)"
+        },
+    )
 
 
 @dataclass(frozen=True)

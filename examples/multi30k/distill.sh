@@ -14,7 +14,7 @@
 #   DEVICE    empty for a GPU (default: --cpu)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-WORK=${WORK:-$here/../../work/multi30k}
+WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
 . "$here/../lib.sh"
 WORK=$(cd "$WORK" && pwd)
 UPDATES=${UPDATES:-5000}

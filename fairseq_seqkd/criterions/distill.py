@@ -11,20 +11,19 @@ import contextlib
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import Optional
 
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
     label_smoothed_nll_loss,
 )
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from omegaconf import II
 
 from fairseq_seqkd.distribution import tempered
 from fairseq_seqkd.objectives.divergences import forward_kl
-from fairseq_seqkd.teacher import shared_teacher
+from fairseq_seqkd.teacher import TeacherConfig, shared_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -32,21 +31,7 @@ Targets = ChoiceEnum(["gold", "best", "closest"])
 
 
 @dataclass
-class DistillConfig(FairseqDataclass):
-    teacher_path: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "the teacher's checkpoint; several separated by colons are averaged "
-            "as probabilities"
-        },
-    )
-    teacher_data: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder with the teacher's dictionaries (default: beside the "
-            "checkpoint, else where its training data was)"
-        },
-    )
+class DistillConfig(TeacherConfig):
     kd_targets: Targets = field(
         default="gold",
         metadata={

@@ -19,13 +19,13 @@ from fairseq_seqkd.pseudo.corpus import GoldSplit
 from fairseq_seqkd.pseudo.generate import prepare_databin
 from fairseq_seqkd.pseudo.select import build_selector
 from fairseq_seqkd.tasks.pairs import PairsWithGold
-from fairseq_seqkd.teacher import load_teacher
+from fairseq_seqkd.teacher import TeacherConfig, load_teacher
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class TranslationSeqKDConfig(TranslationConfig):
+class TranslationSeqKDConfig(TranslationConfig, TeacherConfig):
     pseudo_targets: Optional[str] = field(
         default=None,
         metadata={
@@ -38,20 +38,6 @@ class TranslationSeqKDConfig(TranslationConfig):
         metadata={
             "help": "remove BPE before the closest hypothesis is measured against gold",
             "argparse_const": "@@ ",
-        },
-    )
-    teacher_path: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "the teacher's checkpoint; several separated by colons are averaged "
-            "as probabilities"
-        },
-    )
-    teacher_data: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder with the teacher's dictionaries (default: beside the "
-            "checkpoint, else where its training data was)"
         },
     )
     teacher_beam: Optional[int] = field(
