@@ -15,6 +15,7 @@ from fairseq import utils
 from fairseq.dataclass import FairseqDataclass
 
 from fairseq_seqkd.checkpoints import load_models
+from fairseq_seqkd.search import SeededSampling
 
 logger = logging.getLogger(__name__)
 
@@ -39,33 +40,6 @@ class TeacherConfig(FairseqDataclass):
     )
 
 
-@dataclass(frozen=True)
-class SearchOptions:
-    """How hypotheses are searched for; the defaults are fairseq-generate's.
-
-    Attributes:
-        beam: hypotheses kept at each step; 1 is greedy decoding
-        nbest: hypotheses returned a sentence, at most ``beam``
-        lenpen: exponent of the length in the normalised score, < 1 favours short ones
-        max_len_a, max_len_b: at most a * (source tokens) + b target tokens
-    Raises:
-        ValueError: ``nbest`` is below 1 or above ``beam``
-    """
-
-    beam: int = 5
-    nbest: int = 1
-    lenpen: float = 1.0
-    max_len_a: float = 0
-    max_len_b: int = 200
-
-    def __post_init__(self):
-        if not 1 <= self.nbest <= self.beam:
-            raise ValueError(
-                f"the number of hypotheses kept is {self.nbest} (--teacher-nbest), expected "
-                f"from 1 to the beam, which is {self.beam} (--teacher-beam)"
-            )
-
-
 class Teacher:
     """A frozen model: scores prefixes, generates hypotheses.
 
@@ -75,9 +49,11 @@ class Teacher:
         task: the fairseq task of their own that they were built by
         knows_dictionary: False when its dictionary was not found and stands in
             for by the student's, so that a comparison would say nothing
+        path: the checkpoints that it was loaded from
     """
 
-    def __init__(self, models, task, knows_dictionary=True):
+    def __init__(self, models, task, knows_dictionary=True, path=None):
+        self.path = path
         self.models = [model.eval().requires_grad_(False) for model in models]
         self.task = task
         self.knows_dictionary = knows_dictionary
@@ -109,28 +85,42 @@ class Teacher:
             return each[0]
         return torch.logsumexp(torch.stack(each), dim=0) - math.log(len(each))
 
-    def generate(self, net_input, options):
+    def generate(self, net_input, options, ids=None, draw=0):
         """The ``options.nbest`` best finished hypotheses of every sentence.
 
         Args:
             net_input: ``src_tokens`` (batch, length) and ``src_lengths`` (batch,)
-            options: :class:`SearchOptions`
+            options: :class:`~fairseq_seqkd.search.SearchOptions`
+            ids, draw: whose samples to draw and which, if the options say to sample, see
+                :meth:`~fairseq_seqkd.search.SeededSampling.seed_batch`
         Returns:
             for each sentence its hypotheses, best first: fairseq's dictionaries
             with ``tokens`` (length,) that end in EOS, and ``score`` in nats a token
         """
-        if options not in self._generators:
-            arguments = Namespace(**vars(options))
-            self._generators[options] = self.task.build_generator(self.models, arguments)
-        found = self.task.inference_step(
-            self._generators[options], self.models, {"net_input": net_input}
-        )
+        generator = self._generator(options)
+        if options.sampling:
+            generator.search.seed_batch(ids, draw)
+        found = self.task.inference_step(generator, self.models, {"net_input": net_input})
         return [hypotheses[: options.nbest] for hypotheses in found]
+
+    def _generator(self, options):
+        if options not in self._generators:
+            names = ("beam", "lenpen", "max_len_a", "max_len_b")
+            arguments = Namespace(**{name: getattr(options, name) for name in names})
+            generator = self.task.build_generator(self.models, arguments)
+            if options.sampling:
+                generator.search = SeededSampling(self.task.target_dictionary, options)
+            self._generators[options] = generator
+        return self._generators[options]
 
     def max_source_positions(self):
         """The longest source, in tokens with EOS, that task and models can take."""
         limits = [model.max_positions() for model in self.models]
         return utils.resolve_max_positions(self.task.max_positions(), *limits)[0]
+
+    def max_target_positions(self):
+        """The longest target, in tokens with EOS, that all models can take."""
+        return min(model.max_decoder_positions() for model in self.models)
 
     def check_dictionaries(self, task):
         """Refuse a student whose symbols are not the teacher's.
@@ -203,4 +193,4 @@ def load_teacher(path, data=None, device="cpu", dtype=torch.float32, student_tas
         models, task, knows_dictionary = load_models(path, data, student_task)
     models = [model.to(device=device, dtype=dtype) for model in models]
     logger.info("teacher: %s on %s, %s", path, device, dtype)
-    return Teacher(models, task, knows_dictionary)
+    return Teacher(models, task, knows_dictionary, path)

@@ -16,7 +16,10 @@ import pytest  # noqa: E402
 from fairseq.data import Dictionary  # noqa: E402
 
 import fairseq_seqkd  # noqa: E402
-from fairseq_seqkd.pseudo.corpus import GoldSplit  # noqa: E402
+from fairseq_seqkd.pseudo.corpus import Split  # noqa: E402
+from fairseq_seqkd.pseudo.generate import Recipe  # noqa: E402
+from fairseq_seqkd.pseudo.store import PseudoTargetStore, read_nbest  # noqa: E402
+from fairseq_seqkd.teacher import load_teacher  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 USER_DIR = str(Path(fairseq_seqkd.__file__).parent)
@@ -107,10 +110,39 @@ def preprocess(text, data_bin, *arguments):
 
 
 def load_split(folder, name="train"):
-    """A split of a data-bin, as GoldSplit."""
+    """A split of a data-bin, as Split."""
     sides = ("src", "tgt")
     dictionaries = [Dictionary.load(str(Path(folder) / f"dict.{s}.txt")) for s in sides]
-    return GoldSplit.load(str(folder), name, *sides, *dictionaries, True)
+    return Split.load(str(folder), name, *sides, *dictionaries, True)
+
+
+EMPTY, LONG = 6, 10  # sentences of the training source, see the fixture ``text``
+
+
+def with_sentences(split, size):
+    """The split with its first sentences only."""
+    dataset = split.dataset
+    dataset.src, dataset.tgt = [
+        [side[i] for i in range(size)] for side in (dataset.src, dataset.tgt)
+    ]
+    dataset.src_sizes, dataset.tgt_sizes = dataset.src_sizes[:size], dataset.tgt_sizes[:size]
+    return split
+
+
+def all_nbest(root):
+    """{id: NBest} of a store."""
+    paths = PseudoTargetStore(str(root)).chunks.find().values()
+    return {sentence.id: sentence for path in paths for sentence in read_nbest(path)}
+
+
+def recipe_with(teacher, loaded, search=None, **backend):
+    """A recipe for the fairseq backend, unless it is said otherwise."""
+    return Recipe(
+        teacher_path=str(teacher),
+        load_teacher=lambda device, dtype: loaded,
+        search=search or {},
+        backend={"name": "fairseq", **backend},
+    )
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +174,12 @@ def teacher(data, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def loaded(teacher):
+    """The teacher, loaded."""
+    return load_teacher(str(teacher))
+
+
+@pytest.fixture(scope="session")
 def word_kd_student(data, teacher, tmp_path_factory):
     """The folder of a student that word_kd trained, and what fairseq-train printed."""
     folder = tmp_path_factory.mktemp("student")
@@ -159,6 +197,6 @@ def store(data, teacher, tmp_path_factory):
             *[data, folder / criterion, "--task", "translation_seqkd"],
             *["--criterion", criterion, "--teacher-path", teacher],
             *["--pseudo-targets", folder / "store", "--teacher-beam", "4"],
-            *["--max-update", "2"],
+            *["--max-update", "2", "--teacher-backend", "fairseq"],
         )
     return folder / "store"

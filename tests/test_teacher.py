@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
-from fairseq_seqkd.teacher import SearchOptions, Teacher, load_teacher, shared_teacher
+from fairseq_seqkd.search import SearchOptions
+from fairseq_seqkd.teacher import Teacher, load_teacher, shared_teacher
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,15 @@ import argparse
 import logging
 import sys
 
-from fairseq_seqkd.cli import evaluate, user_dir
+from fairseq_seqkd.cli import evaluate, generate, import_, merge, user_dir
 
-SUBCOMMANDS = {"user-dir": user_dir, "evaluate": evaluate}
+SUBCOMMANDS = {
+    "user-dir": user_dir,
+    "generate": generate,
+    "merge": merge,
+    "import": import_,
+    "evaluate": evaluate,
+}
 
 
 def main(arguments=None):
@@ -23,9 +29,14 @@ def main(arguments=None):
         )
         module.add_arguments(subparser)
     parsed = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", force=True)
+    logging.getLogger("fairseq_seqkd").setLevel(logging.INFO)
     try:
         SUBCOMMANDS[parsed.subcommand].run(parsed)
     except (OSError, ValueError) as error:
         print(f"fairseq-seqkd {parsed.subcommand}: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,9 +11,10 @@ from sacrebleu.metrics import BLEU
 from tqdm import tqdm
 
 from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
-from fairseq_seqkd.pseudo.corpus import GoldSplit
+from fairseq_seqkd.pseudo.corpus import Split
+from fairseq_seqkd.search import SearchOptions
 from fairseq_seqkd.shards import plan_chunks
-from fairseq_seqkd.teacher import SearchOptions, load_teacher
+from fairseq_seqkd.teacher import load_teacher
 
 
 @dataclass
@@ -99,7 +100,7 @@ def translate(model, dataset, beam, remove_bpe):
 
 def _load_gold(task, data, split):
     cfg = task.cfg
-    return GoldSplit.load(
+    return Split.load(
         data,
         split,
         cfg.source_lang,

@@ -1,23 +1,25 @@
-"""A split of gold data: what a store is made from, and what its data-bins replace."""
+"""A split of a binarised corpus: what a store is made from, and what its data-bins replace."""
 
 import os
 from dataclasses import dataclass
 
+from fairseq import utils
 from fairseq.data import LanguagePairDataset
-from fairseq.tasks.translation import load_langpair_dataset
+from fairseq.tasks.translation import TranslationConfig, TranslationTask, load_langpair_dataset
 
 from fairseq_seqkd.shards import sha256
 
 
 @dataclass
-class GoldSplit:
-    """One split of a binarised parallel corpus.
+class Split:
+    """One split of a data-bin.
 
     Attributes:
         folder: the data-bin that fairseq-preprocess wrote
         name: the split, such as ``train``
         source_lang, target_lang: language codes
-        dataset: the pairs, in the order of the split; a sentence's id is its place there
+        dataset: the sentences, in the order of the split; a sentence's id is its place
+            there. Its ``tgt`` is None if the data has no gold targets.
     """
 
     folder: str
@@ -34,13 +36,12 @@ class GoldSplit:
             FileNotFoundError: the folder has no such split
         """
         split = cls(folder, name, source_lang, target_lang, dataset=None)
-        split.prefix  # noqa: B018  (raises if there are no such files)
         split.dataset = load_langpair_dataset(
             folder,
             name,
             source_lang,
             src_dict,
-            target_lang,
+            split.prefix.split("-")[-1] if split.is_source_only else target_lang,
             tgt_dict,
             combine=False,
             dataset_impl=None,
@@ -51,6 +52,18 @@ class GoldSplit:
             max_target_positions=None,
         )
         return split
+
+    def __len__(self):
+        return len(self.dataset)
+
+    @property
+    def has_gold(self):
+        return self.dataset.tgt is not None
+
+    @property
+    def is_source_only(self):
+        """Whether it was binarised with ``--only-source`` and without a target language."""
+        return self.prefix.endswith("-None")
 
     @property
     def has_continuation(self):
@@ -68,6 +81,7 @@ class GoldSplit:
         for pair in (
             f"{self.source_lang}-{self.target_lang}",
             f"{self.target_lang}-{self.source_lang}",
+            f"{self.source_lang}-None",
         ):
             prefix = f"{self.name}.{pair}"
             if os.path.exists(os.path.join(self.folder, f"{prefix}.{self.source_lang}.idx")):
@@ -78,20 +92,96 @@ class GoldSplit:
             "need data from fairseq-preprocess without --dataset-impl raw"
         )
 
+    @property
+    def languages(self):
+        """The languages that it has files of: source and target, or source alone."""
+        return [self.source_lang] + [self.target_lang] * self.has_gold
+
     def describe(self):
         """What identifies the data: the manifest's entries ``data`` and ``dictionaries``."""
-        languages = (self.source_lang, self.target_lang)
-        files = [f"{self.prefix}.{lang}.bin" for lang in languages]
-        dictionaries = [f"dict.{lang}.txt" for lang in languages]
+        pair = (self.source_lang, self.target_lang)
         return {
             "data": {
                 "split": self.name,
-                "pair": "-".join(languages),
-                "sentences": len(self.dataset),
-                "sha256": self._sums(files),
+                "pair": "-".join(pair),
+                "sentences": len(self),
+                "sha256": self._sums(f"{self.prefix}.{lang}.bin" for lang in self.languages),
             },
-            "dictionaries": self._sums(dictionaries),
+            "dictionaries": self._sums(f"dict.{lang}.txt" for lang in pair),
         }
 
     def _sums(self, names):
         return {name: sha256(os.path.join(self.folder, name)) for name in names}
+
+
+def plain_split(task, folder, name, source_lang, target_lang, left_pad_source=True):
+    """The split of a task, refused where a line's number would not identify it.
+
+    Args:
+        task: has the dictionaries
+        folder: fairseq's ``data`` argument
+        name, source_lang, target_lang, left_pad_source: as for :meth:`Split.load`
+    Raises:
+        ValueError: several folders, or a second file of the split
+        FileNotFoundError: there is no such split
+    """
+    paths = utils.split_paths(folder)
+    if len(paths) > 1:
+        raise ValueError(
+            f"data is {folder!r}: pseudo-targets are kept for one data-bin, found "
+            f"{len(paths)} separated by colons. Binarise them as one."
+        )
+    dictionaries = task.source_dictionary, task.target_dictionary
+    split = Split.load(paths[0], name, source_lang, target_lang, *dictionaries, left_pad_source)
+    if split.has_continuation:
+        raise ValueError(
+            f"{folder!r} has {name}1 files, which fairseq appends to {name}: "
+            f"pseudo-targets are kept for {name} alone. Binarise them as one split "
+            "(repeat lines for --upsample-primary)."
+        )
+    return split
+
+
+def open_split(folder, name, source_lang=None, target_lang=None):
+    """A split and a stock translation task for it, without any fairseq command.
+
+    Args:
+        folder: the data-bin
+        name: the split
+        source_lang, target_lang: None finds them in the file names
+    Returns:
+        the :class:`Split` and the task
+    Raises:
+        FileNotFoundError: the folder, the split or a dictionary is not there
+        ValueError: the languages cannot be told, or see :func:`plain_split`
+    """
+    config = TranslationConfig(data=folder, source_lang=source_lang, target_lang=target_lang)
+    first = utils.split_paths(folder)[0]
+    if not os.path.isdir(first):
+        raise FileNotFoundError(f"no folder {first!r}: expected a data-bin")
+    if None in (source_lang, target_lang):
+        config.source_lang, config.target_lang = _find_languages(first, source_lang)
+    for lang in (config.source_lang, config.target_lang):
+        if not os.path.exists(os.path.join(first, f"dict.{lang}.txt")):
+            raise FileNotFoundError(
+                f"{first!r} has no dict.{lang}.txt. For data with sources alone, copy the "
+                f"teacher's there: the student is to have the same {lang} symbols."
+            )
+    task = TranslationTask.setup_task(config)
+    return plain_split(task, folder, name, config.source_lang, config.target_lang), task
+
+
+def _find_languages(folder, source_lang):
+    pairs = {
+        tuple(name.split(".")[1].split("-"))
+        for name in os.listdir(folder)
+        if name.endswith(".idx") and name.count(".") == 3 and name.split(".")[1].count("-") == 1
+    }
+    known = {pair for pair in pairs if "None" not in pair and source_lang in (None, *pair)}
+    if len(known) == 1:
+        found = known.pop()
+        return found if source_lang in (None, found[0]) else found[::-1]
+    raise ValueError(
+        f"the languages of {folder!r} cannot be told from its files (found "
+        f"{sorted('-'.join(pair) for pair in pairs)}): give --source-lang and --target-lang"
+    )

@@ -10,36 +10,46 @@ from fairseq.data import indexed_dataset
 from fairseq_seqkd.shards import atomic_directory, write_json
 
 
-def write_databin(path, split, targets, selection):
+def write_databin(path, split, ids, target_of, selection):
     """Copy the gold data-bin, with the targets of one split replaced.
 
     Args:
         path: the new folder; must not be there yet
-        split: :class:`~fairseq_seqkd.pseudo.corpus.GoldSplit`
-        targets: (length,) token ids with EOS for every sentence of the split, in order
+        split: :class:`~fairseq_seqkd.pseudo.corpus.Split`
+        ids: the sentences that stay, in the order of the split
+        target_of: gives the (length,) token ids, with EOS, of a sentence id
         selection: how they were chosen; written to ``selection.json``
-    Raises:
-        ValueError: there are not as many targets as the split has sentences
     """
-    if len(targets) != len(split.dataset):
-        raise ValueError(
-            f"{len(targets)} targets for the {len(split.dataset)} sentences of "
-            f"{split.name!r} in {split.folder!r}"
-        )
-    replaced = f"{split.prefix}.{split.target_lang}"
+    dataset = split.dataset
+    pair = split.prefix
+    if split.is_source_only:
+        pair = f"{split.name}.{split.source_lang}-{split.target_lang}"
+    source = f"{split.prefix}.{split.source_lang}."
     with atomic_directory(path) as folder:
         for name in sorted(os.listdir(split.folder)):
-            source = os.path.join(split.folder, name)
-            if os.path.isfile(source) and not name.startswith(replaced + "."):
-                shutil.copyfile(source, os.path.join(folder, name))
-        _write_indexed(os.path.join(folder, replaced), targets, len(split.dataset.tgt_dict))
+            if name.startswith(source) and len(ids) == len(split):
+                _copy(split.folder, name, folder, pair + name[len(split.prefix) :])
+            elif not name.startswith(split.prefix + "."):
+                _copy(split.folder, name, folder, name)
+        prefix = os.path.join(folder, pair)
+        if len(ids) < len(split):
+            sources = (dataset.src[id_].numpy() for id_ in ids.tolist())
+            _write_indexed(f"{prefix}.{split.source_lang}", sources, dataset.src_dict)
+        targets = map(target_of, ids.tolist())
+        _write_indexed(f"{prefix}.{split.target_lang}", targets, dataset.tgt_dict)
         write_json(os.path.join(folder, "selection.json"), selection)
 
 
-def _write_indexed(prefix, targets, vocab_size):
+def _copy(folder, name, to_folder, to_name):
+    source = os.path.join(folder, name)
+    if os.path.isfile(source):
+        shutil.copyfile(source, os.path.join(to_folder, to_name))
+
+
+def _write_indexed(prefix, sentences, dictionary):
     builder = indexed_dataset.make_builder(
-        indexed_dataset.data_file_path(prefix), impl="mmap", vocab_size=vocab_size
+        indexed_dataset.data_file_path(prefix), impl="mmap", vocab_size=len(dictionary)
     )
-    for tokens in targets:
-        builder.add_item(torch.from_numpy(np.asarray(tokens)))
+    for tokens in sentences:
+        builder.add_item(torch.from_numpy(np.array(tokens)))
     builder.finalize(indexed_dataset.index_file_path(prefix))

@@ -1,192 +1,227 @@
-"""Fills a store: the teacher translates a split, and its choices become a data-bin."""
+"""Fills a store: the teacher translates a split, chunk by chunk."""
 
 import contextlib
+import itertools
 import logging
-import os
-from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Callable, Dict, Optional
 
-from tqdm import tqdm
+import numpy as np
 
 from fairseq_seqkd.checkpoints import checkpoint_paths
-from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
-from fairseq_seqkd.pseudo.databin import write_databin
+from fairseq_seqkd.pseudo.backends import build_backend, choose_backend
+from fairseq_seqkd.pseudo.progress import TranslationProgress
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
-from fairseq_seqkd.shards import differences, read_json, sha256, share, wait_for
-from fairseq_seqkd.teacher import SearchOptions
+from fairseq_seqkd.search import SearchOptions
+from fairseq_seqkd.shards import chunk_size, sha256, wait_until
+from fairseq_seqkd.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
 # Kim & Rush 2016, section 4: K = 5 for Seq-KD, K = 35 for Seq-Inter.
 DEFAULT_BEAM = {"best": 5, "closest": 35}
-CHUNK_SIZE = 512  # sentences: small enough to share out, large enough to batch well
 
 
-def prepare_databin(
-    root, split, selector, search, teacher_path, load_teacher, rank=0, world_size=1
-):
-    """The data-bin with a selector's targets; whatever is missing of it is made.
+@dataclass
+class Recipe:
+    """How a store is to be made. None takes what it was made with, for a new one the default.
+
+    Attributes:
+        teacher_path: checkpoints, or None when the store must be there already
+        load_teacher: called with a device and a dtype if the model itself is needed
+        search: values of :class:`~fairseq_seqkd.search.SearchOptions` by name
+        backend: "name", "compute_type" and "max_tokens", see
+            :func:`~fairseq_seqkd.pseudo.backends.choose_backend`
+        half: whether a new store is made in half precision, if its backend says nothing else
+        device: where it translates
+        threads: how many it may use; None leaves that as it is
+    """
+
+    teacher_path: Optional[str] = None
+    load_teacher: Optional[Callable[..., Teacher]] = None
+    search: Dict[str, Any] = field(default_factory=dict)
+    backend: Dict[str, Any] = field(default_factory=dict)
+    half: bool = False
+    device: Any = "cpu"
+    threads: Optional[int] = None
+
+    def teacher_sums(self):
+        """The SHA-256 of each of the teacher's checkpoints."""
+        return [sha256(one) for one in checkpoint_paths(self.teacher_path)]
+
+
+def open_store(root, split, selection, recipe):
+    """The store at ``root``: checked if it is there, begun if not.
 
     Args:
-        root: the store's folder
-        split: :class:`~fairseq_seqkd.pseudo.corpus.GoldSplit`
-        selector: what chooses a hypothesis, see ``select.py``
-        search: {"beam", "nbest", "lenpen"}; None takes what the store was made with
-        teacher_path: checkpoints, or None when the store must be there already
-        load_teacher: called without arguments when something is left to translate
-        rank, world_size: this process among those that share the work; all of them
-            return when the first has built the data-bin
-    Returns:
-        the data-bin's folder
+        root: its folder
+        split: :class:`~fairseq_seqkd.pseudo.corpus.Split`
+        selection: ``best`` or ``closest``, what it is begun for
+        recipe: :class:`Recipe`
     Raises:
         FileNotFoundError: there is no store, and no teacher to make it with
-        ValueError: the store was made from something else, or otherwise
+        ValueError: the store was made from something else, or otherwise; or the recipe
+            cannot be followed
     """
-    store = open_store(root, split, selector.name, search, teacher_path)
-    databin = store.path(selector.name)
-    if not os.path.exists(databin):
-        check_choice(store, selector)
-        translate(store, split, teacher_path, load_teacher, rank, world_size)
-        if rank == 0:
-            finish(store, split, selector)
-        wait_for(databin)
-    check_selection(databin, selector)
-    return databin
-
-
-def open_store(root, split, selection, search, teacher_path):
-    """The store at ``root``: checked if it is there, begun if not."""
     store = PseudoTargetStore(root)
-    wanted = {**split.describe(), "search": search}
-    if store.exists:
+    if not store.exists:
+        begin_store(store, split, selection, recipe)
+        return store
+    wanted = {**split.describe(), "search": recipe.search, "backend": dict(recipe.backend)}
+    if wanted["backend"].get("name") == "auto":
+        wanted["backend"]["name"] = None
+    if recipe.teacher_path is not None and "import" not in store.manifest:
         # A finished store is of use when its teacher is no longer there.
         with contextlib.suppress(FileNotFoundError):
-            wanted["teacher"] = teacher_path and teacher_sums(teacher_path)
-        store.check(wanted)
-        return store
-    if teacher_path is None:
-        raise FileNotFoundError(
-            f"--pseudo-targets: there is no store at {root!r}. Give --teacher-path "
-            "CHECKPOINT as well and it is made there before training begins, or name "
-            "the folder of a finished one."
-        )
-    given = {key: value for key, value in search.items() if value is not None}
-    options = SearchOptions(**{"beam": DEFAULT_BEAM[selection], **given})
-    if "nbest" not in given:
-        options = replace(options, nbest=options.beam)
-    backend = {"name": FairseqBackend.name, "max_tokens": FairseqBackend.MAX_TOKENS}
-    store.create(
-        {
-            **wanted,
-            "teacher": teacher_sums(teacher_path),
-            "search": asdict(options),
-            "backend": backend,
-            "chunk_size": CHUNK_SIZE,
-        }
-    )
+            wanted["teacher"] = recipe.teacher_sums()
+    store.check(wanted)
     return store
 
 
-def teacher_sums(path):
-    """The SHA-256 of each of the teacher's checkpoints."""
-    return [sha256(one) for one in checkpoint_paths(path)]
-
-
-def check_choice(store, selector):
-    """Refuse to choose from a list of one."""
-    nbest = store.manifest["search"]["nbest"]
-    if selector.name != "best" and nbest < 2:
-        raise ValueError(
-            f"the store {store.root!r} has {nbest} hypothesis a sentence: there is "
-            f"nothing to choose {selector.name!r} from. Make a store of its own with "
-            "--teacher-nbest 2 or more (Kim & Rush: 35)."
-        )
-    logger.info("choosing %r from %d-best lists", selector.name, nbest)
-
-
-def check_selection(databin, selector):
-    """Refuse a data-bin whose targets were chosen in another way."""
-    found = differences(read_json(os.path.join(databin, "selection.json")), selector.settings)
-    if found:
-        raise ValueError(
-            f"the targets in {databin!r} were chosen otherwise:\n  "
-            + "\n  ".join(found)
-            + "\nTake the flags they were chosen with, or remove this folder (the n-best "
-            "lists stay) and they are chosen again."
-        )
-
-
-def translate(store, split, teacher_path, load_teacher, rank, world_size):
-    """Translate this process's chunks that are not there yet."""
-    chunks = store.plan(split.dataset.src_sizes)
-    missing = [i for i in range(len(chunks)) if not os.path.exists(store.chunk_path(i))]
-    if missing and teacher_path is None:  # on every rank, so that none waits for another
+def begin_store(store, split, selection, recipe):
+    """Write the manifest of a new store; arguments as for :func:`open_store`."""
+    if recipe.teacher_path is None:
         raise FileNotFoundError(
-            f"--pseudo-targets: the store {store.root!r} is not finished "
-            f"({len(missing)} of {len(chunks)} chunks are missing). Give --teacher-path "
-            "CHECKPOINT as well, and it is finished first."
+            f"--pseudo-targets: there is no store at {store.root!r}. Give --teacher-path "
+            "CHECKPOINT as well and it is made there before training begins, or name "
+            "the folder of a finished one."
         )
-    mine = [i for i in share(len(chunks), rank, world_size) if i in missing]
+    teacher = recipe.teacher_sums()
+    search = new_search(selection, recipe.search)
+    default = {"name": None, "compute_type": "float16" if recipe.half else None}
+    given = {"max_tokens": None, **default, **recipe.backend}
+    backend = choose_backend(
+        given, search, recipe.device, store.path("ctranslate2"), recipe.load_teacher
+    )
+    store.create(
+        {
+            **split.describe(),
+            "teacher": teacher,
+            "search": asdict(search),
+            "backend": backend,
+            "chunk_size": chunk_size(len(split)),
+        }
+    )
+
+
+def new_search(selection, search):
+    """:class:`SearchOptions` from the values given, all n-best kept if nothing is said."""
+    given = {key: value for key, value in search.items() if value is not None}
+    options = SearchOptions(**{"beam": DEFAULT_BEAM[selection], **given})
+    return options if "nbest" in given else replace(options, nbest=options.beam)
+
+
+def translate(store, split, recipe, share):
+    """Translate this process's chunks that are not there, or no longer whole.
+
+    Args:
+        store: :class:`PseudoTargetStore`
+        split, recipe: as for :func:`open_store`
+        share: :class:`~fairseq_seqkd.shards.Share`
+    Raises:
+        FileNotFoundError: something is missing, and there is no teacher
+    """
+    chunks = store.plan(split.dataset.src_sizes)
+    own = share.of(len(chunks))
+    for path in store.chunks.remove_damaged(own):
+        logger.warning("%s was damaged: it is made again", path)
+    missing = store.chunks.missing(len(chunks))
+    if missing:  # on every rank, so that none waits for another
+        check_can_translate(store, recipe, len(missing), len(chunks))
+    mine = [index for index in missing if index in own]
     if not mine:
         return
-    options = SearchOptions(**store.manifest["search"])
-    backend = FairseqBackend(load_teacher(), options, store.manifest["backend"]["max_tokens"])
-    sentences = sum(len(chunks[i]) for i in mine)
-    logger.info("the teacher translates %d sentences, %s", sentences, options)
-    with tqdm(total=sentences, unit=" sentences", disable=rank != 0) as progress:
-        for i in mine:
-            found = translate_chunk(backend, split.dataset, chunks[i], progress)
-            store.write_chunk(i, found)
-
-
-def translate_chunk(backend, dataset, ids, progress):
-    """A list of :class:`NBest`, one for each id, in the order of ``ids``."""
-    lengths = dataset.src_sizes[ids]
-    outcomes = {}
-    for id_, length in zip(ids.tolist(), lengths):
-        if length <= 1:  # nothing but EOS
-            outcomes[id_] = NBest(id_, "empty source", [])
-        elif length > backend.max_source_positions:
-            outcomes[id_] = NBest(id_, "source too long", [])
-    progress.update(len(outcomes))
-    rest = [id_ for id_ in ids.tolist() if id_ not in outcomes]
-    for id_, hypotheses in backend(dataset, rest):
-        outcome = "translated" if hypotheses else "no finished hypothesis"
-        outcomes[id_] = NBest(id_, outcome, hypotheses)
-        progress.update(1)
-    return [outcomes[id_] for id_ in ids.tolist()]
-
-
-def finish(store, split, selector):
-    """Wait for every chunk, then choose and write the data-bin."""
-    n_chunks = len(store.plan(split.dataset.src_sizes))
-    targets = [None] * len(split.dataset)
-    outcomes = Counter()
-    for i in tqdm(range(n_chunks), unit=" chunks", desc=f"choosing {selector.name}"):
-        wait_for(store.chunk_path(i))
-        for sentence in store.read_chunk(i):
-            gold = split.dataset.tgt[sentence.id]
-            targets[sentence.id] = gold
-            outcomes[sentence.outcome] += 1
-            if sentence.hypotheses:
-                choice = selector(sentence.hypotheses, gold)
-                # A copy: a view would keep the whole chunk in memory.
-                targets[sentence.id] = sentence.hypotheses[choice][0].copy()
-    store.write_sums(n_chunks, outcomes)
-    settings = {"selection": selector.name, **selector.settings}
-    # Another training that began at the same time may have made the same data-bin.
-    with contextlib.suppress(FileExistsError):
-        write_databin(store.path(selector.name), split, targets, settings)
-    report(store.path(selector.name), outcomes)
-
-
-def report(databin, outcomes):
-    """Say what was written, and what kept its gold target and why."""
-    logger.info(
-        "wrote %s: %d sentences translated by the teacher",
-        databin,
-        outcomes["translated"],
+    search = SearchOptions(**store.manifest["search"])
+    backend = build_backend(
+        store.manifest["backend"],
+        search,
+        recipe.device,
+        recipe.threads,
+        store.path("ctranslate2"),
+        recipe.load_teacher,
+        (split.dataset.src_dict, split.dataset.tgt_dict),
     )
-    for outcome, count in sorted(outcomes.items()):
-        if outcome != "translated":
-            logger.warning("%d sentences keep their gold target: %s", count, outcome)
+    sentences = sum(len(chunks[index]) for index in mine)
+    logger.info("%s translates %d sentences: %s", backend.name, sentences, search)
+    with TranslationProgress(sentences, disable=share.rank != 0) as progress:
+        decoding = ((i, start_chunk(backend, split.dataset, chunks[i])) for i in mine)
+        for index, translated in one_ahead(decoding):
+            store.write_chunk(index, collect(translated, chunks[index], progress))
+
+
+def check_can_translate(store, recipe, missing, n_chunks):
+    """Refuse to begin what cannot be brought to an end."""
+    found = (
+        f"the store {store.root!r} is not finished ({missing} of {n_chunks} chunks are missing)"
+    )
+    if "import" in store.manifest:
+        raise FileNotFoundError(
+            f"--pseudo-targets: {found}, and came from an import: run fairseq-seqkd import "
+            "again with the same files and it goes on."
+        )
+    if recipe.teacher_path is None:
+        raise FileNotFoundError(
+            f"--pseudo-targets: {found}. Give --teacher-path CHECKPOINT as well, to a "
+            "training or to fairseq-seqkd generate, and it is finished first."
+        )
+
+
+def start_chunk(backend, dataset, ids):
+    """Begin to translate; a backend that works in the background is given all at once.
+
+    Returns:
+        an iterator over :class:`NBest`, one for each of ``ids``, in any order
+    """
+    lengths = dataset.src_sizes[ids]
+    outcomes = np.select(
+        [lengths <= 1, lengths > backend.max_source_positions],  # 1: nothing but EOS
+        ["empty source", "source too long"],
+        "translated",
+    )
+    left_out = [
+        NBest(id_, outcome, [])
+        for id_, outcome in zip(ids.tolist(), outcomes.tolist())
+        if outcome != "translated"
+    ]
+    decoded = backend(dataset, ids[outcomes == "translated"])
+    return itertools.chain(left_out, (nbest(id_, hypotheses) for id_, hypotheses in decoded))
+
+
+def nbest(id_, hypotheses):
+    """An :class:`NBest` of what a teacher said; nothing but EOS is not a translation."""
+    hypotheses = [(tokens, score) for tokens, score in hypotheses if len(tokens) > 1]
+    return NBest(id_, "translated" if hypotheses else "no finished hypothesis", hypotheses)
+
+
+def collect(sentences, ids, progress):
+    """The list of :class:`NBest` in the order of ``ids``."""
+    by_id = {}
+    for sentence in sentences:
+        by_id[sentence.id] = sentence
+        progress.add(sentence)
+    return [by_id[id_] for id_ in ids.tolist()]
+
+
+def one_ahead(items):
+    """The items, each of them only when the one after it was begun."""
+    items = iter(items)
+    waiting = list(itertools.islice(items, 1))
+    for item in items:
+        yield waiting.pop()
+        waiting.append(item)
+    yield from waiting
+
+
+def wait_for_chunks(store, split):
+    """Return once every process has made its chunks."""
+    n_chunks = len(store.plan(split.dataset.src_sizes))
+    wait_until(
+        lambda: not store.chunks.missing(n_chunks),
+        f"other processes, which have chunks of {store.root!r} to translate. If one of them "
+        "died, stop this one and begin again: what is done is kept.",
+    )
+
+
+def left_over(store, split):
+    """How many chunks are not there yet."""
+    return len(store.chunks.missing(len(store.plan(split.dataset.src_sizes))))

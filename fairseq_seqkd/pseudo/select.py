@@ -1,57 +1,97 @@
 """Which hypothesis of an n-best list becomes the target."""
 
-from sacrebleu.metrics import BLEU
+import functools
+
+import numpy as np
+from fairseq.data import data_utils
+from fairseq.data.encoders.moses_tokenizer import MosesTokenizer, MosesTokenizerConfig
+from sacrebleu.metrics import BLEU, CHRF
+
+# sacreBLEU's own defaults for single sentences: exponential smoothing (one of Chen &
+# Cherry 2014) and effective order; character 6-grams.
+METRICS = {
+    "bleu": functools.partial(BLEU, smooth_method="exp", effective_order=True),
+    "chrf": CHRF,
+}
 
 
 class Best:
     """The teacher's best beam hypothesis (Kim & Rush 2016, section 3.2)."""
 
-    name = "best"
-    settings = {}
+    name = folder = "best"
+    settings = {"selection": "best"}
+    needs_gold = False
 
     def __call__(self, hypotheses, gold):
         """The index of the choice.
 
         Args:
             hypotheses: [(tokens, score)], best first, at least one
-            gold: (length,) token ids
+            gold: (length,) token ids; None where there is none
         """
         return 0
 
 
 class Closest:
-    """The hypothesis with the highest smoothed sentence BLEU against gold.
+    """The hypothesis nearest to gold by sentence BLEU or chrF, as sacreBLEU measures them.
 
-    Measured on text without subwords by sacrebleu's sentence BLEU (exponential
-    smoothing, one of Chen & Cherry 2014; effective order). Of equally close ones the
-    teacher's favourite is taken (Kim & Rush 2016, section 3.3).
+    Measured on text without subwords. Of equally close ones the teacher's favourite is
+    taken (Kim & Rush 2016, section 3.3).
 
     Args:
         dictionary: the target dictionary
         remove_bpe: how the text was cut into subwords, as in fairseq's --remove-bpe
+        metric: a name in ``METRICS``
+        moses_lang: the language whose Moses tokenisation is undone; None: not tokenised
     """
 
     name = "closest"
+    needs_gold = True
 
-    def __init__(self, dictionary, remove_bpe=None):
-        self.dictionary = dictionary
+    def __init__(self, dictionary, remove_bpe=None, metric="bleu", moses_lang=None):
+        self.symbols = np.array(dictionary.symbols, dtype=object)
+        self.unk = dictionary.unk()
         self.remove_bpe = remove_bpe
-        self.bleu = BLEU(smooth_method="exp", effective_order=True)
-        self.settings = {"metric": "sentence BLEU", "remove_bpe": remove_bpe}
+        self.metric = METRICS[metric]
+        self.moses = moses_lang and moses(moses_lang)
+        self.folder = "closest" if metric == "bleu" else f"closest-{metric}"
+        self.settings = {
+            "selection": "closest",
+            "metric": metric,
+            "remove_bpe": remove_bpe,
+            "moses_lang": moses_lang,
+        }
 
-    def text(self, tokens, **options):
-        return self.dictionary.string(tokens.tolist(), self.remove_bpe, **options)
+    def text(self, tokens):
+        """What a person would read; (length,) token ids end in EOS."""
+        text = data_utils.post_process(" ".join(self.symbols[tokens[:-1]]), self.remove_bpe)
+        return self.moses.decode(text) if self.moses else text
 
     def __call__(self, hypotheses, gold):
         # An unknown word in both must not count as a match.
-        reference = [self.text(gold, escape_unk=True)]
-        scores = [
-            self.bleu.sentence_score(self.text(tokens), reference).score
-            for tokens, _ in hypotheses
-        ]
-        return scores.index(max(scores))
+        reference = self.text(gold).replace(self.symbols[self.unk], "<<unk>>")
+        # The reference's n-grams are counted once.
+        metric = self.metric(references=[[reference]])
+        texts = [self.text(tokens) for tokens, _ in hypotheses]
+        # Subwords differ more often than text does: no text is measured twice.
+        scores = {text: metric.corpus_score([text], None).score for text in set(texts)}
+        return texts.index(max(texts, key=scores.get))
 
 
-def build_selector(name, dictionary, remove_bpe=None):
+def moses(lang):
+    """fairseq's Moses tokenizer for a language.
+
+    Raises:
+        ValueError: sacremoses is not installed
+    """
+    try:
+        return MosesTokenizer(MosesTokenizerConfig(source_lang=lang, target_lang=lang))
+    except ImportError as error:
+        raise ValueError("undoing Moses tokenisation needs: pip install sacremoses") from error
+
+
+def build_selector(name, dictionary, remove_bpe=None, metric="bleu", moses_lang=None):
     """The selector called ``name``: ``best`` or ``closest``."""
-    return Closest(dictionary, remove_bpe) if name == Closest.name else Best()
+    if name == Best.name:
+        return Best()
+    return Closest(dictionary, remove_bpe, metric, moses_lang)

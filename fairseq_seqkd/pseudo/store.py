@@ -1,30 +1,41 @@
 """The store: one folder with everything that the teacher said about one split.
 
-manifest.json            what it was made from and how; never changes
-nbest/chunk-00000.npz    n-best lists, token ids, keyed by sentence id
-nbest/sums.json          the chunks' checksums, and how many kept their gold target
-best/, closest/          data-bins that stock fairseq trains on
+manifest.json                 what it was made from and how; never changes
+nbest/chunk-00000-SUM.npz     n-best lists, token ids, keyed by sentence id; SUM is the
+                              beginning of the file's SHA-256
+nbest/sums.json               the whole SHA-256 of every chunk, once all are there
+best/, closest/, ...          data-bins that stock fairseq trains on
+ctranslate2/                  the teacher as CTranslate2 wants it, if that translated
 """
 
+import io
 import os
+import shutil
 from dataclasses import dataclass
 from typing import List, Tuple
 
 import numpy as np
 
 from fairseq_seqkd.shards import (
-    atomic_file,
+    ChunkFolder,
     differences,
+    locked,
     plan_chunks,
     read_json,
     sha256,
     write_json,
 )
 
-FORMAT = 1
+FORMAT = 2
 
 # Why a sentence has no hypothesis, and keeps its gold target.
-OUTCOMES = ("translated", "empty source", "source too long", "no finished hypothesis")
+OUTCOMES = (
+    "translated",
+    "empty source",
+    "source too long",
+    "no finished hypothesis",
+    "not in the import",
+)
 
 
 @dataclass
@@ -51,6 +62,7 @@ class PseudoTargetStore:
 
     def __init__(self, root):
         self.root = root
+        self.chunks = ChunkFolder(self.path("nbest"), "npz")
 
     def path(self, *names):
         return os.path.join(self.root, *names)
@@ -64,6 +76,10 @@ class PseudoTargetStore:
         """What the store was made from and how, as nested dictionaries."""
         return read_json(self.path("manifest.json"))
 
+    def locked(self):
+        """Hold this while building; see :func:`~fairseq_seqkd.shards.locked`."""
+        return locked(self.path("manifest.json"))
+
     def create(self, manifest):
         """Begin a store. If another process has just done so, it must be the same one.
 
@@ -75,6 +91,23 @@ class PseudoTargetStore:
             write_json(self.path("manifest.json"), {"format": FORMAT, **manifest}, new=True)
         except FileExistsError:
             self.check(manifest)
+
+    def remove(self):
+        """Delete the store, its manifest last, and nothing that is not a store's.
+
+        Raises:
+            ValueError: the folder holds something, but no store
+        """
+        if self.exists:
+            for entry in os.scandir(self.root):
+                if entry.is_dir():
+                    shutil.rmtree(entry.path)
+            os.unlink(self.path("manifest.json"))
+        elif os.path.isdir(self.root) and os.listdir(self.root):
+            raise ValueError(
+                f"--overwrite: {self.root!r} is not empty and has no manifest.json, so it is "
+                "not a store. Nothing was removed."
+            )
 
     def check(self, expected):
         """Refuse to go on with a store that was made otherwise.
@@ -97,41 +130,35 @@ class PseudoTargetStore:
         """The sentence ids of every chunk, for source ``lengths`` in tokens."""
         return plan_chunks(lengths, self.manifest["chunk_size"])
 
-    def chunk_path(self, index):
-        return self.path("nbest", f"chunk-{index:05d}.npz")
-
     def write_chunk(self, index, sentences):
-        """Write a list of :class:`NBest` under its final name, whole or not at all."""
+        """Write a list of :class:`NBest`; the chunk is there whole or not at all."""
         hypotheses = [pair for one in sentences for pair in one.hypotheses]
         tokens = [tokens for tokens, _ in hypotheses]
-        arrays = {
-            "ids": np.array([one.id for one in sentences], dtype=np.int64),
-            "outcomes": np.array(
-                [OUTCOMES.index(one.outcome) for one in sentences], dtype=np.uint8
-            ),
-            "counts": np.array([len(one.hypotheses) for one in sentences], dtype=np.int32),
-            "lengths": np.array([len(t) for t in tokens], dtype=np.int32),
-            "tokens": np.concatenate(tokens or [[]]).astype(np.int32),
-            "scores": np.array([score for _, score in hypotheses], dtype=np.float32),
-        }
-        with atomic_file(self.chunk_path(index)) as file:
-            np.savez_compressed(file, **arrays)
+        content = io.BytesIO()
+        np.savez_compressed(
+            content,
+            ids=np.array([one.id for one in sentences], dtype=np.int64),
+            outcomes=np.array([OUTCOMES.index(one.outcome) for one in sentences], np.uint8),
+            counts=np.array([len(one.hypotheses) for one in sentences], dtype=np.int32),
+            lengths=np.array([len(t) for t in tokens], dtype=np.int32),
+            tokens=np.concatenate(tokens or [[]]).astype(np.int32),
+            scores=np.array([score for _, score in hypotheses], dtype=np.float32),
+        )
+        self.chunks.write(index, content.getvalue())
 
-    def read_chunk(self, index):
-        """Yield the chunk's sentences as :class:`NBest`, in the order of the plan."""
-        with np.load(self.chunk_path(index), allow_pickle=False) as arrays:
-            chunk = dict(arrays)
-        ends = np.cumsum(chunk["lengths"])
-        hypotheses = zip(np.split(chunk["tokens"], ends[:-1]), chunk["scores"].tolist())
-        for id_, outcome, count in zip(
-            chunk["ids"].tolist(), chunk["outcomes"], chunk["counts"]
-        ):
-            yield NBest(id_, OUTCOMES[outcome], [next(hypotheses) for _ in range(count)])
+    def write_sums(self):
+        """Seal the n-best lists: write down every chunk's checksum."""
+        if not os.path.exists(self.path("nbest", "sums.json")):
+            paths = self.chunks.find().values()
+            sums = {os.path.basename(path): sha256(path) for path in paths}
+            write_json(self.path("nbest", "sums.json"), sums)
 
-    def write_sums(self, n_chunks, outcomes):
-        """Seal the n-best lists: every chunk's checksum, and the outcomes' counts."""
-        if os.path.exists(self.path("nbest", "sums.json")):
-            return
-        names = [os.path.basename(self.chunk_path(i)) for i in range(n_chunks)]
-        sums = {name: sha256(self.path("nbest", name)) for name in names}
-        write_json(self.path("nbest", "sums.json"), {"sha256": sums, "sentences": outcomes})
+
+def read_nbest(path):
+    """Yield a chunk's sentences as :class:`NBest`, in the order of the plan."""
+    with np.load(path, allow_pickle=False) as arrays:
+        chunk = dict(arrays)
+    ends = np.cumsum(chunk["lengths"])
+    hypotheses = zip(np.split(chunk["tokens"], ends[:-1]), chunk["scores"].tolist())
+    for id_, outcome, count in zip(chunk["ids"].tolist(), chunk["outcomes"], chunk["counts"]):
+        yield NBest(id_, OUTCOMES[outcome], [next(hypotheses) for _ in range(count)])

@@ -2,12 +2,19 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
 import time
+
+logger = logging.getLogger(__name__)
+
+# What is being written ends like this; a killed process leaves it behind.
+TEMPORARY = ".part"
 
 
 @contextlib.contextmanager
@@ -19,11 +26,12 @@ def atomic_file(path, new=False):
         new: leave an older file as it is
     Raises:
         FileExistsError: there is an older one, and this is to be a new one
+        OSError: it could not be written, such as on a full disk; names the file
     """
     folder, name = os.path.split(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=TEMPORARY, dir=folder)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with naming(path), os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -46,20 +54,67 @@ def atomic_directory(path):
         path: the final name
     Raises:
         FileExistsError: it is there already; what is there is left as it is
+        OSError: it could not be written, such as on a full disk; names the folder
     """
     parent, name = os.path.split(os.path.abspath(path))
-    temporary = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
+    temporary = tempfile.mkdtemp(prefix=f".{name}.", suffix=TEMPORARY, dir=parent)
     try:
-        yield temporary
-        for entry in os.scandir(temporary):
-            with open(entry.path, "rb") as file:
-                os.fsync(file.fileno())
+        with naming(path):
+            yield temporary
+            for folder, _, names in os.walk(temporary):
+                for name in names:
+                    with open(os.path.join(folder, name), "rb") as file:
+                        os.fsync(file.fileno())
         os.chmod(temporary, 0o777 & ~_umask())
         _rename_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync_folder(parent)
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Let an error of the operating system that names no file name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+def sweep(folder):
+    """Remove what killed processes left half written in ``folder``.
+
+    Only when nobody else writes there: a living process's half-written file goes as well.
+    """
+    for entry in list(os.scandir(folder)):
+        if entry.name.startswith(".") and entry.name.endswith(TEMPORARY):
+            if entry.is_dir():
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """One process at a time; the lock of a killed one is gone with it.
+
+    Args:
+        path: a file that is there and stays as it is
+    Returns:
+        whether the file system can lock; if not, nobody was kept waiting
+    """
+    with open(path, "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            logger.warning("%s cannot be locked here (%s): going on without", path, error)
+            yield False
+        else:
+            yield True
 
 
 def write_json(path, content, new=False):
@@ -86,9 +141,18 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def wait_for(path, seconds=0.2):
-    """Return once ``path`` is there; processes wait for each other by this alone."""
-    while not os.path.exists(path):
+def wait_until(done, what, seconds=0.2, tell_every=60):
+    """Return once ``done()``; processes wait for each other by files alone.
+
+    Args:
+        done: called without arguments, again and again
+        what: what is waited for, said once in ``tell_every`` seconds
+    """
+    told = time.monotonic()
+    while not done():
+        if time.monotonic() - told > tell_every:
+            logger.warning("waiting for %s", what)
+            told = time.monotonic()
         time.sleep(seconds)
 
 

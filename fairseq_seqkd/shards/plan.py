@@ -1,6 +1,15 @@
-"""How a split is cut into chunks, and which process makes which."""
+"""How a split is cut into chunks."""
 
 import numpy as np
+
+
+def chunk_size(sentences, smallest=512, most_chunks=10_000):
+    """Sentences a chunk: ``smallest``, or more where that would give too many files.
+
+    Small chunks are shared out well and little is lost with a killed process; large ones
+    keep the number of files of a large corpus in bounds.
+    """
+    return max(smallest, -(-sentences // most_chunks))
 
 
 def plan_chunks(lengths, chunk_size):
@@ -18,8 +27,3 @@ def plan_chunks(lengths, chunk_size):
     """
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     return [order[i : i + chunk_size] for i in range(0, len(order), chunk_size)]
-
-
-def share(n_chunks, rank, world_size):
-    """The indices of the chunks that process ``rank`` of ``world_size`` makes."""
-    return range(rank, n_chunks, world_size)

@@ -5,21 +5,25 @@ Validation and test sets stay gold.
 
 import contextlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 import torch
 import torch.distributed as dist
-from fairseq import utils
+from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
-from fairseq_seqkd.pseudo.corpus import GoldSplit
-from fairseq_seqkd.pseudo.generate import prepare_databin
-from fairseq_seqkd.pseudo.select import build_selector
+from fairseq_seqkd.pseudo.choose import Selection, prepare_databin
+from fairseq_seqkd.pseudo.corpus import plain_split
+from fairseq_seqkd.pseudo.fill import fill_store
+from fairseq_seqkd.pseudo.generate import Recipe, new_search
+from fairseq_seqkd.pseudo.online import with_pseudo_targets
+from fairseq_seqkd.pseudo.select import METRICS, build_selector
+from fairseq_seqkd.shards import Share
 from fairseq_seqkd.tasks.pairs import PairsWithGold
-from fairseq_seqkd.teacher import TeacherConfig, load_teacher
+from fairseq_seqkd.teacher import TeacherConfig, load_teacher, shared_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +34,13 @@ class TranslationSeqKDConfig(TranslationConfig, TeacherConfig):
         default=None,
         metadata={
             "help": "folder of the store with the teacher's translations of the training "
-            "set; made with --teacher-path if it is not there"
+            "set; made with --teacher-path if it is not there. 'online' lets the teacher "
+            "translate every batch inside the training step"
         },
+    )
+    pseudo_metric: ChoiceEnum(list(METRICS)) = field(
+        default="bleu",
+        metadata={"help": "by what the closest hypothesis is the closest to gold"},
     )
     pseudo_remove_bpe: Optional[str] = field(
         default=None,
@@ -55,8 +64,35 @@ class TranslationSeqKDConfig(TranslationConfig, TeacherConfig):
         default=None,
         metadata={"help": "length penalty of the teacher's search (default: 1)"},
     )
+    teacher_sampling: bool = field(
+        default=False,
+        metadata={"help": "sample from the teacher, in place of a beam search"},
+    )
+    teacher_sampling_topk: Optional[int] = field(
+        default=None, metadata={"help": "sample among the k most probable symbols"}
+    )
+    teacher_sampling_topp: Optional[float] = field(
+        default=None,
+        metadata={"help": "sample among the fewest symbols with this much probability"},
+    )
+    teacher_backend: ChoiceEnum(["auto", "fairseq", "ctranslate2"]) = field(
+        default="auto",
+        metadata={
+            "help": "what translates for a new store; auto is CTranslate2 if it is "
+            "installed and can convert the teacher"
+        },
+    )
+    seed: int = II("common.seed")
+    path: Optional[str] = II("common_eval.path")
+    gen_subset: str = II("dataset.gen_subset")
+    max_tokens: Optional[int] = II("dataset.max_tokens")
+    shards: int = II("distributed_training.distributed_world_size")
+    shard: int = II("distributed_training.distributed_rank")
     cpu: bool = II("common.cpu")
     fp16: bool = II("common.fp16")
+
+
+ONLINE = "online"
 
 
 @register_task("translation_seqkd", dataclass=TranslationSeqKDConfig)
@@ -65,6 +101,7 @@ class TranslationSeqKDTask(TranslationTask):
 
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
+        self.stored = None
         self.use_targets("gold")
 
     def use_targets(self, targets, with_gold=False):
@@ -76,6 +113,14 @@ class TranslationSeqKDTask(TranslationTask):
         """
         self.targets = targets
         self.with_gold = with_gold
+        self.selector = None
+        if targets != "gold":
+            self.selector = build_selector(
+                targets,
+                self.tgt_dict,
+                self.cfg.pseudo_remove_bpe,
+                metric=str(self.cfg.pseudo_metric),
+            )
 
     def build_criterion(self, cfg, *args, **kwargs):
         criterion = super().build_criterion(cfg, *args, **kwargs)
@@ -98,16 +143,26 @@ class TranslationSeqKDTask(TranslationTask):
         if split != self.cfg.train_subset:
             return
         if self.targets == "gold":
-            if self.cfg.pseudo_targets is not None:
+            if self.cfg.pseudo_targets is not None and self.cfg.path is None:
                 logger.warning(
                     "training on gold targets, --pseudo-targets is not used: the criterion "
                     "does not ask for it (see --kd-targets)"
                 )
             return
+        if self.cfg.pseudo_targets == ONLINE:
+            if self.cfg.teacher_path is None:
+                raise ValueError("--pseudo-targets online needs --teacher-path CHECKPOINT")
+            return
         gold = self.datasets[split]
         with self._data_in(self._databin(split)):
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         if self.with_gold:
+            if len(self.datasets[split]) != len(gold):
+                raise ValueError(
+                    f"--gold-weight: the data-bin in {self.cfg.pseudo_targets!r} has "
+                    f"{len(self.datasets[split])} of the {len(gold)} sentences, so that gold "
+                    "cannot be told. Build one without --filter-action drop."
+                )
             self.datasets[split] = PairsWithGold(self.datasets[split], gold)
 
     @contextlib.contextmanager
@@ -126,70 +181,103 @@ class TranslationSeqKDTask(TranslationTask):
                 f"training on {self.targets!r} targets needs --pseudo-targets DIR: the "
                 "folder where they are, or are to be made with --teacher-path"
             )
-        gold = self._one_plain_pair(split)
-        rank, world_size = data_parallel_rank()
+        recipe = Recipe(
+            teacher_path=self.cfg.teacher_path,
+            load_teacher=self._load_teacher,
+            search=self._search(),
+            backend={"name": str(self.cfg.teacher_backend)},
+            device=self._device,
+            half=self._device.type == "cuda" and self.cfg.fp16,
+        )
+        share = data_parallel_share()
         return prepare_databin(
             self.cfg.pseudo_targets,
-            gold,
-            build_selector(self.targets, self.tgt_dict, self.cfg.pseudo_remove_bpe),
-            {
-                "beam": self.cfg.teacher_beam,
-                "nbest": self.cfg.teacher_nbest,
-                "lenpen": self.cfg.teacher_lenpen,
-            },
-            self.cfg.teacher_path,
-            self._load_teacher,
-            rank,
-            world_size,
+            self._plain_split(split),
+            Selection(self.selector),
+            recipe,
+            share,
+            processes=share.threads,
         )
 
-    def _one_plain_pair(self, split):
-        """The gold split, refused where a line's number would not identify it."""
-        paths = utils.split_paths(self.cfg.data)
-        if len(paths) > 1:
-            raise ValueError(
-                f"data is {self.cfg.data!r}: pseudo-targets are kept for one data-bin, "
-                f"found {len(paths)} separated by colons. Binarise them as one."
-            )
+    def _search(self):
+        """What the flags say of the teacher's search; None where they say nothing."""
+        return {
+            "beam": self.cfg.teacher_beam,
+            "nbest": self.cfg.teacher_nbest,
+            "lenpen": self.cfg.teacher_lenpen,
+            "sampling": self.cfg.teacher_sampling or None,
+            "sampling_topk": self.cfg.teacher_sampling_topk,
+            "sampling_topp": self.cfg.teacher_sampling_topp,
+        }
+
+    def _plain_split(self, split):
         if self.cfg.load_alignments:
             raise ValueError(
                 "--load-alignments: the alignments are those of gold targets and would not "
                 "fit pseudo-targets. Leave the flag out."
             )
-        gold = GoldSplit.load(
-            paths[0],
-            split,
-            self.cfg.source_lang,
-            self.cfg.target_lang,
-            self.src_dict,
-            self.tgt_dict,
-            self.cfg.left_pad_source,
-        )
-        if gold.has_continuation:
-            raise ValueError(
-                f"{paths[0]!r} has {split}1 files, which fairseq appends to {split}: "
-                f"pseudo-targets are kept for {split} alone. Binarise them as one split "
-                "(repeat lines for --upsample-primary)."
-            )
-        return gold
+        languages = self.cfg.source_lang, self.cfg.target_lang
+        return plain_split(self, self.cfg.data, split, *languages, self.cfg.left_pad_source)
 
-    def _load_teacher(self):
-        # Nothing is on a device yet whose place the teacher could take.
-        on_gpu = torch.cuda.is_available() and not self.cfg.cpu
-        # One of its own, that goes when the translating is done.
-        teacher = load_teacher(
-            self.cfg.teacher_path,
-            self.cfg.teacher_data,
-            torch.device("cuda", torch.cuda.current_device()) if on_gpu else "cpu",
-            torch.float16 if on_gpu and self.cfg.fp16 else torch.float32,
-            student_task=self,
-        )
+    @property
+    def _device(self):
+        if torch.cuda.is_available() and not self.cfg.cpu:
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("cpu")
+
+    def _load_teacher(self, device, dtype):
+        # One of its own, that goes when the translating is done; nothing is on a device
+        # yet whose place it could take.
+        path, data = self.cfg.teacher_path, self.cfg.teacher_data
+        teacher = load_teacher(path, data, device, dtype, student_task=self)
         teacher.check_dictionaries(self)
         return teacher
 
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        if self.cfg.pseudo_targets == ONLINE and self.selector is not None and sample:
+            sample = self._translated(sample, model, update_num)
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
-def data_parallel_rank():
-    """This process's (rank, world size) among those that train together."""
+    def _translated(self, sample, model, update_num):
+        teacher = shared_teacher(
+            self.cfg.teacher_path,
+            self,
+            self.cfg.teacher_data,
+            sample["target"].device,
+            next(model.parameters()).dtype,
+        )
+        search = replace(new_search(self.targets, self._search()), seed=self.cfg.seed)
+        return with_pseudo_targets(
+            sample, teacher, search, self.selector, draw=update_num, with_gold=self.with_gold
+        )
+
+    def build_generator(self, models, args, *others, **options):
+        generator = super().build_generator(models, args, *others, **options)
+        # With --path this is fairseq-generate; a training builds one for --eval-bleu.
+        if self.cfg.path is not None and self.cfg.pseudo_targets is not None:
+            self.stored = fill_store(
+                self.cfg.pseudo_targets,
+                self._plain_split(self.cfg.gen_subset),
+                models,
+                self,
+                self.cfg.path,
+                args,
+                self.cfg.max_tokens,
+                data_parallel_share(
+                    Share(self.cfg.shard or 0, self.cfg.shards, self.cfg.shards)
+                ),
+            )
+        return generator
+
+    def inference_step(self, generator, models, sample, *others, **options):
+        stored = self.stored and self.stored(sample["id"].cpu())
+        if stored is not None:
+            return stored
+        return super().inference_step(generator, models, sample, *others, **options)
+
+
+def data_parallel_share(alone=None):
+    """This process's share among those that run together; ``alone`` if none do."""
     if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+        return Share(dist.get_rank(), dist.get_world_size(), dist.get_world_size())
+    return alone or Share()

@@ -3,152 +3,153 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import load_split
+from conftest import EMPTY, LONG, all_nbest, load_split, recipe_with, with_sentences
 
 from fairseq_seqkd.pseudo import generate
-from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
-from fairseq_seqkd.pseudo.generate import prepare_databin, translate
-from fairseq_seqkd.pseudo.select import Best, Closest
+from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
-from fairseq_seqkd.shards import read_json, sha256
-from fairseq_seqkd.teacher import SearchOptions, load_teacher
-
-EMPTY, LONG = 6, 10  # lines of the training source, see the fixture ``text``
-NO_SEARCH = {"beam": None, "nbest": None, "lenpen": None}
-
-
-@pytest.fixture(scope="module")
-def loaded(teacher):
-    return load_teacher(str(teacher))
+from fairseq_seqkd.search import SearchOptions
+from fairseq_seqkd.shards import Share, sha256
 
 
 @pytest.fixture
-def prepare(data, teacher, loaded, tmp_path):
-    """prepare_databin with the usual arguments, where nothing else is said."""
-
-    def call(
-        selector=None, search=None, teacher_path=str(teacher), gold=None, root=None, **share
-    ):
-        return prepare_databin(
-            root or str(tmp_path / "store"),
-            gold or load_split(data),
-            selector or Best(),
-            {**NO_SEARCH, **(search or {})},
-            teacher_path,
-            lambda: loaded,
-            **share,
-        )
-
-    return call
+def recipe(teacher, loaded):
+    return recipe_with(teacher, loaded)
 
 
-def all_nbest(root, n_chunks):
-    store = PseudoTargetStore(str(root))
-    return {s.id: s for i in range(n_chunks) for s in store.read_chunk(i)}
-
-
-def test_targets_are_the_teachers_translations_of_their_own_source(prepare, data, loaded):
-    gold = load_split(data).dataset
-    targets = load_split(prepare()).dataset.tgt
-    search = SearchOptions(beam=5)
+def test_lists_are_the_teachers_translations_of_their_own_source(
+    data, recipe, loaded, tmp_path
+):
+    split = load_split(data)
+    store = open_store(str(tmp_path / "store"), split, "best", recipe)
+    translate(store, split, recipe, Share())
+    lists = all_nbest(store.root)
     for id_ in (0, 3, 159):
-        sample = gold.collater([gold[id_]])
-        best = loaded.generate(sample["net_input"], search)[0][0]["tokens"]
-        assert targets[id_].tolist() == best.tolist()
-
-
-def test_what_cannot_be_translated_keeps_gold_and_is_counted(prepare, data, tmp_path, caplog):
-    with caplog.at_level("INFO"):
-        targets = load_split(prepare()).dataset.tgt
-    gold = load_split(data).dataset.tgt
-    for id_ in (EMPTY, LONG):
-        assert targets[id_].tolist() == gold[id_].tolist()
-    counts = read_json(tmp_path / "store" / "nbest" / "sums.json")["sentences"]
-    assert counts == {"translated": 158, "empty source": 1, "source too long": 1}
-    assert "1 sentences keep their gold target: empty source" in caplog.text
-    assert "1 sentences keep their gold target: source too long" in caplog.text
+        sample = split.dataset.collater([split.dataset[id_]])
+        expected = loaded.generate(sample["net_input"], SearchOptions(beam=5, nbest=5))[0]
+        found = lists[id_].hypotheses
+        assert [t.tolist() for t, _ in found] == [one["tokens"].tolist() for one in expected]
+    assert lists[EMPTY].outcome == "empty source"
+    assert lists[LONG].outcome == "source too long"
 
 
 @pytest.mark.parametrize("selector, beam", [("best", 5), ("closest", 35)])
-def test_default_beam_is_kim_and_rushs(prepare, data, tmp_path, selector, beam):
-    small = shrink(load_split(data), 3)
-    choose = Best() if selector == "best" else Closest(small.dataset.tgt_dict)
-    prepare(choose, gold=small)
-    search = PseudoTargetStore(str(tmp_path / "store")).manifest["search"]
+def test_default_beam_is_kim_and_rushs(data, recipe, tmp_path, selector, beam):
+    store = open_store(str(tmp_path), load_split(data), selector, recipe)
+    search = store.manifest["search"]
     assert (search["beam"], search["nbest"]) == (beam, beam)
-
-
-def shrink(gold, size):
-    """The split with its first sentences only."""
-    dataset = gold.dataset
-    dataset.src, dataset.tgt = [
-        [side[i] for i in range(size)] for side in (dataset.src, dataset.tgt)
-    ]
-    dataset.src_sizes, dataset.tgt_sizes = (
-        dataset.src_sizes[:size],
-        dataset.tgt_sizes[:size],
-    )
-    return gold
-
-
-def test_one_nbest_list_serves_both_selections(prepare, data, tmp_path):
-    prepare(search={"beam": 4})
-    sums = sha256(tmp_path / "store" / "nbest" / "chunk-00000.npz")
-    closest = prepare(Closest(load_split(data).dataset.tgt_dict), teacher_path=None)
-    assert sha256(tmp_path / "store" / "nbest" / "chunk-00000.npz") == sums
-    best, closest = (load_split(p).dataset.tgt for p in (tmp_path / "store" / "best", closest))
-    assert any(best[i].tolist() != closest[i].tolist() for i in range(160))
-    lists = all_nbest(tmp_path / "store", 1)
-    assert all(len(lists[i].hypotheses) == 4 for i in range(160) if i not in (EMPTY, LONG))
 
 
 def test_shards_and_batches_keep_every_id_its_own_source(
     data, teacher, loaded, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(generate, "CHUNK_SIZE", 13)
+    monkeypatch.setattr(generate, "chunk_size", lambda sentences: 13)
     results = []
-    for world_size, max_tokens in ((1, 20000), (2, 20000), (5, 300)):
-        monkeypatch.setattr(FairseqBackend, "MAX_TOKENS", max_tokens)
-        root, gold = tmp_path / f"{world_size}", load_split(data)
-        store = generate.open_store(str(root), gold, "best", NO_SEARCH, str(teacher))
+    for world_size, max_tokens in ((1, 4000), (2, 4000), (5, 60)):
+        recipe = recipe_with(teacher, loaded, max_tokens=max_tokens)
+        split = load_split(data)
+        store = open_store(str(tmp_path / f"{world_size}"), split, "best", recipe)
         for rank in reversed(range(world_size)):
-            translate(store, gold, str(teacher), lambda: loaded, rank, world_size)
-        lists = all_nbest(root, 13)
+            translate(store, split, recipe, Share(rank, world_size))
+        lists = all_nbest(store.root)
         assert sorted(lists) == list(range(160))
         results.append({i: [t.tolist() for t, _ in s.hypotheses] for i, s in lists.items()})
     assert results[0] == results[1] == results[2]
 
 
-def test_goes_on_with_the_chunks_that_are_missing(data, teacher, loaded, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "CHUNK_SIZE", 50)
-    gold = load_split(data)
-    store = generate.open_store(str(tmp_path), gold, "best", NO_SEARCH, str(teacher))
-    translate(store, gold, str(teacher), lambda: loaded, 0, 1)
-    sums = [sha256(store.chunk_path(i)) for i in range(4)]
-    untouched = np.load(store.chunk_path(0))["ids"]
-    os.unlink(store.chunk_path(2))
-    translate(store, gold, str(teacher), lambda: loaded, 0, 1)
-    assert [sha256(store.chunk_path(i)) for i in range(4)] == sums
-    assert np.array_equal(np.load(store.chunk_path(0))["ids"], untouched)
+def test_goes_on_with_the_chunks_that_are_missing(data, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "chunk_size", lambda sentences: 50)
+    split = load_split(data)
+    store = open_store(str(tmp_path), split, "best", recipe)
+    translate(store, split, recipe, Share())
+    before = {path: os.stat(path).st_mtime_ns for path in store.chunks.find().values()}
+    os.unlink(store.chunks.find()[2])
+    translate(store, split, recipe, Share())
+    after = {path: os.stat(path).st_mtime_ns for path in store.chunks.find().values()}
+    assert list(before) == list(after)  # the names carry the content's sums
+    assert [before[path] != after[path] for path in before] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("place", [0, 40, -1])
+def test_one_byte_flipped_in_a_chunk_is_found_and_mended(data, recipe, tmp_path, place, caplog):
+    split = load_split(data)
+    store = open_store(str(tmp_path), split, "best", recipe)
+    translate(store, split, recipe, Share())
+    path = store.chunks.find()[0]
+    content = bytearray(open(path, "rb").read())
+    whole = bytes(content)
+    content[place] ^= 1
+    with open(path, "wb") as file:
+        file.write(content)
+    translate(store, split, recipe, Share())
+    assert open(path, "rb").read() == whole
+    assert "was damaged: it is made again" in caplog.text
+
+
+def test_the_next_chunk_is_begun_before_one_is_written():
+    events = []
+
+    def begin(i):
+        events.append(f"begin {i}")
+        return i
+
+    for i in generate.one_ahead(begin(i) for i in range(3)):
+        events.append(f"write {i}")
+    assert events == [f"{what}" for what in _expected_order()]
+    assert list(generate.one_ahead([])) == []
+    assert list(generate.one_ahead([7])) == [7]
+
+
+def _expected_order():
+    return ["begin 0", "begin 1", "write 0", "begin 2", "write 1", "write 2"]
+
+
+class TestSampling:
+    @pytest.fixture
+    def sampled(self, data, teacher, loaded, tmp_path):
+        def call(name, max_tokens=None, **search):
+            options = {"sampling": True, "beam": 3, **search}
+            recipe = recipe_with(teacher, loaded, options, max_tokens=max_tokens)
+            split = load_split(data)
+            store = open_store(str(tmp_path / name), split, "best", recipe)
+            translate(store, split, recipe, Share())
+            return {
+                i: [t.tolist() for t, _ in one.hypotheses]
+                for i, one in all_nbest(store.root).items()
+            }
+
+        return call
+
+    @pytest.mark.parametrize("how", [{}, {"sampling_topk": 4}, {"sampling_topp": 0.8}])
+    def test_a_sample_does_not_depend_on_its_batch(self, sampled, how):
+        assert sampled("large", **how) == sampled("small", max_tokens=30, **how)
+
+    def test_another_seed_draws_others(self, sampled):
+        assert sampled("one", seed=1) != sampled("two", seed=2)
+
+    def test_topk_of_one_is_greedy(self, sampled, data, loaded):
+        dataset = load_split(data).dataset
+        sample = dataset.collater([dataset[3]])
+        greedy = loaded.generate(sample["net_input"], SearchOptions(beam=1))[0][0]["tokens"]
+        assert sampled("k1", sampling_topk=1)[3] == [greedy.tolist()] * 3
 
 
 class TestRefuses:
-    def test_no_store_and_no_teacher(self, prepare):
+    def test_no_store_and_no_teacher(self, data, tmp_path):
         with pytest.raises(FileNotFoundError, match="no store at .*--teacher-path"):
-            prepare(teacher_path=None)
+            open_store(str(tmp_path / "store"), load_split(data), "best", Recipe())
 
-    def test_unfinished_store_and_no_teacher(self, prepare, tmp_path):
-        prepare()
-        shutil.rmtree(tmp_path / "store" / "best")
-        (tmp_path / "store" / "nbest" / "chunk-00000.npz").unlink()
+    def test_unfinished_store_and_no_teacher(self, data, recipe, tmp_path):
+        split = load_split(data)
+        store = open_store(str(tmp_path), split, "best", recipe)
         with pytest.raises(FileNotFoundError, match="1 of 1 chunks are missing"):
-            prepare(teacher_path=None)
+            translate(store, split, Recipe(), Share())
 
-    def test_other_split(self, store, prepare, data):
+    def test_other_split(self, store, data):
         with pytest.raises(ValueError, match="data.split: found train, expected valid"):
-            prepare(root=str(store), gold=load_split(data, "valid"))
+            open_store(str(store), load_split(data, "valid"), "best", Recipe())
 
-    def test_other_data(self, store, prepare, data, tmp_path):
+    def test_other_data(self, store, data, tmp_path):
         other = tmp_path / "data"
         shutil.copytree(data, other)
         for suffix in ("bin", "idx"):
@@ -157,42 +158,107 @@ class TestRefuses:
                 shutil.copy(other / f"valid.{name}", other / f"train.{name}")
         message = "data.sentences: found 160, expected 24\n.*train.src-tgt.src.bin: found"
         with pytest.raises(ValueError, match=message):
-            prepare(root=str(store), gold=load_split(other))
+            open_store(str(store), load_split(other), "best", Recipe())
 
-    def test_other_dictionary(self, store, prepare, data, tmp_path):
+    def test_other_dictionary(self, store, data, tmp_path):
         other = tmp_path / "data"
         shutil.copytree(data, other)
         with open(other / "dict.tgt.txt", "a") as file:
             file.write("more 1\n")
         with pytest.raises(ValueError, match="dictionaries.dict.tgt.txt: found"):
-            prepare(root=str(store), gold=load_split(other))
+            open_store(str(store), load_split(other), "best", Recipe())
 
-    def test_other_teacher(self, store, prepare, teacher, tmp_path):
+    def test_other_teacher(self, store, data, teacher, tmp_path):
         other = tmp_path / "other.pt"
         other.write_bytes(teacher.read_bytes() + b"\0")
         with pytest.raises(ValueError, match="teacher: found"):
-            prepare(root=str(store), teacher_path=str(other))
+            open_store(str(store), load_split(data), "best", Recipe(str(other)))
 
-    def test_other_search(self, store, prepare):
-        with pytest.raises(ValueError, match="search.beam: found 4, expected 5"):
-            prepare(root=str(store), search={"beam": 5})
+    @pytest.mark.parametrize(
+        "recipe, message",
+        [
+            (Recipe(search={"beam": 5}), "search.beam: found 4, expected 5"),
+            (Recipe(search={"sampling": True}), "search.sampling: found False, expected True"),
+            (Recipe(backend={"name": "ctranslate2"}), "backend.name: found fairseq, expected"),
+            (Recipe(backend={"compute_type": "float16"}), "compute_type: found float32"),
+        ],
+    )
+    def test_other_search_or_backend(self, store, data, recipe, message):
+        with pytest.raises(ValueError, match=message):
+            open_store(str(store), load_split(data), "best", recipe)
 
-    @pytest.mark.parametrize("search", [{"nbest": 6}, {"beam": 3, "nbest": 4}, {"nbest": 0}])
-    def test_more_hypotheses_than_the_beam_has(self, prepare, tmp_path, search):
-        with pytest.raises(ValueError, match=f"kept is {search['nbest']} .--teacher-nbest"):
-            prepare(search=search)
+    @pytest.mark.parametrize(
+        "search, message",
+        [
+            ({"nbest": 6}, "kept is 6 .nbest., expected from 1 to the beam, which is 5"),
+            ({"beam": 3, "nbest": 4}, "kept is 4 .nbest., .* which is 3"),
+            ({"nbest": 0}, "kept is 0"),
+            ({"sampling_topk": 3}, "need sampling as well"),
+            ({"sampling": True, "sampling_topk": 0}, "sampling-topk is 0"),
+            ({"sampling": True, "sampling_topp": 1.5}, "sampling-topp is 1.5"),
+            ({"sampling": True, "sampling_topk": 2, "sampling_topp": 0.5}, "one of them"),
+        ],
+    )
+    def test_a_search_that_cannot_be(self, data, teacher, loaded, tmp_path, search, message):
+        recipe = recipe_with(teacher, loaded, search)
+        with pytest.raises(ValueError, match=message):
+            open_store(str(tmp_path / "store"), load_split(data), "best", recipe)
         assert not (tmp_path / "store").exists()
 
-    def test_other_way_of_choosing(self, store, prepare, data):
-        closest = Closest(load_split(data).dataset.tgt_dict, "@@ ")
-        with pytest.raises(ValueError, match="remove_bpe: found None, expected @@ "):
-            prepare(closest, root=str(store))
 
-    def test_choosing_from_a_list_of_one(self, prepare, data):
-        prepare(search={"nbest": 1})
-        with pytest.raises(ValueError, match="nothing to choose 'closest' from"):
-            prepare(Closest(load_split(data).dataset.tgt_dict))
+def test_a_deleted_teacher_does_not_stop_the_use_of_a_finished_store(store, data):
+    split = load_split(data)
+    found = open_store(str(store), split, "best", Recipe("deleted.pt"))
+    translate(found, split, Recipe("deleted.pt"), Share())
 
 
-def test_a_deleted_teacher_does_not_stop_the_use_of_a_finished_store(store, prepare):
-    assert prepare(root=str(store), teacher_path="deleted.pt").endswith("best")
+def test_with_a_full_disk_nothing_is_left_and_it_goes_on(data, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "chunk_size", lambda sentences: 50)
+    split = load_split(data)
+    store = open_store(str(tmp_path), split, "best", recipe)
+    written, fsync = [], os.fsync
+
+    def full(handle):
+        if len(written) >= 4:  # a file and its folder, two chunks
+            raise OSError(28, "No space left on device")
+        written.append(handle)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device: .*chunk-00002") as error:
+        translate(store, split, recipe, Share())
+    assert error.value.errno == 28
+    assert sorted(store.chunks.find()) == [0, 1]
+    assert len(os.listdir(tmp_path / "nbest")) == 2
+    monkeypatch.setattr(os, "fsync", fsync)
+    translate(store, split, recipe, Share())
+    assert sha256_of_all(store) == sha256_of_all(unbroken(split, recipe, tmp_path / "other"))
+
+
+def unbroken(split, recipe, root):
+    store = open_store(str(root), split, "best", recipe)
+    translate(store, split, recipe, Share())
+    return store
+
+
+def sha256_of_all(store):
+    return [sha256(path) for path in store.chunks.find().values()]
+
+
+def test_a_store_is_made_of_a_split_of_any_size(data, recipe, tmp_path):
+    for size in (1, 2):
+        split = with_sentences(load_split(data), size)
+        store = open_store(str(tmp_path / str(size)), split, "best", recipe)
+        translate(store, split, recipe, Share())
+        assert sorted(all_nbest(store.root)) == list(range(size))
+
+
+def test_store_is_removed_and_nothing_else(store, tmp_path):
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty and has no manifest.json"):
+        PseudoTargetStore(str(tmp_path)).remove()
+    assert (tmp_path / "note.txt").exists()
+    shutil.copytree(store, tmp_path / "store")
+    PseudoTargetStore(str(tmp_path / "store")).remove()
+    assert os.listdir(tmp_path / "store") == []
+    assert np.load(next(iter(PseudoTargetStore(str(store)).chunks.find().values())))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
+from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore, read_nbest
 
 SENTENCES = [
     NBest(4, "translated", [(np.array([7, 8, 2]), -0.5), (np.array([2]), -1.5)]),
@@ -28,13 +28,13 @@ def plain(sentences):
 @pytest.mark.parametrize("sentences", [SENTENCES, SENTENCES[:1], SENTENCES[1:2], []])
 def test_chunk_comes_back_as_it_was(empty, sentences):
     empty.write_chunk(0, sentences)
-    assert plain(empty.read_chunk(0)) == plain(sentences)
+    assert plain(read_nbest(empty.chunks.find()[0])) == plain(sentences)
 
 
 def test_equal_chunks_are_equal_bytes(empty):
     for index in (0, 1):
         empty.write_chunk(index, SENTENCES)
-    first, second = (open(empty.chunk_path(i), "rb").read() for i in (0, 1))
+    first, second = (open(empty.chunks.find()[i], "rb").read() for i in (0, 1))
     assert first == second
 
 

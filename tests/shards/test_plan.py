@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fairseq_seqkd.shards import plan_chunks, share
+from fairseq_seqkd.shards import chunk_size, plan_chunks
 
 LENGTHS = [3, 9, 1, 9, 4, 2, 7]
 
@@ -22,7 +22,9 @@ def test_nothing_gives_no_chunk():
     assert plan_chunks([], 3) == []
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 9])
-def test_shares_cover_every_chunk_once(world_size):
-    shares = [share(7, rank, world_size) for rank in range(world_size)]
-    assert sorted(i for s in shares for i in s) == list(range(7))
+@pytest.mark.parametrize(
+    "sentences, size", [(1, 512), (29_000, 512), (5_120_001, 513), (300_000_000, 30_000)]
+)
+def test_large_corpora_have_larger_chunks_and_not_more_files(sentences, size):
+    assert chunk_size(sentences) == size
+    assert -(-sentences // size) <= 10_000

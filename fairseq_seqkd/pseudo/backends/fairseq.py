@@ -1,26 +1,51 @@
 """Decoding with fairseq's own SequenceGenerator: any model, any ensemble."""
 
 import numpy as np
+import torch
 from fairseq.data import data_utils
+
+# Hypothesis rows times source length that one batch decodes fastest with on CPUs, and that
+# GPUs have room for.
+_ROWS_TIMES_LENGTH = 20_000
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class FairseqBackend:
-    """Beam search with a :class:`~fairseq_seqkd.teacher.Teacher`.
+    """Beam search, or sampling, with a :class:`~fairseq_seqkd.teacher.Teacher`.
 
     Args:
         teacher: the model
-        search: :class:`~fairseq_seqkd.teacher.SearchOptions`
-        max_tokens: hypothesis rows times source length of one batch, so that memory
+        search: :class:`~fairseq_seqkd.search.SearchOptions`
+        max_tokens: source tokens of one batch, padding included; None so many that memory
             does not depend on the beam
     """
 
     name = "fairseq"
-    MAX_TOKENS = 20000
 
-    def __init__(self, teacher, search, max_tokens=MAX_TOKENS):
+    def __init__(self, teacher, search, max_tokens=None):
         self.teacher = teacher
         self.search = search
-        self.max_tokens = max_tokens
+        self.max_tokens = max_tokens or max(1, _ROWS_TIMES_LENGTH // search.beam)
+
+    @classmethod
+    def settings(
+        cls, search, device, folder, load_teacher, compute_type="float32", max_tokens=None
+    ):
+        """What the manifest says; see :func:`~fairseq_seqkd.pseudo.backends.choose_backend`."""
+        if compute_type not in _DTYPES:
+            raise ValueError(
+                f"--compute-type is {compute_type!r}: the fairseq backend has "
+                f"{' and '.join(_DTYPES)} (CTranslate2 has int8 as well)"
+            )
+        max_tokens = cls(None, search, max_tokens).max_tokens
+        return {"name": cls.name, "compute_type": compute_type, "max_tokens": max_tokens}
+
+    @classmethod
+    def build(cls, settings, search, device, threads, folder, load_teacher, dictionaries):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        teacher = load_teacher(device, _DTYPES[settings["compute_type"]])
+        return cls(teacher, search, settings["max_tokens"])
 
     @property
     def max_source_positions(self):
@@ -36,25 +61,27 @@ class FairseqBackend:
         """
         for batch in self.batches(dataset, ids):
             sample = dataset.collater([dataset[int(i)] for i in batch])
-            yield from zip(sample["id"].tolist(), self._decode(sample["net_input"]))
+            yield from zip(sample["id"].tolist(), self._decode(sample))
 
     def batches(self, dataset, ids):
-        """``ids`` cut into batches of at most max_tokens / beam padded source tokens."""
+        """``ids`` cut into batches of at most max_tokens padded source tokens."""
         lengths = dataset.src_sizes[ids].astype(np.int64)
         one_sentence = int(lengths.max(initial=1))
         # A multiple above 1 would make fairseq drop sentences of the last batch.
         return data_utils.batch_by_size(
             np.asarray(ids, dtype=np.int64),
-            num_tokens_fn=dataset.num_tokens,
+            num_tokens_fn=lambda index: dataset.src_sizes[index],
             num_tokens_vec=lengths,
-            max_tokens=max(self.max_tokens // self.search.beam, one_sentence),
+            max_tokens=max(self.max_tokens, one_sentence),
             required_batch_size_multiple=1,
         )
 
-    def _decode(self, net_input):
+    def _decode(self, sample):
         device = self.teacher.device
-        inputs = {key: net_input[key].to(device) for key in ("src_tokens", "src_lengths")}
-        for hypotheses in self.teacher.generate(inputs, self.search):
+        inputs = {
+            key: sample["net_input"][key].to(device) for key in ("src_tokens", "src_lengths")
+        }
+        for hypotheses in self.teacher.generate(inputs, self.search, sample["id"]):
             yield [
                 (hypothesis["tokens"].cpu().numpy(), float(hypothesis["score"]))
                 for hypothesis in hypotheses

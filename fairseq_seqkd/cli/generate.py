@@ -1,0 +1,158 @@
+"""Let the teacher translate a split: a store of n-best lists, and a data-bin to train on.
+
+Run it again after an interruption and it goes on where it was. Several processes share the
+work under torchrun and under Slurm, or by hand with --num-shards and --shard-id; the one that
+finishes last builds the data-bin.
+
+Examples:
+    fairseq-seqkd generate data-bin --teacher-path teacher.pt --pseudo-targets pseudo
+    torchrun --nproc-per-node 8 --max-restarts 3 -m fairseq_seqkd.cli.main generate data-bin \\
+        --teacher-path teacher.pt --pseudo-targets pseudo --beam 35 \\
+        --select closest --remove-bpe sentencepiece
+"""
+
+import os
+
+import torch
+
+from fairseq_seqkd.cli.stores import (
+    add_data_arguments,
+    add_selection_arguments,
+    add_share_arguments,
+    finish,
+    selection_of,
+    split_and_task,
+    threads_of,
+)
+from fairseq_seqkd.pseudo.choose import check_choice
+from fairseq_seqkd.pseudo.generate import Recipe, left_over, open_store, translate
+from fairseq_seqkd.pseudo.store import PseudoTargetStore
+from fairseq_seqkd.shards import Share, this_share
+from fairseq_seqkd.teacher import load_teacher
+
+
+def add_arguments(parser):
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--teacher-path",
+        metavar="T",
+        help="the teacher's checkpoint, or several separated by colons; a finished store "
+        "does without",
+    )
+    parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="delete the store that is there, and start anew",
+    )
+    group = parser.add_argument_group("searching (default: what the store has)")
+    group.add_argument("--beam", type=int, help="for a new store: 5, 35 for --select closest")
+    group.add_argument("--nbest", type=int, help="hypotheses kept; for a new store the beam")
+    group.add_argument("--lenpen", type=float, help="length penalty; for a new store 1")
+    group.add_argument(
+        "--max-len-a", type=float, help="at most a * source length + b tokens; 0"
+    )
+    group.add_argument("--max-len-b", type=int, help="see --max-len-a; for a new store 200")
+    group.add_argument(
+        "--sampling",
+        action="store_true",
+        default=None,
+        help="draw --beam samples a sentence, in place of a beam search",
+    )
+    group.add_argument(
+        "--sampling-topk", type=int, metavar="K", help="among the K most probable"
+    )
+    group.add_argument(
+        "--sampling-topp", type=float, metavar="P", help="among the fewest with probability P"
+    )
+    group.add_argument("--seed", type=int, help="of the samples; for a new store 1")
+    group = parser.add_argument_group("decoding (default: what the store has)")
+    group.add_argument(
+        "--backend",
+        choices=["auto", "fairseq", "ctranslate2"],
+        help="auto is CTranslate2 if it is installed and can convert the teacher",
+    )
+    group.add_argument(
+        "--compute-type",
+        help="float32, float16, or with CTranslate2 int8; for a new store float32",
+    )
+    group.add_argument("--max-tokens", type=int, help="source tokens in a batch")
+    group.add_argument("--cpu", action="store_true", help="do without a GPU that is there")
+    add_share_arguments(parser)
+    add_selection_arguments(parser)
+
+
+def run(arguments):
+    share = this_share(arguments.num_shards, arguments.shard_id)
+    threads = threads_of(arguments, share)
+    split, task = split_and_task(arguments)
+    selection = selection_of(arguments, split)
+    check_numbers(arguments)
+    if arguments.overwrite:
+        start_anew(arguments.pseudo_targets, share)
+    recipe = recipe_of(arguments, task, threads, share)
+    store = open_store(arguments.pseudo_targets, split, arguments.select, recipe)
+    check_choice(store, split, selection)
+    translate(store, split, recipe, share)
+    left = left_over(store, split)
+    if left:
+        print(
+            f"This process is done; {left} chunks of {store.root} are left to others, and "
+            "the last of\nthem builds the data-bin. If one died, start it again, or this "
+            "command alone."
+        )
+        return
+    # The chunks of processes that are gone are looked at by whoever finishes last.
+    translate(store, split, recipe, Share())
+    finish(store, split, selection, threads)
+
+
+def check_numbers(arguments):
+    """Refuse numbers that mean nothing."""
+    for name in ("beam", "nbest", "max_tokens", "max_len_b"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}, expected 1 or more")
+
+
+def start_anew(root, share):
+    """Delete a store, if this process is alone."""
+    if share.world_size > 1:
+        raise ValueError(
+            f"--overwrite: this is one of {share.world_size} processes, and would delete what "
+            "others have done. Delete the folder first, then start them without --overwrite."
+        )
+    PseudoTargetStore(root).remove()
+
+
+def recipe_of(arguments, task, threads, share):
+    """The :class:`Recipe` that the flags ask for."""
+
+    def load(device, dtype):
+        path, data = arguments.teacher_path, arguments.teacher_data
+        teacher = load_teacher(path, data, device, dtype, student_task=task)
+        teacher.check_dictionaries(task)
+        return teacher
+
+    names = ("beam", "nbest", "lenpen", "max_len_a", "max_len_b")
+    sampling = ("sampling", "sampling_topk", "sampling_topp", "seed")
+    return Recipe(
+        teacher_path=arguments.teacher_path,
+        load_teacher=load,
+        search={name: getattr(arguments, name) for name in (*names, *sampling)},
+        backend={
+            "name": arguments.backend,
+            "compute_type": arguments.compute_type,
+            "max_tokens": arguments.max_tokens,
+        },
+        device=pick_device(arguments.cpu, share),
+        threads=threads,
+    )
+
+
+def pick_device(cpu, share):
+    """The GPU of this process, or the CPU."""
+    if cpu or not torch.cuda.is_available():
+        return torch.device("cpu")
+    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", share.rank))
+    return torch.device("cuda", int(local) % torch.cuda.device_count())

@@ -1,0 +1,37 @@
+"""Build a data-bin from a store's n-best lists: after a run in pieces, or to choose anew.
+
+Nothing is decoded.
+
+Examples:
+    fairseq-seqkd merge data-bin --pseudo-targets pseudo
+    fairseq-seqkd merge data-bin --pseudo-targets pseudo --select closest --metric chrf \\
+        --remove-bpe sentencepiece
+"""
+
+from fairseq_seqkd.cli.stores import (
+    add_data_arguments,
+    add_selection_arguments,
+    add_threads_argument,
+    finish,
+    selection_of,
+    split_and_task,
+    threads_of,
+)
+from fairseq_seqkd.pseudo.choose import check_choice
+from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
+from fairseq_seqkd.shards import Share
+
+
+def add_arguments(parser):
+    add_data_arguments(parser)
+    add_threads_argument(parser)
+    add_selection_arguments(parser)
+
+
+def run(arguments):
+    split, _ = split_and_task(arguments)
+    selection = selection_of(arguments, split)
+    store = open_store(arguments.pseudo_targets, split, arguments.select, Recipe())
+    check_choice(store, split, selection)
+    translate(store, split, Recipe(), Share())  # has nothing to do, or says what is missing
+    finish(store, split, selection, threads_of(arguments))

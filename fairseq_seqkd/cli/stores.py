@@ -1,0 +1,148 @@
+"""What the subcommands that make stores have in common."""
+
+import os
+
+from fairseq_seqkd.pseudo.choose import Selection, build_databin
+from fairseq_seqkd.pseudo.corpus import open_split
+from fairseq_seqkd.pseudo.filters import FILTERS
+from fairseq_seqkd.pseudo.select import METRICS, build_selector
+from fairseq_seqkd.shards import Share, read_json
+
+
+def add_data_arguments(parser):
+    """DATA, its split and languages, and the store's folder."""
+    parser.add_argument("data", metavar="DATA", help="data-bin that fairseq-preprocess wrote")
+    parser.add_argument(
+        "--pseudo-targets", metavar="DIR", required=True, help="the store's folder"
+    )
+    parser.add_argument("--split", default="train", help="default: %(default)s")
+    parser.add_argument("--source-lang", "-s", help="default: from the file names")
+    parser.add_argument("--target-lang", "-t", help="default: from the file names")
+
+
+def add_threads_argument(parser):
+    """--threads."""
+    parser.add_argument(
+        "--threads", type=int, help="default: this machine's cores divided by its processes"
+    )
+
+
+def add_share_arguments(parser):
+    """Which process this is, and how many threads it may use."""
+    add_threads_argument(parser)
+    group = parser.add_argument_group("sharing by hand (torchrun and Slurm say it themselves)")
+    group.add_argument("--num-shards", type=int, help="how many processes there are")
+    group.add_argument("--shard-id", type=int, help="this one's number, from 0")
+
+
+def add_selection_arguments(parser):
+    """How targets are chosen, and which of them are not taken."""
+    group = parser.add_argument_group("choosing the targets")
+    group.add_argument(
+        "--select",
+        choices=["best", "closest"],
+        default="best",
+        help="the teacher's best hypothesis, or the one closest to gold; default: best",
+    )
+    group.add_argument(
+        "--metric", choices=list(METRICS), default="bleu", help="closest by what; default: bleu"
+    )
+    group.add_argument(
+        "--remove-bpe",
+        help="how subwords are joined before text is compared, as in fairseq-generate: "
+        "sentencepiece or '@@ '",
+    )
+    group.add_argument(
+        "--moses", metavar="LANG", help="undo Moses tokenisation of this language as well"
+    )
+    group.add_argument(
+        "--databin", help="the data-bin's name in DIR; default: best, closest, closest-chrf"
+    )
+    group = parser.add_argument_group("filters: what is found keeps its gold target, or goes")
+    group.add_argument(
+        "--filter-length-ratio",
+        type=float,
+        metavar="R",
+        help="source or target more than R times as long as the other",
+    )
+    group.add_argument(
+        "--filter-score-percentile",
+        type=float,
+        metavar="P",
+        help="the teacher's score among the worst P percent, such as 5",
+    )
+    group.add_argument(
+        "--filter-copies", action="store_true", help="the translation is the source"
+    )
+    group.add_argument(
+        "--filter-duplicates",
+        action="store_true",
+        help="the same source and translation stand further up",
+    )
+    group.add_argument(
+        "--filter-action",
+        choices=["gold", "drop"],
+        help="default: gold; drop where there is no gold",
+    )
+
+
+def split_and_task(arguments):
+    """The split that the flags name, and a task with its dictionaries."""
+    return open_split(
+        arguments.data, arguments.split, arguments.source_lang, arguments.target_lang
+    )
+
+
+def threads_of(arguments, share=None):
+    """--threads, or as many as this process has of its machine's cores."""
+    if arguments.threads is not None and arguments.threads < 1:
+        raise ValueError(f"--threads is {arguments.threads}, expected 1 or more")
+    return arguments.threads or (share or Share()).threads
+
+
+def selection_of(arguments, split):
+    """The :class:`~fairseq_seqkd.pseudo.choose.Selection` that the flags ask for."""
+    selector = build_selector(
+        arguments.select,
+        split.dataset.tgt_dict,
+        arguments.remove_bpe,
+        arguments.metric,
+        arguments.moses,
+    )
+    given = {name: getattr(arguments, f"filter_{name}") for name in FILTERS}
+    filters = {name: value for name, value in given.items() if value not in (None, False)}
+    action = arguments.filter_action or ("gold" if split.has_gold else "drop")
+    folder = arguments.databin
+    if folder is not None and (os.path.basename(folder) != folder or folder.startswith(".")):
+        raise ValueError(f"--databin is {folder!r}: expected a name, the folder is in DIR")
+    return Selection(selector, filters or None, action == "drop", folder)
+
+
+def finish(store, split, selection, threads):
+    """Build the data-bin; say what is in it, and what to type next."""
+    processes = threads if threads > 1 and selection.selector.needs_gold else 0
+    databin = build_databin(store, split, selection, processes)
+    report = read_json(os.path.join(databin, "selection.json"))
+    counts = report["sentences"]
+    print(f"{databin}: {len(split)} sentences, {counts['teacher']} translated by the teacher")
+    for action, reasons in (("keep their gold target", "gold"), ("dropped", "dropped")):
+        for reason, count in sorted(counts[reasons].items()):
+            print(f"  {count} {action}: {reason}")
+    if report["mean_score"] is not None:
+        print(f"  mean score {report['mean_score']:.3f} nats a token")
+    print(next_command(split, store.root, selection))
+
+
+def next_command(split, root, selection):
+    """What to type when a data-bin is there."""
+    stock = f"fairseq-train {os.path.join(root, selection.folder)} --task translation ..."
+    names = {"best": "seq_kd", "closest": "seq_inter"}
+    criterion = names.get(selection.folder)
+    if criterion is None or selection.drop or not split.has_gold:
+        return f"Train a student on it, with stock fairseq:\n  {stock}"
+    return (
+        "Train a student on it:\n"
+        f"  fairseq-train {split.folder} --user-dir $(fairseq-seqkd user-dir) --task "
+        f"translation_seqkd \\\n      --criterion {criterion} --pseudo-targets {root} ...\n"
+        f"or with stock fairseq:\n  {stock}"
+    )

@@ -1,0 +1,113 @@
+"""How the teacher's hypotheses are searched for, or sampled."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from fairseq.search import Sampling
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How hypotheses are found; the defaults are fairseq-generate's.
+
+    Attributes:
+        beam: hypotheses kept at each step, 1 is greedy decoding; or samples drawn
+        nbest: hypotheses returned a sentence, at most ``beam``
+        lenpen: exponent of the length in the normalised score, < 1 favours short ones
+        max_len_a, max_len_b: at most a * (source tokens) + b target tokens
+        sampling: draw from the teacher's distribution in place of a beam search
+        sampling_topk: draw among the k most probable symbols; -1 is all of them
+        sampling_topp: draw among the fewest symbols with this much probability together
+            (Holtzman et al. 2020, section 3.1); -1 is all of them
+        seed: of the samples
+    Raises:
+        ValueError: a value is out of its range
+    """
+
+    beam: int = 5
+    nbest: int = 1
+    lenpen: float = 1.0
+    max_len_a: float = 0
+    max_len_b: int = 200
+    sampling: bool = False
+    sampling_topk: int = -1
+    sampling_topp: float = -1.0
+    seed: int = 1
+
+    def __str__(self):
+        how = "samples" if self.sampling else "beam"
+        return f"{how} {self.beam}, {self.nbest}-best"
+
+    def __post_init__(self):
+        if not 1 <= self.nbest <= self.beam:
+            raise ValueError(
+                f"the number of hypotheses kept is {self.nbest} (nbest), expected from 1 to "
+                f"the beam, which is {self.beam}"
+            )
+        if not self.sampling and (self.sampling_topk, self.sampling_topp) != (-1, -1):
+            raise ValueError("sampling-topk and sampling-topp need sampling as well")
+        if self.sampling_topk != -1 and self.sampling_topk < 1:
+            raise ValueError(f"sampling-topk is {self.sampling_topk}, expected 1 or more")
+        if self.sampling_topp != -1 and not 0 < self.sampling_topp <= 1:
+            raise ValueError(f"sampling-topp is {self.sampling_topp}, expected above 0, to 1")
+        if self.sampling_topk != -1 and self.sampling_topp != -1:
+            raise ValueError("sampling-topk and sampling-topp are two ways: give one of them")
+
+
+class SeededSampling(Sampling):
+    """fairseq's sampling, where a sentence's draws depend on the sentence alone.
+
+    fairseq draws for a whole batch from torch's global generator: there a sample depends
+    on its batch, and drawing shifts the student's dropout.
+
+    Args:
+        tgt_dict: the target dictionary
+        options: :class:`SearchOptions`
+    """
+
+    def __init__(self, tgt_dict, options):
+        super().__init__(tgt_dict, options.sampling_topk, options.sampling_topp)
+        self.seed = options.seed
+        self.generators = []
+
+    def seed_batch(self, ids, draw=0):
+        """Begin a batch.
+
+        Args:
+            ids: (batch,) sentence ids, in the order of the batch's rows
+            draw: another number draws other samples of the same sentences
+        """
+        self.generators = [
+            np.random.Generator(np.random.Philox(key=[self.seed, draw << 40 | id_]))
+            for id_ in ids.tolist()
+        ]
+
+    def step(self, step, lprobs, scores, prev_output_tokens=None, original_batch_idxs=None):
+        """One more token for every row; arguments and results are those of fairseq's."""
+        batch, beam, _ = lprobs.size()
+        probs, symbols = self._candidates(lprobs)  # both (batch, beam, candidates)
+        rows = original_batch_idxs.tolist()
+        uniform = torch.from_numpy(
+            np.stack([self.generators[row].random(beam) for row in rows])
+        )
+        mass = probs.double().cumsum(dim=-1)
+        drawn = uniform.to(mass.device).unsqueeze(-1) * mass[..., -1:]
+        # Rounding may put the point on the very end of the mass.
+        place = torch.searchsorted(mass, drawn, right=True).clamp(max=probs.size(-1) - 1)
+        tokens = symbols.gather(-1, place).squeeze(-1)
+        token_scores = probs.gather(-1, place).squeeze(-1).log()
+        beams = torch.arange(beam, device=tokens.device).expand(batch, beam)
+        if step == 0:
+            return token_scores, tokens, torch.zeros_like(beams)
+        return token_scores + scores[:, :, step - 1], tokens, beams
+
+    def _candidates(self, lprobs):
+        """The probabilities of the symbols to draw among, and these symbols."""
+        if self.sampling_topp > 0:
+            return self._sample_topp(lprobs)
+        if self.sampling_topk > 0:
+            top = lprobs.topk(min(self.sampling_topk, lprobs.size(-1)))
+            return top.values.exp(), top.indices
+        symbols = torch.arange(lprobs.size(-1), device=lprobs.device)
+        return lprobs.exp(), symbols.expand_as(lprobs)
