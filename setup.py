@@ -22,8 +22,9 @@ setup(
     ],
     extras_require={
         "ctranslate2": ["ctranslate2"],
+        "moses": ["sacremoses"],
         "report": ["matplotlib"],
-        "dev": ["pytest", "ruff"],
+        "dev": ["hypothesis", "pytest", "ruff", "sacremoses"],
     },
     entry_points={"console_scripts": ["fairseq-seqkd = fairseq_seqkd.cli.main:main"]},
 )

@@ -19,6 +19,7 @@ threads=${OMP_NUM_THREADS:-}
 
 if [ ! -e "$WORK/benchmark/ten/done" ]; then
     step "ten times the corpus"
+    rm -rf "$WORK/benchmark/ten"
     mkdir -p "$WORK/benchmark"
     for lang in de en; do
         for _ in 1 2 3 4 5 6 7 8 9 10; do cat "$WORK/text/train.$lang"; done >"$WORK/benchmark/ten.$lang"

@@ -25,9 +25,9 @@ from fairseq_seqkd.cli.stores import (
     threads_of,
 )
 from fairseq_seqkd.pseudo.choose import check_choice
-from fairseq_seqkd.pseudo.generate import Recipe, left_over, open_store, translate
+from fairseq_seqkd.pseudo.generate import Recipe, complete, left_over, open_store, translate
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
-from fairseq_seqkd.shards import Share, this_share
+from fairseq_seqkd.shards import this_share
 from fairseq_seqkd.teacher import load_teacher
 
 
@@ -102,8 +102,7 @@ def run(arguments):
             "command alone."
         )
         return
-    # The chunks of processes that are gone are looked at by whoever finishes last.
-    translate(store, split, recipe, Share())
+    complete(store, split, recipe)
     finish(store, split, selection, threads)
 
 

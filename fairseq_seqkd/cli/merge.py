@@ -18,8 +18,7 @@ from fairseq_seqkd.cli.stores import (
     threads_of,
 )
 from fairseq_seqkd.pseudo.choose import check_choice
-from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
-from fairseq_seqkd.shards import Share
+from fairseq_seqkd.pseudo.generate import Recipe, complete, open_store
 
 
 def add_arguments(parser):
@@ -33,5 +32,5 @@ def run(arguments):
     selection = selection_of(arguments, split)
     store = open_store(arguments.pseudo_targets, split, arguments.select, Recipe())
     check_choice(store, split, selection)
-    translate(store, split, Recipe(), Share())  # has nothing to do, or says what is missing
+    complete(store, split, Recipe())  # has nothing to do, or says what is missing
     finish(store, split, selection, threads_of(arguments))

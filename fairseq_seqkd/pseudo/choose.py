@@ -17,7 +17,7 @@ import torch
 
 from fairseq_seqkd.pseudo.databin import write_databin
 from fairseq_seqkd.pseudo.filters import FILTERS, check_filters, faults
-from fairseq_seqkd.pseudo.generate import open_store, translate, wait_for_chunks
+from fairseq_seqkd.pseudo.generate import complete, open_store, translate, wait_for_chunks
 from fairseq_seqkd.pseudo.progress import progress_bar
 from fairseq_seqkd.pseudo.store import OUTCOMES, read_nbest
 from fairseq_seqkd.shards import Share, differences, naming, read_json, sweep, wait_until
@@ -330,6 +330,7 @@ def prepare_databin(root, split, selection, recipe, share=None, processes=0):
         translate(store, split, recipe, share)
         if share.rank == 0:
             wait_for_chunks(store, split)
+            complete(store, split, recipe)
             build_databin(store, split, selection, processes)
         wait_until(lambda: os.path.exists(databin), f"rank 0, which builds {databin!r}")
     check_selection(databin, selection)

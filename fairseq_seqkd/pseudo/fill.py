@@ -8,7 +8,7 @@ import torch
 from fairseq.dataclass.configs import GenerationConfig
 
 from fairseq_seqkd.pseudo.choose import Selection, build_databin
-from fairseq_seqkd.pseudo.generate import Recipe, left_over, open_store, translate
+from fairseq_seqkd.pseudo.generate import Recipe, complete, left_over, open_store, translate
 from fairseq_seqkd.pseudo.select import Best
 from fairseq_seqkd.pseudo.store import read_nbest
 from fairseq_seqkd.search import SearchOptions
@@ -72,6 +72,7 @@ def fill_store(root, split, models, task, path, args, max_tokens, share):
     store = open_store(root, split, "best", recipe)
     translate(store, split, recipe, share)
     if not left_over(store, split):
+        complete(store, split, recipe)
         build_databin(store, split, Selection(Best()))
     return StoredHypotheses(store, split)
 

@@ -13,7 +13,7 @@ from fairseq_seqkd.pseudo.backends import build_backend, choose_backend
 from fairseq_seqkd.pseudo.progress import TranslationProgress
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
 from fairseq_seqkd.search import SearchOptions
-from fairseq_seqkd.shards import chunk_size, sha256, wait_until
+from fairseq_seqkd.shards import Share, chunk_size, sha256, wait_until
 from fairseq_seqkd.teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -147,6 +147,14 @@ def translate(store, split, recipe, share):
         decoding = ((i, start_chunk(backend, split.dataset, chunks[i])) for i in mine)
         for index, translated in one_ahead(decoding):
             store.write_chunk(index, collect(translated, chunks[index], progress))
+
+
+def complete(store, split, recipe):
+    """Translate whatever is missing or damaged, whoever's it was: before a data-bin is built.
+
+    Args and errors as for :func:`translate`.
+    """
+    translate(store, split, recipe, Share())
 
 
 def check_can_translate(store, recipe, missing, n_chunks):

@@ -98,16 +98,26 @@ class PseudoTargetStore:
         Raises:
             ValueError: the folder holds something, but no store
         """
-        if self.exists:
-            for entry in os.scandir(self.root):
-                if entry.is_dir():
-                    shutil.rmtree(entry.path)
-            os.unlink(self.path("manifest.json"))
-        elif os.path.isdir(self.root) and os.listdir(self.root):
+        if not os.path.isdir(self.root):
+            return
+        entries = list(os.scandir(self.root))
+        ours = [one for one in entries if one.is_dir() and self._made_by_us(one)]
+        if not self.exists and len(ours) < len(entries):
             raise ValueError(
                 f"--overwrite: {self.root!r} is not empty and has no manifest.json, so it is "
                 "not a store. Nothing was removed."
             )
+        for entry in ours:
+            shutil.rmtree(entry.path)
+        if self.exists:
+            os.unlink(self.path("manifest.json"))
+
+    def _made_by_us(self, folder):
+        """Whether a folder is a data-bin with a choice of ours, or one of the fixed names."""
+        known = ("nbest", "ctranslate2")
+        return folder.name in known or os.path.exists(
+            os.path.join(folder.path, "selection.json")
+        )
 
     def check(self, expected):
         """Refuse to go on with a store that was made otherwise.

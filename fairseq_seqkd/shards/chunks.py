@@ -1,5 +1,6 @@
 """A folder of numbered chunks, each of them whole and unharmed, or not there."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -60,14 +61,14 @@ class ChunkFolder:
             the paths of those removed
         """
         found = self.find()
-        damaged = [
-            found[index]
-            for index in indices
-            if index in found and sha256(found[index])[:16] != _digest(found[index])
-        ]
-        for path in damaged:
-            os.unlink(path)
-        return damaged
+        removed = []
+        for index in indices:
+            # Another process may be looking at the same time.
+            with contextlib.suppress(FileNotFoundError):
+                if index in found and sha256(found[index])[:16] != _digest(found[index]):
+                    os.unlink(found[index])
+                    removed.append(found[index])
+        return removed
 
 
 def _digest(path):

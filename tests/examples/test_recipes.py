@@ -3,9 +3,11 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_split
 
-SCRIPTS = sorted((ROOT / "examples").rglob("*.sh"))
+SCRIPTS = sorted(
+    path for path in (ROOT / "examples").rglob("*") if path.suffix in (".sh", ".sbatch")
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -31,3 +33,25 @@ def test_multi30k_refuses_other_files_than_the_published(tmp_path):
     assert result.returncode != 0
     assert "are not the published ones" in result.stdout
     assert not (work / "data-bin").exists()
+
+
+def test_slurm_array_by_hand(data, teacher, tmp_path):
+    """The job array's jobs, one after the other, with what Slurm would set."""
+    script = ROOT / "examples" / "slurm" / "generate_array.sbatch"
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    own = {"DATA": str(data), "TEACHER": str(teacher), "STORE": str(tmp_path / "store")}
+    outputs = []
+    for number in (1, 0):
+        slurm = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}
+        slurm.update(SLURM_ARRAY_TASK_COUNT="2", SLURM_ARRAY_TASK_ID=str(number))
+        job = subprocess.run(
+            ["bash", script],
+            env={**os.environ, "PATH": path, "FLAGS": "--beam 2", **own, **slurm},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=True,
+        )
+        outputs.append(job.stdout)
+    assert "1 chunks of" in outputs[0] and "158 translated by the teacher" in outputs[1]
+    assert len(load_split(tmp_path / "store" / "best").dataset) == 160

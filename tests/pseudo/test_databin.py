@@ -8,6 +8,8 @@ from conftest import load_split
 from fairseq_seqkd.pseudo.databin import write_databin
 from fairseq_seqkd.shards import read_json
 
+ALL = np.arange(160)
+
 
 @pytest.fixture
 def targets(data):
@@ -16,18 +18,34 @@ def targets(data):
 
 
 def test_replaces_the_targets_and_nothing_else(data, targets, tmp_path):
-    write_databin(str(tmp_path / "best"), load_split(data), targets, {"selection": "best"})
+    report = {"selection": "best"}
+    write_databin(str(tmp_path / "best"), load_split(data), ALL, targets.__getitem__, report)
     written = load_split(tmp_path / "best").dataset
     assert [t.tolist() for t in targets] == [t.tolist() for t in written.tgt]
-    assert read_json(tmp_path / "best" / "selection.json") == {"selection": "best"}
+    assert read_json(tmp_path / "best" / "selection.json") == report
     replaced = {"train.src-tgt.tgt.bin", "train.src-tgt.tgt.idx"}
     same = sorted(set(os.listdir(data)) - replaced)
     assert filecmp.cmpfiles(data, tmp_path / "best", same, shallow=False) == (same, [], [])
 
 
-def test_number_of_targets_must_fit(data, targets, tmp_path):
-    with pytest.raises(ValueError, match="159 targets for the 160 sentences of 'train'"):
-        write_databin(str(tmp_path / "best"), load_split(data), targets[1:], {})
+def test_a_sentence_that_goes_takes_its_source_along(data, targets, tmp_path):
+    ids = np.delete(ALL, [0, 7, 150])
+    write_databin(str(tmp_path / "some"), load_split(data), ids, targets.__getitem__, {})
+    gold, written = load_split(data).dataset, load_split(tmp_path / "some").dataset
+    for place, id_ in enumerate(ids):
+        assert written.src[place].tolist() == gold.src[id_].tolist()
+        assert written.tgt[place].tolist() == targets[id_].tolist()
+    assert len(written) == 157
+
+
+def test_nothing_is_left_if_it_fails(data, targets, tmp_path):
+    def target_of(id_):
+        if id_ == 100:
+            raise OSError(28, "No space left on device")
+        return targets[id_]
+
+    with pytest.raises(OSError, match="No space left on device: .*best"):
+        write_databin(str(tmp_path / "best"), load_split(data), ALL, target_of, {})
     assert os.listdir(tmp_path) == []
 
 

@@ -1,0 +1,171 @@
+"""``fairseq-seqkd generate``, ``merge`` and ``import``."""
+
+import os
+import shutil
+
+import pytest
+from conftest import EMPTY, LONG, all_nbest, load_split
+
+from fairseq_seqkd.cli.main import main
+from fairseq_seqkd.pseudo import generate
+from fairseq_seqkd.pseudo.store import PseudoTargetStore
+from fairseq_seqkd.shards import read_json
+
+
+@pytest.fixture
+def run(data, tmp_path, capsys):
+    """A subcommand on the tests' data; what it prints. A failure prints to stderr."""
+
+    def call(name, *arguments, fails=False, root=tmp_path / "store", folder=data):
+        words = [name, folder, *arguments, "--pseudo-targets", root, "--threads", 1]
+        try:
+            main([str(word) for word in words])
+            assert not fails
+        except SystemExit as error:
+            assert fails and error.code == 2
+        captured = capsys.readouterr()
+        return captured.err if fails else captured.out
+
+    return call
+
+
+@pytest.fixture
+def by(teacher):
+    """A teacher and a small search, by fairseq."""
+    return ["--teacher-path", teacher, "--beam", 3, "--backend", "fairseq"]
+
+
+def test_says_what_it_made_and_what_to_type_next(run, by, tmp_path, data):
+    output = run("generate", *by)
+    assert f"{tmp_path / 'store' / 'best'}: 160 sentences, 158 translated" in output
+    assert "1 keep their gold target: empty source" in output
+    assert "mean score -" in output
+    assert f"fairseq-train {data} --user-dir $(fairseq-seqkd user-dir) --task" in output
+    assert f"--criterion seq_kd --pseudo-targets {tmp_path / 'store'}" in output
+    assert f"fairseq-train {tmp_path / 'store' / 'best'} --task translation ..." in output
+
+
+def test_by_hand_in_three_shards(run, by, monkeypatch, tmp_path):
+    monkeypatch.setattr(generate, "chunk_size", lambda sentences: 16)
+    for rank in (2, 0):
+        output = run("generate", *by, "--num-shards", 3, "--shard-id", rank)
+        assert "chunks of" in output and "are left to others" in output
+    assert "158 translated" in run("generate", *by, "--num-shards", 3, "--shard-id", 1)
+    assert len(all_nbest(tmp_path / "store")) == 160
+
+
+def test_the_work_of_one_that_died_is_done_by_another(run, by, monkeypatch, tmp_path):
+    monkeypatch.setattr(generate, "chunk_size", lambda sentences: 16)
+    run("generate", *by, "--num-shards", 2, "--shard-id", 0)
+    message = run("merge", fails=True)
+    assert "is not finished (5 of 10 chunks are missing). Give --teacher-path" in message
+    assert "158 translated" in run("generate", *by)
+
+
+def test_damage_in_anothers_share_is_mended_by_the_last(run, by, monkeypatch, tmp_path):
+    monkeypatch.setattr(generate, "chunk_size", lambda sentences: 16)
+    run("generate", *by, "--num-shards", 2, "--shard-id", 0)
+    store = PseudoTargetStore(str(tmp_path / "store"))
+    damaged = store.chunks.find()[0]
+    with open(damaged, "ab") as file:
+        file.write(b"x")
+    run("generate", *by, "--num-shards", 2, "--shard-id", 1)
+    assert store.chunks.find()[0] == damaged
+    assert store.chunks.remove_damaged(range(10)) == []
+
+
+def test_merge_chooses_anew_without_a_teacher(run, by, tmp_path):
+    run("generate", *by)
+    output = run("merge", "--select", "closest", "--metric", "chrf")
+    assert "closest-chrf: 160 sentences" in output and "seq_inter" not in output
+    output = run("merge", "--filter-score-percentile", 10, "--databin", "better")
+    assert "16 keep their gold target: filter score_percentile" in output
+    report = read_json(tmp_path / "store" / "better" / "selection.json")
+    assert report["filters"] == {"score_percentile": 10.0}
+    assert report["filter_action"] == "gold"
+    output = run("merge", "--filter-copies", "--filter-action", "drop", "--databin", "none")
+    assert "158 translated" in output
+
+
+def test_overwrite_starts_anew(run, by, tmp_path):
+    run("generate", *by)
+    refused = run("generate", *by, "--nbest", 2, fails=True)
+    assert "search.nbest: found 3, expected 2" in refused
+    run("generate", *by, "--nbest", 2, "--overwrite")
+    assert PseudoTargetStore(str(tmp_path / "store")).manifest["search"]["nbest"] == 2
+
+
+def test_import(run, tmp_path, data):
+    targets = load_split(data).dataset
+    lines = [targets.tgt_dict.string(tokens) for tokens in targets.tgt]
+    (tmp_path / "text").write_text("\n".join(reversed(lines)) + "\n")
+    assert "160 translated" in run("import", tmp_path / "text")
+    written = load_split(tmp_path / "store" / "best").dataset.tgt
+    assert written[0].tolist() == targets.tgt[159].tolist()
+    message = run("merge", "--filter-score-percentile", 5, "--databin", "x", fails=True)
+    assert "imported from plain text, which has no scores" in message
+
+
+def test_an_import_that_was_cut_short_goes_on(run, tmp_path, data, monkeypatch):
+    monkeypatch.setattr(generate, "chunk_size", lambda sentences: 16)
+    monkeypatch.setattr("fairseq_seqkd.pseudo.importing.chunk_size", lambda sentences: 16)
+    (tmp_path / "text").write_text("a\n" * 160)
+    run("import", tmp_path / "text")
+    store = PseudoTargetStore(str(tmp_path / "store"))
+    os.unlink(store.chunks.find()[3])
+    shutil.rmtree(store.path("best"))
+    assert "run fairseq-seqkd import again" in run("merge", fails=True)
+    run("import", tmp_path / "text")
+    assert len(all_nbest(store.root)) == 160
+
+
+def test_source_only(run, by, data, tmp_path):
+    folder = tmp_path / "source-only"
+    shutil.copytree(data, folder)
+    for suffix in ("bin", "idx"):
+        os.unlink(folder / f"train.src-tgt.tgt.{suffix}")
+    output = run("generate", *by, folder=folder)
+    assert "1 dropped: empty source" in output and "1 dropped: source too long" in output
+    assert "with stock fairseq:\n  fairseq-train" in output and "seq_kd" not in output
+    dataset = load_split(tmp_path / "store" / "best").dataset
+    gold = load_split(data).dataset
+    kept = [i for i in range(160) if i not in (EMPTY, LONG)]
+    assert [s.tolist() for s in dataset.src] == [gold.src[i].tolist() for i in kept]
+    refused = run("merge", "--select", "closest", folder=folder, fails=True)
+    assert "has sources alone" in refused
+
+
+class TestRefuses:
+    @pytest.mark.parametrize(
+        "flags, message",
+        [
+            (["--beam", 0], "--beam is 0, expected 1 or more"),
+            (["--nbest", 4], "kept is 4 (nbest), expected from 1 to the beam, which is 3"),
+            (["--threads", 0], "--threads is 0, expected 1 or more"),
+            (["--num-shards", 2], "--num-shards and --shard-id go together"),
+            (["--num-shards", 2, "--shard-id", 2], "this is shard 2 of 2"),
+            (["--num-shards", 2, "--shard-id", 0, "--overwrite"], "one of 2 processes"),
+            (["--split", "nosuch"], "has no binarised 'nosuch' split"),
+            (["--teacher-path", "nosuch.pt"], "no checkpoint at 'nosuch.pt'"),
+            (["--databin", "../x"], "--databin is '../x': expected a name"),
+            (["--filter-length-ratio", 0.2], "--filter-length-ratio is 0.2"),
+            (["--nbest", 1, "--select", "closest"], "nothing to choose 'closest' from"),
+            (["--source-lang", "xx"], "cannot be told from its files"),
+        ],
+    )
+    def test_flags(self, run, by, tmp_path, flags, message):
+        assert message in run("generate", *by, *flags, fails=True)
+        assert not (tmp_path / "store" / "best").exists()
+
+    def test_no_data(self, run, by, tmp_path):
+        message = run("generate", *by, folder=tmp_path / "nosuch", fails=True)
+        assert "nosuch': expected a data-bin" in message
+
+    def test_no_teacher(self, run):
+        assert "there is no store at" in run("generate", fails=True)
+
+    def test_a_folder_that_is_no_store(self, run, by, tmp_path):
+        (tmp_path / "store").mkdir()
+        (tmp_path / "store" / "mine").write_text("precious")
+        assert "it is not a store" in run("generate", *by, "--overwrite", fails=True)
+        assert (tmp_path / "store" / "mine").read_text() == "precious"
