@@ -39,11 +39,31 @@ class SearchOptions:
         how = "samples" if self.sampling else "beam"
         return f"{how} {self.beam}, {self.nbest}-best"
 
+    def longest(self, source_length, max_target_positions):
+        """How many tokens, with EOS, a hypothesis may have before it is cut.
+
+        Args:
+            source_length: of the longest source in the batch, in tokens with EOS
+            max_target_positions: what the model can take
+        """
+        most = int(self.max_len_a * source_length + self.max_len_b)
+        return min(most, max_target_positions - 1)
+
     def __post_init__(self):
         if not 1 <= self.nbest <= self.beam:
             raise ValueError(
                 f"the number of hypotheses kept is {self.nbest} (nbest), expected from 1 to "
                 f"the beam, which is {self.beam}"
+            )
+        if not (self.max_len_a >= 0 and self.max_len_b >= 1):
+            raise ValueError(
+                f"the longest target is {self.max_len_a} * source length + {self.max_len_b} "
+                "tokens (max-len-a, max-len-b), expected from 0 and from 1 upwards"
+            )
+        if self.sampling and self.nbest != self.beam:
+            raise ValueError(
+                f"nbest is {self.nbest} and the beam {self.beam}: of samples all are kept, the "
+                "best of them would be none. Give beam alone."
             )
         if not self.sampling and (self.sampling_topk, self.sampling_topp) != (-1, -1):
             raise ValueError("sampling-topk and sampling-topp need sampling as well")
@@ -88,15 +108,14 @@ class SeededSampling(Sampling):
         batch, beam, _ = lprobs.size()
         probs, symbols = self._candidates(lprobs)  # both (batch, beam, candidates)
         rows = original_batch_idxs.tolist()
-        uniform = torch.from_numpy(
-            np.stack([self.generators[row].random(beam) for row in rows])
-        )
-        mass = probs.double().cumsum(dim=-1)
-        drawn = uniform.to(mass.device).unsqueeze(-1) * mass[..., -1:]
-        # Rounding may put the point on the very end of the mass.
-        place = torch.searchsorted(mass, drawn, right=True).clamp(max=probs.size(-1) - 1)
-        tokens = symbols.gather(-1, place).squeeze(-1)
-        token_scores = probs.gather(-1, place).squeeze(-1).log()
+        uniform = np.stack([self.generators[row].random(beam) for row in rows])
+        mass = probs.cumsum(dim=-1)
+        drawn = torch.from_numpy(uniform).to(mass).unsqueeze(-1) * mass[..., -1:]
+        place = torch.searchsorted(mass, drawn, right=True)
+        # Rounding may put the point on the very end of the mass: then the last with any is it.
+        last = torch.searchsorted(mass, mass[..., -1:])
+        tokens = symbols.gather(-1, torch.minimum(place, last)).squeeze(-1)
+        token_scores = lprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
         beams = torch.arange(beam, device=tokens.device).expand(batch, beam)
         if step == 0:
             return token_scores, tokens, torch.zeros_like(beams)
@@ -104,6 +123,7 @@ class SeededSampling(Sampling):
 
     def _candidates(self, lprobs):
         """The probabilities of the symbols to draw among, and these symbols."""
+        lprobs = lprobs.log_softmax(-1)  # at the longest length all is forbidden but EOS
         if self.sampling_topp > 0:
             return self._sample_topp(lprobs)
         if self.sampling_topk > 0:

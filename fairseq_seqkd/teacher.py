@@ -4,6 +4,7 @@ It is no ``nn.Module`` on purpose: fairseq saves, casts, optimises and switches 
 train mode whatever a criterion owns as a sub-module.
 """
 
+import itertools
 import logging
 import math
 from argparse import Namespace
@@ -54,7 +55,11 @@ class Teacher:
 
     def __init__(self, models, task, knows_dictionary=True, path=None):
         self.path = path
-        self.models = [model.eval().requires_grad_(False) for model in models]
+        self.models = list(models)
+        for model in self.models:
+            model.eval()
+            model.requires_grad_(False)
+            model.make_generation_fast_(need_attn=False)  # nobody looks at the attention
         self.task = task
         self.knows_dictionary = knows_dictionary
         self._generators = {}
@@ -95,12 +100,17 @@ class Teacher:
                 :meth:`~fairseq_seqkd.search.SeededSampling.seed_batch`
         Returns:
             for each sentence its hypotheses, best first: fairseq's dictionaries
-            with ``tokens`` (length,) that end in EOS, and ``score`` in nats a token
+            with ``tokens`` (length,) that end in EOS, ``score`` in nats a token, and
+            ``finished``: False if it was cut at the longest length, and EOS put there
         """
         generator = self._generator(options)
         if options.sampling:
             generator.search.seed_batch(ids, draw)
         found = self.task.inference_step(generator, self.models, {"net_input": net_input})
+        source_length = net_input["src_tokens"].size(1)
+        longest = options.longest(source_length, self.max_target_positions())
+        for hypothesis in itertools.chain(*found):
+            hypothesis["finished"] = len(hypothesis["tokens"]) <= longest
         return [hypotheses[: options.nbest] for hypotheses in found]
 
     def _generator(self, options):

@@ -18,6 +18,8 @@ from fairseq.data import Dictionary  # noqa: E402
 import fairseq_seqkd  # noqa: E402
 from fairseq_seqkd.pseudo.corpus import Split  # noqa: E402
 from fairseq_seqkd.pseudo.generate import Recipe  # noqa: E402
+from fairseq_seqkd.pseudo.select import Best  # noqa: E402
+from fairseq_seqkd.pseudo.selection import Selection  # noqa: E402
 from fairseq_seqkd.pseudo.store import PseudoTargetStore, read_nbest  # noqa: E402
 from fairseq_seqkd.teacher import load_teacher  # noqa: E402
 
@@ -133,6 +135,9 @@ def all_nbest(root):
     """{id: NBest} of a store."""
     paths = PseudoTargetStore(str(root)).chunks.find().values()
     return {sentence.id: sentence for path in paths for sentence in read_nbest(path)}
+
+
+BEST = Selection(Best())
 
 
 def recipe_with(teacher, loaded, search=None, **backend):

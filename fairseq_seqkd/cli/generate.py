@@ -4,13 +4,14 @@ Run it again after an interruption and it goes on where it was. Several processe
 work under torchrun and under Slurm, or by hand with --num-shards and --shard-id; the one that
 finishes last builds the data-bin.
 
-Examples:
+Example:
     fairseq-seqkd generate data-bin --teacher-path teacher.pt --pseudo-targets pseudo
     torchrun --nproc-per-node 8 --max-restarts 3 -m fairseq_seqkd.cli.main generate data-bin \\
         --teacher-path teacher.pt --pseudo-targets pseudo --beam 35 \\
         --select closest --remove-bpe sentencepiece
 """
 
+import contextlib
 import os
 
 import torch
@@ -24,7 +25,6 @@ from fairseq_seqkd.cli.stores import (
     split_and_task,
     threads_of,
 )
-from fairseq_seqkd.pseudo.choose import check_choice
 from fairseq_seqkd.pseudo.generate import Recipe, complete, left_over, open_store, translate
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 from fairseq_seqkd.shards import this_share
@@ -88,11 +88,9 @@ def run(arguments):
     split, task = split_and_task(arguments)
     selection = selection_of(arguments, split)
     check_numbers(arguments)
-    if arguments.overwrite:
-        start_anew(arguments.pseudo_targets, share)
     recipe = recipe_of(arguments, task, threads, share)
-    store = open_store(arguments.pseudo_targets, split, arguments.select, recipe)
-    check_choice(store, split, selection)
+    with anew(arguments, share):
+        store = open_store(arguments.pseudo_targets, split, selection, recipe)
     translate(store, split, recipe, share)
     left = left_over(store, split)
     if left:
@@ -114,14 +112,16 @@ def check_numbers(arguments):
             raise ValueError(f"--{name.replace('_', '-')} is {value}, expected 1 or more")
 
 
-def start_anew(root, share):
-    """Delete a store, if this process is alone."""
+def anew(arguments, share):
+    """With --overwrite the store that is there goes when the new one is begun."""
+    if not arguments.overwrite:
+        return contextlib.nullcontext()
     if share.world_size > 1:
         raise ValueError(
             f"--overwrite: this is one of {share.world_size} processes, and would delete what "
             "others have done. Delete the folder first, then start them without --overwrite."
         )
-    PseudoTargetStore(root).remove()
+    return PseudoTargetStore(arguments.pseudo_targets).replaced()
 
 
 def recipe_of(arguments, task, threads, share):

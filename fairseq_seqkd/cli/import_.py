@@ -4,10 +4,12 @@ Of fairseq-generate's output the H- lines are read, subwords as they are, or wit
 the D- lines; n-best lists, any order of lines and any number of files are fine. Plain text has
 one hypothesis a line, or --nbest lines a sentence, best first, in the order of the split.
 
-Examples:
+Example:
     fairseq-seqkd import data-bin generate-train.txt --pseudo-targets pseudo
     fairseq-seqkd import data-bin translations.en --spm-model spm.model --pseudo-targets pseudo
 """
+
+import contextlib
 
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
@@ -18,7 +20,7 @@ from fairseq_seqkd.cli.stores import (
     split_and_task,
     threads_of,
 )
-from fairseq_seqkd.pseudo.choose import check_choice
+from fairseq_seqkd.pseudo.generate import Recipe, open_store
 from fairseq_seqkd.pseudo.importing import Import, import_store
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 
@@ -39,6 +41,11 @@ def add_arguments(parser):
         "--spm-model", help="cut the text into subwords with this sentencepiece model"
     )
     parser.add_argument(
+        "--ignore-sources",
+        action="store_true",
+        help="do not compare S- lines with the split, where text was decoded in another way",
+    )
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="delete the store that is there, and start anew",
@@ -50,9 +57,15 @@ def add_arguments(parser):
 def run(arguments):
     split, _ = split_and_task(arguments)
     selection = selection_of(arguments, split)
-    source = Import(arguments.files, arguments.nbest, arguments.spm_model, arguments.format)
-    if arguments.overwrite:
-        PseudoTargetStore(arguments.pseudo_targets).remove()
-    store = import_store(arguments.pseudo_targets, split, source)
-    check_choice(store, split, selection)
+    source = Import(
+        arguments.files,
+        arguments.nbest,
+        arguments.spm_model,
+        arguments.format,
+        arguments.ignore_sources,
+    )
+    store = PseudoTargetStore(arguments.pseudo_targets)
+    with store.replaced() if arguments.overwrite else contextlib.nullcontext():
+        import_store(store.root, split, source)
+    store = open_store(store.root, split, selection, Recipe())
     finish(store, split, selection, threads_of(arguments))

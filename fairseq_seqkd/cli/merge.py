@@ -2,7 +2,7 @@
 
 Nothing is decoded.
 
-Examples:
+Example:
     fairseq-seqkd merge data-bin --pseudo-targets pseudo
     fairseq-seqkd merge data-bin --pseudo-targets pseudo --select closest --metric chrf \\
         --remove-bpe sentencepiece
@@ -17,7 +17,6 @@ from fairseq_seqkd.cli.stores import (
     split_and_task,
     threads_of,
 )
-from fairseq_seqkd.pseudo.choose import check_choice
 from fairseq_seqkd.pseudo.generate import Recipe, complete, open_store
 
 
@@ -30,7 +29,6 @@ def add_arguments(parser):
 def run(arguments):
     split, _ = split_and_task(arguments)
     selection = selection_of(arguments, split)
-    store = open_store(arguments.pseudo_targets, split, arguments.select, Recipe())
-    check_choice(store, split, selection)
+    store = open_store(arguments.pseudo_targets, split, selection, Recipe())
     complete(store, split, Recipe())  # has nothing to do, or says what is missing
     finish(store, split, selection, threads_of(arguments))

@@ -1,12 +1,15 @@
 """What the subcommands that make stores have in common."""
 
 import os
+import re
 
-from fairseq_seqkd.pseudo.choose import Selection, build_databin
+from fairseq_seqkd.pseudo.choose import build_databin, summary
 from fairseq_seqkd.pseudo.corpus import open_split
 from fairseq_seqkd.pseudo.filters import FILTERS
 from fairseq_seqkd.pseudo.select import METRICS, build_selector
-from fairseq_seqkd.shards import Share, read_json
+from fairseq_seqkd.pseudo.selection import Selection
+from fairseq_seqkd.pseudo.store import FOLDERS
+from fairseq_seqkd.shards import Share
 
 
 def add_data_arguments(parser):
@@ -109,27 +112,21 @@ def selection_of(arguments, split):
         arguments.metric,
         arguments.moses,
     )
-    given = {name: getattr(arguments, f"filter_{name}") for name in FILTERS}
-    filters = {name: value for name, value in given.items() if value not in (None, False)}
+    filters = {name: getattr(arguments, f"filter_{name}") for name in FILTERS}
     action = arguments.filter_action or ("gold" if split.has_gold else "drop")
     folder = arguments.databin
-    if folder is not None and (os.path.basename(folder) != folder or folder.startswith(".")):
-        raise ValueError(f"--databin is {folder!r}: expected a name, the folder is in DIR")
-    return Selection(selector, filters or None, action == "drop", folder)
+    if folder is not None and (not re.fullmatch(r"\w[\w.-]*", folder) or folder in FOLDERS):
+        raise ValueError(
+            f"--databin is {folder!r}: expected the name of a folder in DIR, other than "
+            f"{' and '.join(FOLDERS)}"
+        )
+    return Selection(selector, filters, action == "drop", folder)
 
 
 def finish(store, split, selection, threads):
     """Build the data-bin; say what is in it, and what to type next."""
-    processes = threads if threads > 1 and selection.selector.needs_gold else 0
-    databin = build_databin(store, split, selection, processes)
-    report = read_json(os.path.join(databin, "selection.json"))
-    counts = report["sentences"]
-    print(f"{databin}: {len(split)} sentences, {counts['teacher']} translated by the teacher")
-    for action, reasons in (("keep their gold target", "gold"), ("dropped", "dropped")):
-        for reason, count in sorted(counts[reasons].items()):
-            print(f"  {count} {action}: {reason}")
-    if report["mean_score"] is not None:
-        print(f"  mean score {report['mean_score']:.3f} nats a token")
+    for line in summary(build_databin(store, split, selection, threads)):
+        print(line)
     print(next_command(split, store.root, selection))
 
 

@@ -83,7 +83,7 @@ def translate(model, dataset, beam, remove_bpe):
     Raises:
         ValueError: a sentence has none, so that a number would leave it out
     """
-    backend = FairseqBackend(model, SearchOptions(beam=beam))
+    backend = FairseqBackend(model, SearchOptions(beam=beam), unfinished=True)
     by_length = plan_chunks(dataset.src_sizes, max(len(dataset), 1))[0]
     texts = [None] * len(dataset)
     for id_, hypotheses in backend(dataset, by_length):

@@ -5,6 +5,7 @@ longest sources first, and the chosen tokens go to a nameless file until the dat
 written in the order of the split.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -16,11 +17,11 @@ import numpy as np
 import torch
 
 from fairseq_seqkd.pseudo.databin import write_databin
-from fairseq_seqkd.pseudo.filters import FILTERS, check_filters, faults
+from fairseq_seqkd.pseudo.filters import FILTERS, faults
 from fairseq_seqkd.pseudo.generate import complete, open_store, translate, wait_for_chunks
 from fairseq_seqkd.pseudo.progress import progress_bar
 from fairseq_seqkd.pseudo.store import OUTCOMES, read_nbest
-from fairseq_seqkd.shards import Share, differences, naming, read_json, sweep, wait_until
+from fairseq_seqkd.shards import Share, naming, read_json, sweep, wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -138,13 +139,13 @@ def choose(store, split, selector, processes=0):
         store: :class:`~fairseq_seqkd.pseudo.store.PseudoTargetStore`, all chunks there
         split: :class:`~fairseq_seqkd.pseudo.corpus.Split`
         selector: what chooses, see ``select.py``
-        processes: how many share the work; 0 is none beside this one
+        processes: how many share the work, where there is some; 0 is none beside this one
     """
     paths = [path for _, path in sorted(store.chunks.find().items())]
     chunks = torch.utils.data.DataLoader(
         ChunkChoices(paths, split.dataset, selector),
         batch_size=None,
-        num_workers=processes,
+        num_workers=processes if selector.needs_gold and processes > 1 else 0,
         collate_fn=as_it_is,
         generator=torch.Generator(),  # the global one is the student's
     )
@@ -156,95 +157,18 @@ def choose(store, split, selector, processes=0):
     return choices
 
 
-@dataclass
-class Selection:
-    """What is wanted of a data-bin.
-
-    Attributes:
-        selector: what chooses among the hypotheses, see ``select.py``
-        filters: {name: value}, see ``filters.py``; None asks for nothing
-        drop: whether what a filter finds is left out, and not replaced by gold
-        folder: the data-bin's name in the store; None is the selector's
-    Raises:
-        ValueError: a filter's value is out of range
-    """
-
-    selector: Any
-    filters: Any = None
-    drop: bool = False
-    folder: Any = None
-
-    def __post_init__(self):
-        check_filters(self.filters or {})
-        self.folder = self.folder or self.selector.folder
-
-    @property
-    def settings(self):
-        """What ``selection.json`` says of it."""
-        given = {name: value for name, value in (self.filters or {}).items() if value}
-        action = ("drop" if self.drop else "gold") if given else None
-        return {**self.selector.settings, "filters": given, "filter_action": action}
-
-
-def check_choice(store, split, selection):
-    """Refuse what cannot be chosen.
-
-    Raises:
-        ValueError: there is one hypothesis a sentence, or no gold to be close to
-    """
-    nbest = store.manifest["search"]["nbest"]
-    if not split.has_gold and selection.selector.needs_gold:
-        raise ValueError(
-            f"--select {selection.selector.name}: {split.name!r} in {split.folder!r} has "
-            "sources alone, there is no gold target to be close to. Take --select best."
-        )
-    if not split.has_gold and selection.filters and not selection.drop:
-        raise ValueError(
-            f"--filter-action gold: {split.name!r} in {split.folder!r} has no gold targets. "
-            "Take --filter-action drop."
-        )
-    source = store.manifest.get("import", {})
-    if source.get("format") == "plain text" and (selection.filters or {}).get(
-        "score_percentile"
-    ):
-        raise ValueError(
-            f"--filter-score-percentile: the store {store.root!r} was imported from plain "
-            "text, which has no scores"
-        )
-    if selection.selector.name != "best" and nbest < 2:
-        raise ValueError(
-            f"the store {store.root!r} has {nbest} hypothesis a sentence: there is "
-            f"nothing to choose {selection.selector.name!r} from. Make a store of its own with "
-            "an n-best of 2 or more (--nbest, in training --teacher-nbest; Kim & Rush: 35)."
-        )
-
-
-def check_selection(databin, selection):
-    """Refuse a data-bin whose targets were chosen in another way."""
-    found = differences(read_json(os.path.join(databin, "selection.json")), selection.settings)
-    if found:
-        raise ValueError(
-            f"the targets in {databin!r} were chosen otherwise:\n  "
-            + "\n  ".join(found)
-            + "\nTake the flags they were chosen with; or give the new choice a name of its "
-            "own (--databin); or remove this folder (the n-best lists stay) and they are "
-            "chosen again."
-        )
-
-
 def build_databin(store, split, selection, processes=0):
     """The data-bin of a store with all its chunks; made if it is not there.
 
     Args:
         store, split, processes: as for :func:`choose`
-        selection: :class:`Selection`
+        selection: :class:`~fairseq_seqkd.pseudo.selection.Selection`
     Returns:
         its folder
     Raises:
-        ValueError: it is there, with targets chosen otherwise; or see :func:`check_choice`
+        ValueError: it is there, with targets chosen otherwise
     """
     databin = store.path(selection.folder)
-    check_choice(store, split, selection)
     with store.locked() as alone:
         if alone:
             sweep(store.root)
@@ -253,13 +177,13 @@ def build_databin(store, split, selection, processes=0):
         if not os.path.exists(databin):
             choices = choose(store, split, selection.selector, processes)
             write_choices(databin, split, choices, selection)
-    check_selection(databin, selection)
+    selection.check(databin)
     return databin
 
 
 def write_choices(databin, split, choices, selection):
     """Decide what stands for every sentence, and write it down."""
-    fault = faults(choices, selection.filters or {})
+    fault = faults(choices, selection.filters)
     by_teacher = choices.translated & (fault < 0)
     dropped = (fault >= 0) & selection.drop | ~choices.translated & (not split.has_gold)
     reasons = {
@@ -287,22 +211,22 @@ def write_choices(databin, split, choices, selection):
     def target_of(id_):
         return choices.tokens(id_) if by_teacher[id_] else split.dataset.tgt[id_].numpy()
 
-    try:
+    # Where nothing can be locked, another process may have been quicker.
+    with contextlib.suppress(FileExistsError):
         write_databin(databin, split, np.flatnonzero(~dropped), target_of, report)
-    except FileExistsError:  # where nothing can be locked, another process was quicker
-        return
-    tell(databin, report)
 
 
-def tell(databin, report):
-    """Say what was written, and what is not the teacher's and why."""
-    sentences = report["sentences"]
-    logger.info(
-        "wrote %s: %d sentences translated by the teacher", databin, sentences["teacher"]
-    )
-    for what, counts in (("keep their gold target", "gold"), ("are dropped", "dropped")):
-        for reason, count in sorted(sentences[counts].items()):
-            logger.warning("%d sentences %s: %s", count, what, reason)
+def summary(databin):
+    """What a data-bin holds, as lines to print."""
+    report = read_json(os.path.join(databin, "selection.json"))
+    counts = report["sentences"]
+    lines = [f"{databin}: {counts['teacher']} sentences translated by the teacher"]
+    for action, kind in (("keep their gold target", "gold"), ("are dropped", "dropped")):
+        for reason, count in sorted(counts[kind].items()):
+            lines.append(f"  {count} sentences {action}: {reason}")
+    if report["mean_score"] is not None:
+        lines.append(f"  mean score {report['mean_score']:.3f} nats a token")
+    return lines
 
 
 def prepare_databin(root, split, selection, recipe, share=None, processes=0):
@@ -311,7 +235,7 @@ def prepare_databin(root, split, selection, recipe, share=None, processes=0):
     Args:
         root: the store's folder
         split: :class:`~fairseq_seqkd.pseudo.corpus.Split`
-        selection: :class:`Selection`
+        selection: :class:`~fairseq_seqkd.pseudo.selection.Selection`
         recipe: :class:`~fairseq_seqkd.pseudo.generate.Recipe`
         share: :class:`~fairseq_seqkd.shards.Share` of this process among those that train
             together; all of them return when the first has built the data-bin
@@ -323,15 +247,15 @@ def prepare_databin(root, split, selection, recipe, share=None, processes=0):
             and :func:`build_databin`
     """
     share = share or Share()
-    store = open_store(root, split, selection.selector.name, recipe)
+    store = open_store(root, split, selection, recipe)
     databin = store.path(selection.folder)
     if not os.path.exists(databin):
-        check_choice(store, split, selection)
         translate(store, split, recipe, share)
         if share.rank == 0:
             wait_for_chunks(store, split)
             complete(store, split, recipe)
-            build_databin(store, split, selection, processes)
+            for line in summary(build_databin(store, split, selection, processes)):
+                logger.info(line)
         wait_until(lambda: os.path.exists(databin), f"rank 0, which builds {databin!r}")
-    check_selection(databin, selection)
+    selection.check(databin, exactly=False)
     return databin

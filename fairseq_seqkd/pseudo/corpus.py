@@ -160,7 +160,9 @@ def open_split(folder, name, source_lang=None, target_lang=None):
     if not os.path.isdir(first):
         raise FileNotFoundError(f"no folder {first!r}: expected a data-bin")
     if None in (source_lang, target_lang):
-        config.source_lang, config.target_lang = _find_languages(first, source_lang)
+        config.source_lang, config.target_lang = _find_languages(
+            first, source_lang, target_lang
+        )
     for lang in (config.source_lang, config.target_lang):
         if not os.path.exists(os.path.join(first, f"dict.{lang}.txt")):
             raise FileNotFoundError(
@@ -171,16 +173,22 @@ def open_split(folder, name, source_lang=None, target_lang=None):
     return plain_split(task, folder, name, config.source_lang, config.target_lang), task
 
 
-def _find_languages(folder, source_lang):
+def _find_languages(folder, source_lang, target_lang):
     pairs = {
         tuple(name.split(".")[1].split("-"))
         for name in os.listdir(folder)
         if name.endswith(".idx") and name.count(".") == 3 and name.split(".")[1].count("-") == 1
     }
-    known = {pair for pair in pairs if "None" not in pair and source_lang in (None, *pair)}
-    if len(known) == 1:
-        found = known.pop()
-        return found if source_lang in (None, found[0]) else found[::-1]
+    both_ways = {way for pair in pairs for way in (pair, pair[::-1])}
+    either = pairs if source_lang is target_lang is None else both_ways
+    fitting = {
+        (source, target)
+        for source, target in either
+        if source_lang in (None, source) and target_lang in (None, target)
+        if "None" not in (source, target)
+    }
+    if len(fitting) == 1:
+        return fitting.pop()
     raise ValueError(
         f"the languages of {folder!r} cannot be told from its files (found "
         f"{sorted('-'.join(pair) for pair in pairs)}): give --source-lang and --target-lang"

@@ -29,13 +29,13 @@ def write_databin(path, split, ids, target_of, selection):
         for name in sorted(os.listdir(split.folder)):
             if name.startswith(source) and len(ids) == len(split):
                 _copy(split.folder, name, folder, pair + name[len(split.prefix) :])
-            elif not name.startswith(split.prefix + "."):
+            elif not name.startswith((split.prefix + ".", f"{split.name}.align.")):
                 _copy(split.folder, name, folder, name)
         prefix = os.path.join(folder, pair)
         if len(ids) < len(split):
-            sources = (dataset.src[id_].numpy() for id_ in ids.tolist())
+            sources = (dataset.src[int(id_)].numpy() for id_ in ids)
             _write_indexed(f"{prefix}.{split.source_lang}", sources, dataset.src_dict)
-        targets = map(target_of, ids.tolist())
+        targets = (target_of(int(id_)) for id_ in ids)
         _write_indexed(f"{prefix}.{split.target_lang}", targets, dataset.tgt_dict)
         write_json(os.path.join(folder, "selection.json"), selection)
 

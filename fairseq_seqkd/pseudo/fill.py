@@ -7,9 +7,16 @@ import numpy as np
 import torch
 from fairseq.dataclass.configs import GenerationConfig
 
-from fairseq_seqkd.pseudo.choose import Selection, build_databin
-from fairseq_seqkd.pseudo.generate import Recipe, complete, left_over, open_store, translate
+from fairseq_seqkd.pseudo.choose import build_databin
+from fairseq_seqkd.pseudo.generate import (
+    Recipe,
+    complete,
+    open_store,
+    translate,
+    wait_for_chunks,
+)
 from fairseq_seqkd.pseudo.select import Best
+from fairseq_seqkd.pseudo.selection import Selection
 from fairseq_seqkd.pseudo.store import read_nbest
 from fairseq_seqkd.search import SearchOptions
 from fairseq_seqkd.teacher import Teacher
@@ -42,7 +49,7 @@ def check_generation(args):
         )
 
 
-def fill_store(root, split, models, task, path, args, max_tokens, share):
+def fill_store(root, split, models, task, path, args, max_tokens, seed, share):
     """Fill a store with models that fairseq-generate has loaded.
 
     Args:
@@ -51,6 +58,7 @@ def fill_store(root, split, models, task, path, args, max_tokens, share):
         models, task, path: the teacher's, as fairseq-generate has them
         args: fairseq's GenerationConfig
         max_tokens: source tokens of a batch; None takes the default
+        seed: of the samples
         share: :class:`~fairseq_seqkd.shards.Share` of this process
     Returns:
         :class:`StoredHypotheses`
@@ -67,13 +75,16 @@ def fill_store(root, split, models, task, path, args, max_tokens, share):
             "compute_type": str(dtype).replace("torch.", ""),
             "max_tokens": max_tokens,
         },
+        seed=seed,
         device=teacher.device,
     )
-    store = open_store(root, split, "best", recipe)
+    selection = Selection(Best())
+    store = open_store(root, split, selection, recipe)
     translate(store, split, recipe, share)
-    if not left_over(store, split):
+    wait_for_chunks(store, split)
+    if share.rank == 0:
         complete(store, split, recipe)
-        build_databin(store, split, Selection(Best()))
+        build_databin(store, split, selection)
     return StoredHypotheses(store, split)
 
 
@@ -91,21 +102,16 @@ class StoredHypotheses:
         for index, ids in enumerate(store.plan(split.dataset.src_sizes)):
             self.chunk_of[ids] = index
         self.eos = split.dataset.tgt_dict.eos()
-        # Batches have sentences of similar length, as chunks have.
-        self._read = functools.lru_cache(maxsize=4)(self._read)
+        # Batches have sentences of similar length, as chunks have; of one length there
+        # may be many chunks.
+        self._read = functools.lru_cache(maxsize=64)(self._read)
 
     def _read(self, index):
         return {sentence.id: sentence for sentence in read_nbest(self.paths[index])}
 
     def __call__(self, ids):
-        """For each id its hypotheses, as SequenceGenerator gives them.
-
-        Returns:
-            a list of lists; None if another process has a sentence still to translate
-        """
+        """For each id its hypotheses, as SequenceGenerator gives them: a list of lists."""
         chunks = self.chunk_of[ids].tolist()
-        if not all(index in self.paths for index in chunks):
-            return None
         return [
             [self._entry(*pair) for pair in self._read(index)[id_].hypotheses]
             or [self._entry(np.array([self.eos]), -np.inf)]

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import logging
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, Optional
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from fairseq_seqkd.checkpoints import checkpoint_paths
 from fairseq_seqkd.pseudo.backends import build_backend, choose_backend
 from fairseq_seqkd.pseudo.progress import TranslationProgress
+from fairseq_seqkd.pseudo.selection import check_choice
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
 from fairseq_seqkd.search import SearchOptions
 from fairseq_seqkd.shards import Share, chunk_size, sha256, wait_until
@@ -32,6 +33,7 @@ class Recipe:
         search: values of :class:`~fairseq_seqkd.search.SearchOptions` by name
         backend: "name", "compute_type" and "max_tokens", see
             :func:`~fairseq_seqkd.pseudo.backends.choose_backend`
+        seed: of the samples of a new store, if its search says nothing else
         half: whether a new store is made in half precision, if its backend says nothing else
         device: where it translates
         threads: how many it may use; None leaves that as it is
@@ -41,6 +43,7 @@ class Recipe:
     load_teacher: Optional[Callable[..., Teacher]] = None
     search: Dict[str, Any] = field(default_factory=dict)
     backend: Dict[str, Any] = field(default_factory=dict)
+    seed: int = 1
     half: bool = False
     device: Any = "cpu"
     threads: Optional[int] = None
@@ -56,7 +59,7 @@ def open_store(root, split, selection, recipe):
     Args:
         root: its folder
         split: :class:`~fairseq_seqkd.pseudo.corpus.Split`
-        selection: ``best`` or ``closest``, what it is begun for
+        selection: :class:`~fairseq_seqkd.pseudo.selection.Selection`, what it is for
         recipe: :class:`Recipe`
     Raises:
         FileNotFoundError: there is no store, and no teacher to make it with
@@ -75,6 +78,9 @@ def open_store(root, split, selection, recipe):
         with contextlib.suppress(FileNotFoundError):
             wanted["teacher"] = recipe.teacher_sums()
     store.check(wanted)
+    manifest = store.manifest
+    has_scores = manifest.get("import", {}).get("format") != "plain text"
+    check_choice(selection, split, manifest["search"]["nbest"], has_scores)
     return store
 
 
@@ -82,12 +88,18 @@ def begin_store(store, split, selection, recipe):
     """Write the manifest of a new store; arguments as for :func:`open_store`."""
     if recipe.teacher_path is None:
         raise FileNotFoundError(
-            f"--pseudo-targets: there is no store at {store.root!r}. Give --teacher-path "
-            "CHECKPOINT as well and it is made there before training begins, or name "
-            "the folder of a finished one."
+            f"--pseudo-targets: there is no store at {store.root!r}. fairseq-seqkd generate "
+            "makes one, and so does a training before it begins, both with --teacher-path "
+            "CHECKPOINT; or name the folder of a finished one."
+        )
+    if store.chunks.find() and not store.exists:
+        raise ValueError(
+            f"--pseudo-targets: {store.root!r} has n-best lists, but no manifest.json that "
+            "says what they are. Delete the folder, or name another."
         )
     teacher = recipe.teacher_sums()
-    search = new_search(selection, recipe.search)
+    search = new_search(selection.selector.name, recipe.search, recipe.seed)
+    check_choice(selection, split, search.nbest)
     default = {"name": None, "compute_type": "float16" if recipe.half else None}
     given = {"max_tokens": None, **default, **recipe.backend}
     backend = choose_backend(
@@ -104,11 +116,19 @@ def begin_store(store, split, selection, recipe):
     )
 
 
-def new_search(selection, search):
-    """:class:`SearchOptions` from the values given, all n-best kept if nothing is said."""
+def new_search(selection, search, seed=1):
+    """:class:`SearchOptions` from the values given, all n-best kept if nothing is said.
+
+    Args:
+        selection: ``best`` or ``closest``
+        search: values by name; None takes the default
+        seed: of samples
+    """
     given = {key: value for key, value in search.items() if value is not None}
-    options = SearchOptions(**{"beam": DEFAULT_BEAM[selection], **given})
-    return options if "nbest" in given else replace(options, nbest=options.beam)
+    # The best of several samples would be no sample of the teacher's distribution.
+    one_sample = given.get("sampling") and selection == "best"
+    beam = given.get("beam", 1 if one_sample else DEFAULT_BEAM[selection])
+    return SearchOptions(**{"beam": beam, "nbest": beam, "seed": seed, **given})
 
 
 def translate(store, split, recipe, share):
@@ -222,9 +242,8 @@ def one_ahead(items):
 
 def wait_for_chunks(store, split):
     """Return once every process has made its chunks."""
-    n_chunks = len(store.plan(split.dataset.src_sizes))
     wait_until(
-        lambda: not store.chunks.missing(n_chunks),
+        lambda: not left_over(store, split),
         f"other processes, which have chunks of {store.root!r} to translate. If one of them "
         "died, stop this one and begin again: what is done is kept.",
     )
@@ -232,4 +251,4 @@ def wait_for_chunks(store, split):
 
 def left_over(store, split):
     """How many chunks are not there yet."""
-    return len(store.chunks.missing(len(store.plan(split.dataset.src_sizes))))
+    return len(store.chunks.missing(store.n_chunks(len(split))))

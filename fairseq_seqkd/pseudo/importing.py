@@ -38,6 +38,7 @@ class Import:
         nbest: lines a sentence, of plain text
         spm_model: a sentencepiece model that cuts text into subwords; None: it is cut
         format: ``fairseq`` or ``text``; ``auto`` looks for fairseq-generate's lines
+        ignore_sources: whether not to compare source lines with the split
     Raises:
         FileNotFoundError: names the file that is not there
         ValueError: files that do not go together
@@ -47,6 +48,7 @@ class Import:
     nbest: int = 1
     spm_model: Optional[str] = None
     format: str = "auto"
+    ignore_sources: bool = False
 
     def __post_init__(self):
         if self.nbest < 1:
@@ -126,7 +128,7 @@ def _read(source, split):
         yield from read_plain(source.files[0], source.nbest)
         return
     kind = "D" if source.spm_model else "H"
-    check = SourceCheck(split)
+    check = SourceCheck(split, source.ignore_sources)
     there = np.zeros(len(split), dtype=bool)
     for path in source.files:
         for id_, score, text in read_fairseq_output(path, kind, check):
@@ -148,7 +150,7 @@ def _check_line_count(source, split):
     path, expected = source.files[0], source.nbest * len(split)
     lengths = split.dataset.src_sizes
     found, parted = 0, None
-    for number, line in text_lines(path):
+    for number, line, _ in text_lines(path):
         found = number
         id_ = (number - 1) // source.nbest
         if parted is None and id_ < len(split) and (lengths[id_] <= 1) != (not line.strip()):
@@ -174,10 +176,12 @@ class SourceCheck:
 
     Args:
         split: :class:`~fairseq_seqkd.pseudo.corpus.Split`
+        ignore_sources: look at the numbers alone
     """
 
-    def __init__(self, split):
+    def __init__(self, split, ignore_sources=False):
         self.split = split
+        self.ignore_sources = ignore_sources
 
     def number(self, id_, place):
         """Refuse the number of a sentence that the split does not have."""
@@ -190,6 +194,8 @@ class SourceCheck:
     def __call__(self, id_, text, place):
         """Refuse a source line that is not the split's sentence of that number."""
         self.number(id_, place)
+        if self.ignore_sources:
+            return
         dataset = self.split.dataset
         ours = dataset.src_dict.string(dataset.src[id_])
         # fairseq-generate --replace-unk prints the word in the place of the symbol.
@@ -197,7 +203,7 @@ class SourceCheck:
             raise ValueError(
                 f"{place}: sentence {id_} is {text[:80]!r} there, and {ours[:80]!r} in "
                 f"{self.split.name!r} of {self.split.folder!r}: translated from other data, or "
-                "in another order"
+                "in another order. (--ignore-sources, if it is the same and looks different.)"
             )
 
 
@@ -216,7 +222,7 @@ class Encoder:
 
     def __init__(self, dictionary, spm_model=None):
         self.dictionary = dictionary
-        self.pieces = spm_model and sentencepiece.SentencePieceProcessor(model_file=spm_model)
+        self.pieces = spm_model and _load_pieces(spm_model)
         # Text that looks like a control symbol is text.
         self.control = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
         self.tokens = self.unknown = 0
@@ -246,6 +252,15 @@ class Encoder:
             if suspicious
             else "",
         )
+
+
+def _load_pieces(path):
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=path)
+    except RuntimeError as error:
+        raise ValueError(
+            f"--spm-model: {path!r} is not a sentencepiece model (expected a .model file)"
+        ) from error
 
 
 class Records:

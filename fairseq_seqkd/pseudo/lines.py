@@ -4,8 +4,11 @@ A record is (id, score, text): a sentence's place in the split, the score in nat
 (None where the file has none) and the hypothesis.
 """
 
+import logging
 import math
 import re
+
+logger = logging.getLogger(__name__)
 
 # S- source, T- gold, H- hypothesis, D- detokenised hypothesis, P- its tokens' scores.
 _LINE = re.compile(r"([STHDPAI])-(\d{1,18})\t(.*)", re.DOTALL)
@@ -14,7 +17,7 @@ _AFTER_BAR = re.compile(r"(?<=[\r\]])[STHD]-\d{1,18}\t.*", re.DOTALL)
 
 
 def text_lines(path):
-    """Yield (line number, line) of a UTF-8 file, cut at newlines alone.
+    """Yield (line number, line, whether it ended) of a UTF-8 file, cut at newlines alone.
 
     Raises:
         ValueError: names the line that is not UTF-8
@@ -22,7 +25,7 @@ def text_lines(path):
     with open(path, "rb") as file:
         for number, raw in enumerate(file, 1):
             try:
-                yield number, raw.decode("utf-8").rstrip("\r\n")
+                yield number, raw.decode("utf-8").rstrip("\r\n"), raw.endswith(b"\n")
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{path}:{number}: not UTF-8 ({error.reason}). Convert the file to UTF-8."
@@ -31,7 +34,7 @@ def text_lines(path):
 
 def is_fairseq_output(path):
     """Whether a file has a line as fairseq-generate prints them."""
-    return any(_parse(line) for _, line in text_lines(path))
+    return any(_parse(line) for _, line, _ in text_lines(path))
 
 
 def read_fairseq_output(path, kind, check_source):
@@ -46,9 +49,12 @@ def read_fairseq_output(path, kind, check_source):
     Raises:
         ValueError: a line that begins like a hypothesis and has no score
     """
-    for number, line in text_lines(path):
+    for number, line, ended in text_lines(path):
         match = _parse(line)
         if not match:
+            continue
+        if not ended:
+            logger.warning("%s:%d was cut off, and is left out: %r", path, number, line[:80])
             continue
         found, id_, rest = match[1], int(match[2]), match[3]
         if found == "S":
@@ -59,7 +65,7 @@ def read_fairseq_output(path, kind, check_source):
 
 def read_plain(path, nbest):
     """Yield the records of a file with ``nbest`` lines a sentence, best first."""
-    for number, line in text_lines(path):
+    for number, line, _ in text_lines(path):
         yield (number - 1) // nbest, None, line
 
 

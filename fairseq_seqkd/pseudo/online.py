@@ -50,8 +50,11 @@ def with_pseudo_targets(sample, teacher, search, selector, draw=0, with_gold=Fal
 
 
 def _chosen(hypotheses, selector, gold):
-    pairs = [(one["tokens"].cpu().numpy(), float(one["score"])) for one in hypotheses]
-    pairs = [(tokens, score) for tokens, score in pairs if len(tokens) > 1]
+    pairs = [
+        (one["tokens"].cpu().numpy(), float(one["score"]))
+        for one in hypotheses
+        if one["finished"] and len(one["tokens"]) > 1
+    ]
     if not pairs:
         return gold
     choice = selector(pairs, gold.cpu())

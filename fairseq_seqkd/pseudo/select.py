@@ -43,6 +43,8 @@ class Closest:
         remove_bpe: how the text was cut into subwords, as in fairseq's --remove-bpe
         metric: a name in ``METRICS``
         moses_lang: the language whose Moses tokenisation is undone; None: not tokenised
+    Raises:
+        ValueError: a ``remove_bpe`` that fairseq does not know, or sacremoses is missing
     """
 
     name = "closest"
@@ -52,6 +54,13 @@ class Closest:
         self.symbols = np.array(dictionary.symbols, dtype=object)
         self.unk = dictionary.unk()
         self.remove_bpe = remove_bpe
+        try:
+            data_utils.post_process("", remove_bpe)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"--remove-bpe is {remove_bpe!r}, expected what fairseq knows: sentencepiece, "
+                "subword_nmt, '@@ ', wordpiece, letter, _EOW or none"
+            ) from error
         self.metric = METRICS[metric]
         self.moses = moses_lang and moses(moses_lang)
         self.folder = "closest" if metric == "bleu" else f"closest-{metric}"
@@ -69,7 +78,7 @@ class Closest:
 
     def __call__(self, hypotheses, gold):
         # An unknown word in both must not count as a match.
-        reference = self.text(gold).replace(self.symbols[self.unk], "<<unk>>")
+        reference = self.text(gold).replace(self.symbols[self.unk], "UNKNOWNTOKENINREF")
         # The reference's n-grams are counted once.
         metric = self.metric(references=[[reference]])
         texts = [self.text(tokens) for tokens, _ in hypotheses]

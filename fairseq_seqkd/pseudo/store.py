@@ -8,9 +8,11 @@ best/, closest/, ...          data-bins that stock fairseq trains on
 ctranslate2/                  the teacher as CTranslate2 wants it, if that translated
 """
 
+import contextlib
 import io
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from typing import List, Tuple
 
@@ -27,6 +29,7 @@ from fairseq_seqkd.shards import (
 )
 
 FORMAT = 2
+FOLDERS = ("nbest", "ctranslate2")  # the others are data-bins
 
 # Why a sentence has no hypothesis, and keeps its gold target.
 OUTCOMES = (
@@ -92,31 +95,39 @@ class PseudoTargetStore:
         except FileExistsError:
             self.check(manifest)
 
-    def remove(self):
-        """Delete the store, its manifest last, and nothing that is not a store's.
+    @contextlib.contextmanager
+    def replaced(self):
+        """Put the store that is there away; it is back if the block fails, else gone.
 
         Raises:
-            ValueError: the folder holds something, but no store
+            ValueError: the folder has something that is not a store's
         """
-        if not os.path.isdir(self.root):
+        if not os.path.isdir(self.root) or not os.listdir(self.root):
+            yield
             return
-        entries = list(os.scandir(self.root))
-        ours = [one for one in entries if one.is_dir() and self._made_by_us(one)]
-        if not self.exists and len(ours) < len(entries):
+        foreign = [one.name for one in os.scandir(self.root) if not self._is_ours(one)]
+        if foreign:
             raise ValueError(
-                f"--overwrite: {self.root!r} is not empty and has no manifest.json, so it is "
-                "not a store. Nothing was removed."
+                f"--overwrite: {self.root!r} has {sorted(foreign)[0]!r}, which is not a "
+                "store's. Nothing was removed."
             )
-        for entry in ours:
-            shutil.rmtree(entry.path)
-        if self.exists:
-            os.unlink(self.path("manifest.json"))
+        parent, name = os.path.split(os.path.abspath(self.root))
+        away = tempfile.mkdtemp(prefix=f".{name}.", suffix=".old", dir=parent)
+        os.rename(self.root, away)
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(self.root, ignore_errors=True)
+            os.rename(away, self.root)
+            raise
+        shutil.rmtree(away)
 
-    def _made_by_us(self, folder):
-        """Whether a folder is a data-bin with a choice of ours, or one of the fixed names."""
-        known = ("nbest", "ctranslate2")
-        return folder.name in known or os.path.exists(
-            os.path.join(folder.path, "selection.json")
+    def _is_ours(self, entry):
+        """Whether it is the manifest, a fixed name, or a data-bin with a choice of ours."""
+        return (
+            entry.name in ("manifest.json", *FOLDERS)
+            or entry.name.endswith(".part")
+            or os.path.exists(os.path.join(entry.path, "selection.json"))
         )
 
     def check(self, expected):
@@ -135,6 +146,10 @@ class PseudoTargetStore:
                 + "\nName another folder to make a new store, or take the flags and data "
                 "that this one was made with."
             )
+
+    def n_chunks(self, sentences):
+        """How many chunks a split of so many sentences has."""
+        return -(-sentences // self.manifest["chunk_size"])
 
     def plan(self, lengths):
         """The sentence ids of every chunk, for source ``lengths`` in tokens."""

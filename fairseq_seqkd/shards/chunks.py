@@ -1,6 +1,7 @@
 """A folder of numbered chunks, each of them whole and unharmed, or not there."""
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -51,6 +52,15 @@ class ChunkFolder:
         name = f"chunk-{index:05d}-{digest}.{self.suffix}"
         with atomic_file(os.path.join(self.path, name)) as file:
             file.write(content)
+        self._keep_one(index)
+
+    def _keep_one(self, index):
+        """Another kind of processor may have made the same chunk with other last bits."""
+        kept = self.find()[index]
+        for path in glob.glob(os.path.join(glob.escape(self.path), f"chunk-{index:05d}-*")):
+            if path != kept:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
     def remove_damaged(self, indices):
         """Remove every chunk whose content is not what its name says.

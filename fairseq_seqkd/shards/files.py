@@ -7,14 +7,18 @@ import hashlib
 import json
 import logging
 import os
+import platform
+import re
 import shutil
 import tempfile
 import time
 
 logger = logging.getLogger(__name__)
 
-# What is being written ends like this; a killed process leaves it behind.
-TEMPORARY = ".part"
+# The name of what is being written: .NAME.HOST.PID.RANDOM.part. A killed process leaves it.
+_HALF_WRITTEN = re.compile(r"\..+\.([^.]*)\.(\d+)\.[^.]*\.part")
+_HOST = re.sub(r"\W", "-", platform.node())
+_A_DAY = 24 * 3600
 
 
 @contextlib.contextmanager
@@ -29,7 +33,7 @@ def atomic_file(path, new=False):
         OSError: it could not be written, such as on a full disk; names the file
     """
     folder, name = os.path.split(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=TEMPORARY, dir=folder)
+    handle, temporary = tempfile.mkstemp(**_half_written(name), dir=folder)
     try:
         with naming(path), os.fdopen(handle, "wb") as file:
             yield file
@@ -57,7 +61,7 @@ def atomic_directory(path):
         OSError: it could not be written, such as on a full disk; names the folder
     """
     parent, name = os.path.split(os.path.abspath(path))
-    temporary = tempfile.mkdtemp(prefix=f".{name}.", suffix=TEMPORARY, dir=parent)
+    temporary = tempfile.mkdtemp(**_half_written(name), dir=parent)
     try:
         with naming(path):
             yield temporary
@@ -85,17 +89,32 @@ def naming(path):
 
 
 def sweep(folder):
-    """Remove what killed processes left half written in ``folder``.
-
-    Only when nobody else writes there: a living process's half-written file goes as well.
-    """
+    """Remove what killed processes left half written in ``folder``."""
     for entry in list(os.scandir(folder)):
-        if entry.name.startswith(".") and entry.name.endswith(TEMPORARY):
-            if entry.is_dir():
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                with contextlib.suppress(FileNotFoundError):
+        match = _HALF_WRITTEN.fullmatch(entry.name)
+        with contextlib.suppress(FileNotFoundError):
+            if match and _is_abandoned(match[1], int(match[2]), entry.stat().st_mtime):
+                if entry.is_dir():
+                    shutil.rmtree(entry.path)
+                else:
                     os.unlink(entry.path)
+
+
+def _half_written(name):
+    return {"prefix": f".{name}.{_HOST}.{os.getpid()}.", "suffix": ".part"}
+
+
+def _is_abandoned(host, pid, modified):
+    """Whether the process is gone; of another host's all that is known is the file's age."""
+    if host != _HOST:
+        return time.time() - modified > _A_DAY
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 @contextlib.contextmanager

@@ -1,12 +1,13 @@
 """What a store was made from and how, compared with what is asked for."""
 
 
-def differences(found, expected, prefix=""):
+def differences(found, expected, prefix="", exactly=False):
     """The entries of ``expected`` that ``found`` has otherwise.
 
     Args:
         found: the manifest on disk, nested dictionaries
         expected: what it should say; an entry of None asks for nothing
+        exactly: an entry of None asks for None, and a dictionary for nothing more than it has
     Returns:
         a list of strings "entry: found ..., expected ..."
     """
@@ -15,7 +16,8 @@ def differences(found, expected, prefix=""):
         name = f"{prefix}{key}"
         have = found.get(key)
         if isinstance(wanted, dict):
-            lines += differences(have or {}, wanted, prefix=f"{name}.")
-        elif wanted is not None and have != wanted:
+            more = dict.fromkeys(have or {}) if exactly else {}
+            lines += differences(have or {}, {**more, **wanted}, f"{name}.", exactly)
+        elif (exactly or wanted is not None) and have != wanted:
             lines.append(f"{name}: found {have}, expected {wanted}")
     return lines

@@ -3,13 +3,13 @@
 import numpy as np
 
 
-def chunk_size(sentences, smallest=512, most_chunks=10_000):
-    """Sentences a chunk: ``smallest``, or more where that would give too many files.
+def chunk_size(sentences, smallest=512, largest=4096, most_chunks=10_000):
+    """Sentences a chunk: ``smallest``, or up to ``largest`` where there would be many files.
 
-    Small chunks are shared out well and little is lost with a killed process; large ones
-    keep the number of files of a large corpus in bounds.
+    Small chunks are shared out well, and little is lost with a killed process; large ones
+    keep the number of files down, and have to fit into memory with all their hypotheses.
     """
-    return max(smallest, -(-sentences // most_chunks))
+    return min(largest, max(smallest, -(-sentences // most_chunks)))
 
 
 def plan_chunks(lengths, chunk_size):

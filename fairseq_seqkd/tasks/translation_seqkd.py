@@ -5,7 +5,7 @@ Validation and test sets stay gold.
 
 import contextlib
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Optional
 
 import torch
@@ -15,12 +15,13 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
-from fairseq_seqkd.pseudo.choose import Selection, prepare_databin
+from fairseq_seqkd.pseudo.choose import prepare_databin
 from fairseq_seqkd.pseudo.corpus import plain_split
 from fairseq_seqkd.pseudo.fill import fill_store
 from fairseq_seqkd.pseudo.generate import Recipe, new_search
 from fairseq_seqkd.pseudo.online import with_pseudo_targets
 from fairseq_seqkd.pseudo.select import METRICS, build_selector
+from fairseq_seqkd.pseudo.selection import Selection
 from fairseq_seqkd.shards import Share
 from fairseq_seqkd.tasks.pairs import PairsWithGold
 from fairseq_seqkd.teacher import TeacherConfig, load_teacher, shared_teacher
@@ -83,11 +84,10 @@ class TranslationSeqKDConfig(TranslationConfig, TeacherConfig):
         },
     )
     seed: int = II("common.seed")
-    path: Optional[str] = II("common_eval.path")
+    # Under another name than ``path``, which fairseq-validate puts into every configuration.
+    generates_with: Optional[str] = II("common_eval.path")
     gen_subset: str = II("dataset.gen_subset")
     max_tokens: Optional[int] = II("dataset.max_tokens")
-    shards: int = II("distributed_training.distributed_world_size")
-    shard: int = II("distributed_training.distributed_rank")
     cpu: bool = II("common.cpu")
     fp16: bool = II("common.fp16")
 
@@ -143,7 +143,7 @@ class TranslationSeqKDTask(TranslationTask):
         if split != self.cfg.train_subset:
             return
         if self.targets == "gold":
-            if self.cfg.pseudo_targets is not None and self.cfg.path is None:
+            if self.cfg.pseudo_targets is not None and self.cfg.generates_with is None:
                 logger.warning(
                     "training on gold targets, --pseudo-targets is not used: the criterion "
                     "does not ask for it (see --kd-targets)"
@@ -181,15 +181,17 @@ class TranslationSeqKDTask(TranslationTask):
                 f"training on {self.targets!r} targets needs --pseudo-targets DIR: the "
                 "folder where they are, or are to be made with --teacher-path"
             )
+        share = data_parallel_share()
         recipe = Recipe(
             teacher_path=self.cfg.teacher_path,
             load_teacher=self._load_teacher,
             search=self._search(),
             backend={"name": str(self.cfg.teacher_backend)},
             device=self._device,
+            threads=min(share.threads, torch.get_num_threads()),
+            seed=self.cfg.seed,
             half=self._device.type == "cuda" and self.cfg.fp16,
         )
-        share = data_parallel_share()
         return prepare_databin(
             self.cfg.pseudo_targets,
             self._plain_split(split),
@@ -246,38 +248,37 @@ class TranslationSeqKDTask(TranslationTask):
             sample["target"].device,
             next(model.parameters()).dtype,
         )
-        search = replace(new_search(self.targets, self._search()), seed=self.cfg.seed)
+        search = new_search(self.targets, self._search(), self.cfg.seed)
         return with_pseudo_targets(
             sample, teacher, search, self.selector, draw=update_num, with_gold=self.with_gold
         )
 
     def build_generator(self, models, args, *others, **options):
         generator = super().build_generator(models, args, *others, **options)
-        # With --path this is fairseq-generate; a training builds one for --eval-bleu.
-        if self.cfg.path is not None and self.cfg.pseudo_targets is not None:
+        # fairseq-generate gives all of its options; --eval-bleu and a Teacher give a few.
+        is_generate = self.cfg.generates_with is not None and hasattr(args, "sampling_topk")
+        if is_generate and self.cfg.pseudo_targets is not None:
             self.stored = fill_store(
                 self.cfg.pseudo_targets,
                 self._plain_split(self.cfg.gen_subset),
                 models,
                 self,
-                self.cfg.path,
+                self.cfg.generates_with,
                 args,
                 self.cfg.max_tokens,
-                data_parallel_share(
-                    Share(self.cfg.shard or 0, self.cfg.shards, self.cfg.shards)
-                ),
+                self.cfg.seed,
+                data_parallel_share(),
             )
         return generator
 
     def inference_step(self, generator, models, sample, *others, **options):
-        stored = self.stored and self.stored(sample["id"].cpu())
-        if stored is not None:
-            return stored
+        if self.stored is not None:
+            return self.stored(sample["id"].cpu())
         return super().inference_step(generator, models, sample, *others, **options)
 
 
-def data_parallel_share(alone=None):
-    """This process's share among those that run together; ``alone`` if none do."""
+def data_parallel_share():
+    """This process's share among those that fairseq runs together."""
     if dist.is_available() and dist.is_initialized():
         return Share(dist.get_rank(), dist.get_world_size(), dist.get_world_size())
-    return alone or Share()
+    return Share()

@@ -1,18 +1,21 @@
 import os
 import shutil
+import signal
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from conftest import EMPTY, LONG, all_nbest, load_split, recipe_with, with_sentences
+from conftest import BEST, EMPTY, LONG, all_nbest, load_split, recipe_with, with_sentences
 from fairseq.data import data_utils
 
 from fairseq_seqkd.pseudo import generate
-from fairseq_seqkd.pseudo.choose import Selection, build_databin, prepare_databin
+from fairseq_seqkd.pseudo.choose import build_databin, prepare_databin
 from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
 from fairseq_seqkd.pseudo.select import Best, Closest
+from fairseq_seqkd.pseudo.selection import Selection
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
-from fairseq_seqkd.shards import Share, read_json, sha256
+from fairseq_seqkd.shards import Share, atomic_directory, atomic_file, read_json, sha256
 
 
 @pytest.fixture
@@ -51,9 +54,11 @@ def test_what_cannot_be_translated_keeps_gold_and_is_counted(prepare, data, tmp_
     gold = load_split(data).dataset.tgt
     for id_ in (EMPTY, LONG):
         assert targets[id_] == gold[id_].tolist()
-    report = read_json(tmp_path / "store" / "best" / "selection.json")
-    counts = {"empty source": 1, "source too long": 1}
-    assert report["sentences"] == {"teacher": 158, "gold": counts, "dropped": {}}
+    outcomes = Counter(one.outcome for one in all_nbest(tmp_path / "store").values())
+    translated = outcomes.pop("translated")
+    report = read_json(tmp_path / "store" / "best" / "selection.json")["sentences"]
+    assert report == {"teacher": translated, "gold": dict(outcomes), "dropped": {}}
+    assert outcomes["empty source"] == outcomes["source too long"] == 1
     assert "1 sentences keep their gold target: empty source" in caplog.text
     assert "1 sentences keep their gold target: source too long" in caplog.text
 
@@ -83,7 +88,7 @@ def test_one_nbest_list_serves_every_selection(prepare, data, tmp_path):
 def test_several_processes_choose_as_one_does(data, teacher, loaded, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "chunk_size", lambda sentences: 13)
     split, recipe = load_split(data), recipe_with(teacher, loaded, {"beam": 4})
-    found = open_store(str(tmp_path / "store"), split, "closest", recipe)
+    found = open_store(str(tmp_path / "store"), split, BEST, recipe)
     translate(found, split, recipe, Share())
     one, two = (
         build_databin(found, split, Selection(closest(data), folder=name), processes)
@@ -98,10 +103,12 @@ def test_several_processes_choose_as_one_does(data, teacher, loaded, tmp_path, m
 def test_what_a_killed_process_left_is_swept(prepare, tmp_path):
     folder = prepare()
     shutil.rmtree(folder)
-    left = tmp_path / "store" / ".best.abc.part"
-    left.mkdir()
-    (left / "half").write_text("half")
-    (tmp_path / "store" / "nbest" / ".chunk-00000-0.npz.x.part").write_text("half")
+    child = os.fork()
+    if child == 0:
+        with atomic_directory(folder), atomic_file(tmp_path / "store" / "nbest" / "chunk"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert len(os.listdir(tmp_path / "store")) == 3
     prepare(recipe=Recipe())
     assert sorted(os.listdir(tmp_path / "store")) == ["best", "manifest.json", "nbest"]
     assert not [n for n in os.listdir(tmp_path / "store" / "nbest") if n.startswith(".")]
@@ -124,7 +131,7 @@ class TestFilters:
         scores = [-1.0, -1.0, -9.0, -1.0, -1.0, -1.0]
         monkeypatch.setattr(type(split), "describe", lambda self: {"data": {}})
         recipe = recipe_with(teacher, loaded)
-        store = open_store(str(tmp_path / "made"), split, "best", recipe)
+        store = open_store(str(tmp_path / "made"), split, BEST, recipe)
         order = store.plan(dataset.src_sizes)[0].tolist()
         store.write_chunk(
             0,
@@ -200,11 +207,16 @@ class TestSourceOnly:
             recipe_with(teacher, loaded, {"beam": 2}),
         )
         written, gold = load_split(databin).dataset, load_split(data).dataset
-        kept = [i for i in range(160) if i not in (EMPTY, LONG)]
+        lists = all_nbest(tmp_path / "store")
+        kept = [i for i in range(160) if lists[i].hypotheses]
+        assert EMPTY not in kept and LONG not in kept and len(kept) > 100
         assert [s.tolist() for s in written.src] == [gold.src[i].tolist() for i in kept]
-        assert written.tgt is not None
+        assert [t.tolist() for t in written.tgt] == [
+            lists[i].hypotheses[0][0].tolist() for i in kept
+        ]
         report = read_json(os.path.join(databin, "selection.json"))["sentences"]
-        assert report["dropped"] == {"empty source": 1, "source too long": 1}
+        assert report["teacher"] == len(kept)
+        assert sum(report["dropped"].values()) == 160 - len(kept)
 
     def test_closest_is_refused(self, source_only, data, teacher, loaded, tmp_path):
         recipe = recipe_with(teacher, loaded, {"beam": 2})
@@ -234,16 +246,23 @@ class TestRefuses:
         with pytest.raises(ValueError, match="filters.copies: found None, expected True"):
             prepare(root=store, recipe=Recipe(), filters={"copies": True})
 
+    def test_a_filtered_data_bin_for_an_unfiltered_one(self, prepare, data, tmp_path):
+        prepare(filters={"length_ratio": 1.5})
+        prepare(recipe=Recipe())  # a training that says nothing of filters takes it
+        found = PseudoTargetStore(str(tmp_path / "store"))
+        with pytest.raises(ValueError, match="length_ratio: found 1.5, expected None"):
+            build_databin(found, load_split(data), BEST)
+
     def test_choosing_from_a_list_of_one(self, prepare, data, teacher, loaded):
         recipe = recipe_with(teacher, loaded, {"beam": 4, "nbest": 1})
         prepare(recipe=recipe)
-        with pytest.raises(ValueError, match="nothing to choose 'closest' from"):
+        with pytest.raises(ValueError, match="there is nothing to choose 'closest' from"):
             prepare(closest(data), recipe=recipe)
 
 
 def test_only_the_first_of_several_builds(data, teacher, loaded, tmp_path):
     split, recipe = load_split(data), recipe_with(teacher, loaded, {"beam": 2})
-    store = open_store(str(tmp_path / "store"), split, "best", recipe)
+    store = open_store(str(tmp_path / "store"), split, BEST, recipe)
     translate(store, split, recipe, Share())
     first = build_databin(store, split, Selection(Best()))
     inode = os.stat(first).st_ino

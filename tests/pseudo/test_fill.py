@@ -3,22 +3,36 @@
 import os
 
 import pytest
-from conftest import EMPTY, LONG, USER_DIR, all_nbest, fairseq, free_port, load_split
+from conftest import (
+    EMPTY,
+    LONG,
+    USER_DIR,
+    all_nbest,
+    fairseq,
+    free_port,
+    load_split,
+    output_of,
+    start,
+)
 
 from fairseq_seqkd.cli.main import main
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 from fairseq_seqkd.shards import read_json
 
 BEAM = ["--beam", 4, "--nbest", 3]
+LONGEST = 59  # tokens with EOS, of the tests' teacher
 
 
-def generate(data, teacher, *arguments, task="translation_seqkd", **options):
-    return fairseq(
-        *["generate", data, "--user-dir", USER_DIR, "--task", task, "--path", teacher],
+def flags(data, teacher, *arguments, task="translation_seqkd"):
+    return [
+        *[data, "--user-dir", USER_DIR, "--task", task, "--path", teacher],
         *["--gen-subset", "train", "--cpu", "--skip-invalid-size-inputs-valid-test"],
         *["--required-batch-size-multiple", 1, "--num-workers", 0, *BEAM, *arguments],
-        **options,
-    )
+    ]
+
+
+def generate(*arguments, fails=False, **options):
+    return fairseq("generate", *flags(*arguments, **options), fails=fails)
 
 
 def printed(output, *kinds):
@@ -54,12 +68,14 @@ def test_store_is_that_of_our_own_command(filled, data, teacher, tmp_path):
 
 def test_it_prints_what_stock_prints(filled, data, teacher):
     stock = generate(data, teacher, task="translation")
-    ours = printed(filled[1], "S-", "T-", "H-", "D-")
-    theirs = printed(stock, "S-", "T-", "H-", "D-")
-    # A sentence of nothing but EOS is not given to the teacher.
-    for found in (ours, theirs):
-        for kind in "HD":
-            found.pop(f"{kind}-{EMPTY}")
+    ours, theirs = (printed(one, "S-", "T-", "H-", "D-") for one in (filled[1], stock))
+    # Neither what is nothing but EOS nor what was cut at the longest length is a translation.
+    for name in [f"{kind}-{EMPTY}" for kind in "HD"]:
+        theirs[name] = [["-inf", ""]]
+    for name, lines in theirs.items():
+        if name[0] in "HD":
+            finished = [fields for fields in lines if len(fields[1].split()) < LONGEST]
+            theirs[name] = finished or [["-inf", ""]]
     assert list(ours) == list(theirs) and f"S-{LONG}" not in ours
     for name in theirs:
         assert [fields[-1] for fields in ours[name]] == [fields[-1] for fields in theirs[name]]
@@ -80,14 +96,23 @@ def test_a_finished_store_is_read_and_not_decoded_again(filled, data, teacher):
     assert os.stat(filled[0] / "manifest.json").st_mtime_ns == before
 
 
-def test_by_hand_in_two_processes_one_after_the_other(filled, data, teacher, tmp_path):
-    for rank in range(2):
-        arguments = ["--distributed-world-size", 2, "--distributed-rank", rank]
-        generate(
-            *[data, teacher, "--pseudo-targets", tmp_path / "store", *arguments],
-            *["--distributed-no-spawn", "--distributed-port", "-1"],
-            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())},
+def test_two_processes(filled, data, teacher, tmp_path):
+    shared = ["--distributed-world-size", 2, "--distributed-no-spawn"]
+    shared += ["--distributed-backend", "gloo"]
+    shared += ["--distributed-init-method", f"tcp://127.0.0.1:{free_port()}"]
+    store = ["--pseudo-targets", tmp_path / "store"]
+    running = [
+        start(
+            "generate",
+            # Stock fairseq fails if a process has no batch.
+            *flags(data, teacher, *store, "--batch-size", 16, *shared),
+            *["--distributed-rank", rank],
         )
+        for rank in range(2)
+    ]
+    outputs = [output_of(process) for process in running]
+    both = {**printed(outputs[0], "H-"), **printed(outputs[1], "H-")}
+    assert both == printed(filled[1], "H-")
     assert all_nbest(tmp_path / "store").keys() == all_nbest(filled[0]).keys()
     assert read_json(tmp_path / "store" / "best" / "selection.json") == read_json(
         filled[0] / "best" / "selection.json"
@@ -95,9 +120,11 @@ def test_by_hand_in_two_processes_one_after_the_other(filled, data, teacher, tmp
 
 
 @pytest.mark.parametrize(
-    "flags, named", [(["--prefix-size", 1], "--prefix-size"), (["--unkpen", 1], "--unkpen")]
+    "unknown, named", [(["--prefix-size", 1], "--prefix-size"), (["--unkpen", 1], "--unkpen")]
 )
-def test_what_a_store_does_not_know_of_is_refused(data, teacher, tmp_path, flags, named):
-    output = generate(data, teacher, "--pseudo-targets", tmp_path / "store", *flags, fails=True)
+def test_what_a_store_does_not_know_of_is_refused(data, teacher, tmp_path, unknown, named):
+    output = generate(
+        data, teacher, "--pseudo-targets", tmp_path / "store", *unknown, fails=True
+    )
     assert f"--pseudo-targets with {named}: a store knows of --beam" in output
     assert not (tmp_path / "store").exists()

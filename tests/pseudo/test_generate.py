@@ -1,12 +1,13 @@
 import os
 import shutil
 
-import numpy as np
 import pytest
-from conftest import EMPTY, LONG, all_nbest, load_split, recipe_with, with_sentences
+from conftest import BEST, EMPTY, LONG, all_nbest, load_split, recipe_with, with_sentences
 
 from fairseq_seqkd.pseudo import generate
 from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
+from fairseq_seqkd.pseudo.select import build_selector
+from fairseq_seqkd.pseudo.selection import Selection
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 from fairseq_seqkd.search import SearchOptions
 from fairseq_seqkd.shards import Share, sha256
@@ -21,21 +22,24 @@ def test_lists_are_the_teachers_translations_of_their_own_source(
     data, recipe, loaded, tmp_path
 ):
     split = load_split(data)
-    store = open_store(str(tmp_path / "store"), split, "best", recipe)
+    store = open_store(str(tmp_path / "store"), split, BEST, recipe)
     translate(store, split, recipe, Share())
     lists = all_nbest(store.root)
-    for id_ in (0, 3, 159):
+    for id_ in (0, 3, 42, 159):
         sample = split.dataset.collater([split.dataset[id_]])
         expected = loaded.generate(sample["net_input"], SearchOptions(beam=5, nbest=5))[0]
-        found = lists[id_].hypotheses
-        assert [t.tolist() for t, _ in found] == [one["tokens"].tolist() for one in expected]
+        finished = [one["tokens"].tolist() for one in expected if len(one["tokens"]) < 60]
+        assert [t.tolist() for t, _ in lists[id_].hypotheses] == finished
+    assert sum(bool(lists[id_].hypotheses) for id_ in (0, 3, 42, 159)) >= 2
     assert lists[EMPTY].outcome == "empty source"
     assert lists[LONG].outcome == "source too long"
 
 
 @pytest.mark.parametrize("selector, beam", [("best", 5), ("closest", 35)])
 def test_default_beam_is_kim_and_rushs(data, recipe, tmp_path, selector, beam):
-    store = open_store(str(tmp_path), load_split(data), selector, recipe)
+    split = load_split(data)
+    selection = Selection(build_selector(selector, split.dataset.tgt_dict))
+    store = open_store(str(tmp_path), split, selection, recipe)
     search = store.manifest["search"]
     assert (search["beam"], search["nbest"]) == (beam, beam)
 
@@ -48,7 +52,7 @@ def test_shards_and_batches_keep_every_id_its_own_source(
     for world_size, max_tokens in ((1, 4000), (2, 4000), (5, 60)):
         recipe = recipe_with(teacher, loaded, max_tokens=max_tokens)
         split = load_split(data)
-        store = open_store(str(tmp_path / f"{world_size}"), split, "best", recipe)
+        store = open_store(str(tmp_path / f"{world_size}"), split, BEST, recipe)
         for rank in reversed(range(world_size)):
             translate(store, split, recipe, Share(rank, world_size))
         lists = all_nbest(store.root)
@@ -60,7 +64,7 @@ def test_shards_and_batches_keep_every_id_its_own_source(
 def test_goes_on_with_the_chunks_that_are_missing(data, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "chunk_size", lambda sentences: 50)
     split = load_split(data)
-    store = open_store(str(tmp_path), split, "best", recipe)
+    store = open_store(str(tmp_path), split, BEST, recipe)
     translate(store, split, recipe, Share())
     before = {path: os.stat(path).st_mtime_ns for path in store.chunks.find().values()}
     os.unlink(store.chunks.find()[2])
@@ -73,7 +77,7 @@ def test_goes_on_with_the_chunks_that_are_missing(data, recipe, tmp_path, monkey
 @pytest.mark.parametrize("place", [0, 40, -1])
 def test_one_byte_flipped_in_a_chunk_is_found_and_mended(data, recipe, tmp_path, place, caplog):
     split = load_split(data)
-    store = open_store(str(tmp_path), split, "best", recipe)
+    store = open_store(str(tmp_path), split, BEST, recipe)
     translate(store, split, recipe, Share())
     path = store.chunks.find()[0]
     content = bytearray(open(path, "rb").read())
@@ -111,7 +115,7 @@ class TestSampling:
             options = {"sampling": True, "beam": 3, **search}
             recipe = recipe_with(teacher, loaded, options, max_tokens=max_tokens)
             split = load_split(data)
-            store = open_store(str(tmp_path / name), split, "best", recipe)
+            store = open_store(str(tmp_path / name), split, BEST, recipe)
             translate(store, split, recipe, Share())
             return {
                 i: [t.tolist() for t, _ in one.hypotheses]
@@ -128,26 +132,28 @@ class TestSampling:
         assert sampled("one", seed=1) != sampled("two", seed=2)
 
     def test_topk_of_one_is_greedy(self, sampled, data, loaded):
+        samples = sampled("k1", sampling_topk=1)
+        id_ = next(id_ for id_ in range(160) if samples[id_])
         dataset = load_split(data).dataset
-        sample = dataset.collater([dataset[3]])
+        sample = dataset.collater([dataset[id_]])
         greedy = loaded.generate(sample["net_input"], SearchOptions(beam=1))[0][0]["tokens"]
-        assert sampled("k1", sampling_topk=1)[3] == [greedy.tolist()] * 3
+        assert samples[id_] == [greedy.tolist()] * 3
 
 
 class TestRefuses:
     def test_no_store_and_no_teacher(self, data, tmp_path):
         with pytest.raises(FileNotFoundError, match="no store at .*--teacher-path"):
-            open_store(str(tmp_path / "store"), load_split(data), "best", Recipe())
+            open_store(str(tmp_path / "store"), load_split(data), BEST, Recipe())
 
     def test_unfinished_store_and_no_teacher(self, data, recipe, tmp_path):
         split = load_split(data)
-        store = open_store(str(tmp_path), split, "best", recipe)
+        store = open_store(str(tmp_path), split, BEST, recipe)
         with pytest.raises(FileNotFoundError, match="1 of 1 chunks are missing"):
             translate(store, split, Recipe(), Share())
 
     def test_other_split(self, store, data):
         with pytest.raises(ValueError, match="data.split: found train, expected valid"):
-            open_store(str(store), load_split(data, "valid"), "best", Recipe())
+            open_store(str(store), load_split(data, "valid"), BEST, Recipe())
 
     def test_other_data(self, store, data, tmp_path):
         other = tmp_path / "data"
@@ -158,7 +164,7 @@ class TestRefuses:
                 shutil.copy(other / f"valid.{name}", other / f"train.{name}")
         message = "data.sentences: found 160, expected 24\n.*train.src-tgt.src.bin: found"
         with pytest.raises(ValueError, match=message):
-            open_store(str(store), load_split(other), "best", Recipe())
+            open_store(str(store), load_split(other), BEST, Recipe())
 
     def test_other_dictionary(self, store, data, tmp_path):
         other = tmp_path / "data"
@@ -166,13 +172,13 @@ class TestRefuses:
         with open(other / "dict.tgt.txt", "a") as file:
             file.write("more 1\n")
         with pytest.raises(ValueError, match="dictionaries.dict.tgt.txt: found"):
-            open_store(str(store), load_split(other), "best", Recipe())
+            open_store(str(store), load_split(other), BEST, Recipe())
 
     def test_other_teacher(self, store, data, teacher, tmp_path):
         other = tmp_path / "other.pt"
         other.write_bytes(teacher.read_bytes() + b"\0")
         with pytest.raises(ValueError, match="teacher: found"):
-            open_store(str(store), load_split(data), "best", Recipe(str(other)))
+            open_store(str(store), load_split(data), BEST, Recipe(str(other)))
 
     @pytest.mark.parametrize(
         "recipe, message",
@@ -185,7 +191,7 @@ class TestRefuses:
     )
     def test_other_search_or_backend(self, store, data, recipe, message):
         with pytest.raises(ValueError, match=message):
-            open_store(str(store), load_split(data), "best", recipe)
+            open_store(str(store), load_split(data), BEST, recipe)
 
     @pytest.mark.parametrize(
         "search, message",
@@ -194,6 +200,8 @@ class TestRefuses:
             ({"beam": 3, "nbest": 4}, "kept is 4 .nbest., .* which is 3"),
             ({"nbest": 0}, "kept is 0"),
             ({"sampling_topk": 3}, "need sampling as well"),
+            ({"sampling": True, "beam": 3, "nbest": 2}, "of samples all are kept"),
+            ({"max_len_a": -1.0}, "the longest target is -1.0"),
             ({"sampling": True, "sampling_topk": 0}, "sampling-topk is 0"),
             ({"sampling": True, "sampling_topp": 1.5}, "sampling-topp is 1.5"),
             ({"sampling": True, "sampling_topk": 2, "sampling_topp": 0.5}, "one of them"),
@@ -202,20 +210,20 @@ class TestRefuses:
     def test_a_search_that_cannot_be(self, data, teacher, loaded, tmp_path, search, message):
         recipe = recipe_with(teacher, loaded, search)
         with pytest.raises(ValueError, match=message):
-            open_store(str(tmp_path / "store"), load_split(data), "best", recipe)
+            open_store(str(tmp_path / "store"), load_split(data), BEST, recipe)
         assert not (tmp_path / "store").exists()
 
 
 def test_a_deleted_teacher_does_not_stop_the_use_of_a_finished_store(store, data):
     split = load_split(data)
-    found = open_store(str(store), split, "best", Recipe("deleted.pt"))
+    found = open_store(str(store), split, BEST, Recipe("deleted.pt"))
     translate(found, split, Recipe("deleted.pt"), Share())
 
 
 def test_with_a_full_disk_nothing_is_left_and_it_goes_on(data, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "chunk_size", lambda sentences: 50)
     split = load_split(data)
-    store = open_store(str(tmp_path), split, "best", recipe)
+    store = open_store(str(tmp_path), split, BEST, recipe)
     written, fsync = [], os.fsync
 
     def full(handle):
@@ -236,7 +244,7 @@ def test_with_a_full_disk_nothing_is_left_and_it_goes_on(data, recipe, tmp_path,
 
 
 def unbroken(split, recipe, root):
-    store = open_store(str(root), split, "best", recipe)
+    store = open_store(str(root), split, BEST, recipe)
     translate(store, split, recipe, Share())
     return store
 
@@ -248,17 +256,53 @@ def sha256_of_all(store):
 def test_a_store_is_made_of_a_split_of_any_size(data, recipe, tmp_path):
     for size in (1, 2):
         split = with_sentences(load_split(data), size)
-        store = open_store(str(tmp_path / str(size)), split, "best", recipe)
+        store = open_store(str(tmp_path / str(size)), split, BEST, recipe)
         translate(store, split, recipe, Share())
         assert sorted(all_nbest(store.root)) == list(range(size))
 
 
-def test_store_is_removed_and_nothing_else(store, tmp_path):
-    (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(ValueError, match="not empty and has no manifest.json"):
-        PseudoTargetStore(str(tmp_path)).remove()
-    assert (tmp_path / "note.txt").exists()
-    shutil.copytree(store, tmp_path / "store")
-    PseudoTargetStore(str(tmp_path / "store")).remove()
-    assert os.listdir(tmp_path / "store") == []
-    assert np.load(next(iter(PseudoTargetStore(str(store)).chunks.find().values())))
+class TestReplaced:
+    @pytest.fixture
+    def own(self, store, tmp_path):
+        shutil.copytree(store, tmp_path / "store")
+        return PseudoTargetStore(str(tmp_path / "store"))
+
+    def test_gone_when_the_new_one_is_begun(self, own, tmp_path):
+        with own.replaced():
+            assert not own.exists
+            own.create({"search": {"beam": 1}})
+        assert own.manifest["search"] == {"beam": 1}
+        assert os.listdir(tmp_path) == ["store"]
+
+    def test_back_when_it_cannot_be(self, own, tmp_path):
+        before = own.manifest
+        with pytest.raises(ValueError, match="cannot"), own.replaced():
+            own.create({"search": {"beam": 1}})
+            raise ValueError("cannot")
+        assert own.manifest == before and own.chunks.find()
+        assert os.listdir(tmp_path) == ["store"]
+
+    def test_what_is_not_a_stores_is_left(self, own, tmp_path):
+        (tmp_path / "store" / "note.txt").write_text("mine")
+        with pytest.raises(ValueError, match="has 'note.txt', which is not a store's"):
+            with own.replaced():
+                pass
+        assert own.exists and (tmp_path / "store" / "note.txt").exists()
+
+    def test_nothing_there(self, tmp_path):
+        with PseudoTargetStore(str(tmp_path / "nosuch")).replaced():
+            pass
+        assert os.listdir(tmp_path) == []
+
+
+def test_chunks_without_a_manifest_are_refused(store, data, recipe, tmp_path):
+    shutil.copytree(store / "nbest", tmp_path / "store" / "nbest")
+    with pytest.raises(ValueError, match="has n-best lists, but no manifest.json"):
+        open_store(str(tmp_path / "store"), load_split(data), BEST, recipe)
+
+
+def test_the_seed_of_a_new_store_is_the_recipes(data, teacher, loaded, tmp_path):
+    recipe = recipe_with(teacher, loaded, {"sampling": True})
+    recipe.seed = 7
+    search = open_store(str(tmp_path), load_split(data), BEST, recipe).manifest["search"]
+    assert (search["seed"], search["beam"], search["nbest"]) == (7, 1, 1)

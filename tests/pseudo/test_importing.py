@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from conftest import EMPTY, LONG, USER_DIR, all_nbest, fairseq, load_split
 
-from fairseq_seqkd.pseudo.choose import Selection, build_databin
+from fairseq_seqkd.pseudo.choose import build_databin
 from fairseq_seqkd.pseudo.importing import Encoder, Import, import_store
 from fairseq_seqkd.pseudo.select import Best
+from fairseq_seqkd.pseudo.selection import Selection
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -125,6 +126,22 @@ def test_sentences_that_are_not_there_are_counted(split, tmp_path, caplog):
     assert "translations of 100 of the 160 sentences" in caplog.text
 
 
+def test_a_last_line_that_was_cut_off_is_left_out(split, tmp_path, caplog):
+    path = tmp_path / "1"
+    path.write_text("\n".join(record(split, i)[0] for i in range(160)))
+    found = imported(tmp_path / "store", split, str(path))
+    assert found[159].outcome == "not in the import" and found[158].hypotheses
+    assert f"{path}:160 was cut off" in caplog.text
+
+
+def test_sources_that_look_different(split, tmp_path):
+    lines = ["S-0\tsomething else", *(record(split, i)[0] for i in range(160))]
+    path = write(tmp_path / "1", lines)
+    with pytest.raises(ValueError, match="--ignore-sources"):
+        imported(tmp_path / "store", split, path)
+    imported(tmp_path / "store", split, path, ignore_sources=True)
+
+
 def test_a_hypothesis_that_is_none(split, tmp_path):
     lines = [record(split, i)[0] for i in range(158)] + ["H-158\t-inf\t", "H-159\t-0.2\t"]
     found = imported(tmp_path / "store", split, write(tmp_path / "1", lines))
@@ -153,6 +170,11 @@ class TestEncoder:
         cut = " ".join(pieces.encode("a dog sleeps", out_type=str))
         assert encoder(cut).tolist() == tokens.tolist()
         assert encoder.unknown == 0
+
+    def test_a_file_that_is_no_sentencepiece_model(self, split, tmp_path):
+        (tmp_path / "spm.vocab").write_text("a 1")
+        with pytest.raises(ValueError, match="spm.vocab' is not a sentencepiece model"):
+            Encoder(split.dataset.tgt_dict, str(tmp_path / "spm.vocab"))
 
     @pytest.mark.parametrize("symbol", ["</s>", "<pad>", "<s>", "nosuch"])
     def test_control_symbols_in_text_are_unknown_words(self, split, symbol):
@@ -258,7 +280,7 @@ def test_fuzzed_output_shifts_no_line(split, tmp_path, data):
     lines += [line.replace("\n", " ") for line in data.draw(st.lists(noise, max_size=8))]
     lines = data.draw(st.permutations(lines))
     path = tmp_path / "fuzz"
-    path.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
+    path.write_bytes("".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass"))
     root = tmp_path / f"store-{len(os.listdir(tmp_path))}"
     try:
         found = imported(root, split, str(path))

@@ -59,3 +59,35 @@ def test_agrees_with_a_plain_loop_over_sentence_bleu(dictionary):
 def test_built_by_name(dictionary):
     assert isinstance(build_selector("best", dictionary), Best)
     assert build_selector("closest", dictionary, "@@ ").settings["remove_bpe"] == "@@ "
+
+
+def test_an_unknown_word_in_both_is_no_match(dictionary):
+    gold = encode(dictionary, "a nosuch b")
+    hypotheses = nbest(dictionary, "a c b", "a other b")
+    assert Closest(dictionary)(hypotheses, gold) == 0
+    assert Closest(dictionary, metric="chrf")(hypotheses, gold) == 0
+
+
+def test_agrees_with_a_plain_loop_over_sentence_chrf(dictionary):
+    rng = np.random.default_rng(1)
+    closest = Closest(dictionary, metric="chrf")
+    for _ in range(200):
+        gold, *texts = (
+            " ".join(rng.choice(list("abcdefghij"), rng.integers(1, 9))) for _ in range(9)
+        )
+        scores = [sacrebleu.sentence_chrf(text, [gold]).score for text in texts]
+        choice = closest(nbest(dictionary, *texts), encode(dictionary, gold))
+        assert choice == scores.index(max(scores))
+
+
+def test_undoes_moses_tokenisation(dictionary):
+    pytest.importorskip("sacremoses")
+    for symbol in ("don", "&apos;t", "."):
+        dictionary.add_symbol(symbol)
+    closest = Closest(dictionary, moses_lang="en")
+    assert closest.text(encode(dictionary, "a don &apos;t .")) == "a don't."
+
+
+def test_a_way_of_cutting_that_fairseq_does_not_know(dictionary):
+    with pytest.raises(ValueError, match="--remove-bpe is 'spm', expected"):
+        Closest(dictionary, "spm")

@@ -19,3 +19,13 @@ FOUND = {"beam": 5, "data": {"train.bin": "12ab", "split": "train"}}
 )
 def test_differences(expected, lines):
     assert differences(FOUND, expected) == lines
+
+
+def test_exactly_leaves_no_room():
+    found = {"a": 1, "b": {"c": 2}}
+    assert differences(found, {"a": None, "b": {}}) == []
+    assert differences(found, {"a": None, "b": {}}, exactly=True) == [
+        "a: found 1, expected None",
+        "b.c: found 2, expected None",
+    ]
+    assert differences(found, {"a": 1, "b": {"c": 2}}, exactly=True) == []

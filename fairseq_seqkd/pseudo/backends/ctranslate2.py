@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 
 import numpy as np
 import torch
 
 from fairseq_seqkd.checkpoints import checkpoint_paths
-from fairseq_seqkd.shards import atomic_directory, read_json, write_json
+from fairseq_seqkd.shards import atomic_directory, read_json, sha256, write_json
 
 # Source tokens of a batch. Small ones stay in a CPU's caches; GPUs want large ones.
 _MAX_TOKENS = {"cpu": 512, "cuda": 4096}
@@ -45,15 +46,22 @@ class CTranslate2Backend:
             "<blank>" if index == self.source.pad() else symbol
             for index, symbol in enumerate(self.source.symbols)
         ]
-        self.translator = _library().Translator(
-            os.path.join(folder, "model"),
-            device=device.type,
-            device_index=device.index or 0,
-            compute_type=settings["compute_type"],
-            inter_threads=threads if device.type == "cpu" else 1,
-            intra_threads=1 if device.type == "cpu" else 0,
-            max_queued_batches=-1,  # a whole chunk is handed over at once
-        )
+        on_cpu = device.type == "cpu"
+        try:
+            self.translator = _library().Translator(
+                os.path.join(folder, "model"),
+                device=device.type,
+                device_index=device.index or 0,
+                compute_type=settings["compute_type"],
+                inter_threads=threads if on_cpu else 1,
+                intra_threads=1 if on_cpu else 0,
+                max_queued_batches=-1,  # a whole chunk is handed over at once
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"CTranslate2 cannot load {folder!r}: {error}. Delete that folder, and the "
+                "teacher is converted again."
+            ) from error
 
     @classmethod
     def settings(
@@ -75,8 +83,7 @@ class CTranslate2Backend:
                 f"--compute-type is {compute_type!r}, expected one of "
                 f"{', '.join(sorted(set(_COMPUTE_TYPES) & set(known)))} on this device"
             )
-        if not os.path.exists(folder):
-            cls.convert(folder, load_teacher("cpu", torch.float32))
+        cls.convert(folder, load_teacher("cpu", torch.float32))
         return {
             "name": cls.name,
             "version": library.__version__,
@@ -112,14 +119,19 @@ class CTranslate2Backend:
         if len(paths) > 1:
             raise CannotConvert(f"the teacher is an ensemble of {len(paths)} models")
         os.makedirs(os.path.dirname(folder), exist_ok=True)
+        sums = [sha256(path) for path in paths]
+        limits = os.path.join(folder, "limits.json")
+        if os.path.exists(limits) and read_json(limits)["teacher"] != sums:
+            shutil.rmtree(folder)  # a store that was given up, of another teacher
         # Another process may have converted it in the meantime.
         with contextlib.suppress(FileExistsError), atomic_directory(folder) as new:
             _convert(paths[0], teacher.task, os.path.join(new, "model"))
-            limits = {
+            about = {
+                "teacher": sums,
                 "max_source_positions": teacher.max_source_positions(),
                 "max_target_positions": teacher.max_target_positions(),
             }
-            write_json(os.path.join(new, "limits.json"), limits)
+            write_json(os.path.join(new, "limits.json"), about)
 
     def __call__(self, dataset, ids):
         """Hand ``ids`` over now; the result yields (id, [(tokens, score), ...]) for each.
@@ -142,15 +154,11 @@ class CTranslate2Backend:
             num_hypotheses=self.search.nbest,
             length_penalty=self.search.lenpen,
             max_input_length=0,
-            max_decoding_length=self._max_length(longest),
+            max_decoding_length=self.search.longest(longest, self.max_target_positions),
             return_scores=True,
             return_end_token=True,
         )
         return zip(map(int, ids), map(self._hypotheses, found))
-
-    def _max_length(self, source_length):
-        most = int(self.search.max_len_a * source_length + self.search.max_len_b)
-        return min(most, self.max_target_positions - 1)
 
     def _hypotheses(self, pending):
         """The finished ones of a sentence: those that end in EOS."""

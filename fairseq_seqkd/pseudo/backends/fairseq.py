@@ -18,11 +18,13 @@ class FairseqBackend:
         search: :class:`~fairseq_seqkd.search.SearchOptions`
         max_tokens: source tokens of one batch, padding included; None so many that memory
             does not depend on the beam
+        unfinished: whether to yield hypotheses that were cut at the longest length
     """
 
     name = "fairseq"
 
-    def __init__(self, teacher, search, max_tokens=None):
+    def __init__(self, teacher, search, max_tokens=None, unfinished=False):
+        self.unfinished = unfinished
         self.teacher = teacher
         self.search = search
         self.max_tokens = max_tokens or max(1, _ROWS_TIMES_LENGTH // search.beam)
@@ -85,4 +87,5 @@ class FairseqBackend:
             yield [
                 (hypothesis["tokens"].cpu().numpy(), float(hypothesis["score"]))
                 for hypothesis in hypotheses
+                if hypothesis["finished"] or self.unfinished
             ]
