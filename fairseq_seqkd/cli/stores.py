@@ -8,7 +8,6 @@ from fairseq_seqkd.pseudo.corpus import open_split
 from fairseq_seqkd.pseudo.filters import FILTERS
 from fairseq_seqkd.pseudo.select import METRICS, build_selector
 from fairseq_seqkd.pseudo.selection import Selection
-from fairseq_seqkd.pseudo.store import FOLDERS
 from fairseq_seqkd.shards import Share
 
 
@@ -115,10 +114,9 @@ def selection_of(arguments, split):
     filters = {name: getattr(arguments, f"filter_{name}") for name in FILTERS}
     action = arguments.filter_action or ("gold" if split.has_gold else "drop")
     folder = arguments.databin
-    if folder is not None and (not re.fullmatch(r"\w[\w.-]*", folder) or folder in FOLDERS):
+    if folder is not None and (not re.fullmatch(r"\w[\w.-]*", folder) or folder == "nbest"):
         raise ValueError(
-            f"--databin is {folder!r}: expected the name of a folder in DIR, other than "
-            f"{' and '.join(FOLDERS)}"
+            f"--databin is {folder!r}: expected the name of a folder in DIR, other than nbest"
         )
     return Selection(selector, filters, action == "drop", folder)
 

@@ -102,9 +102,8 @@ def begin_store(store, split, selection, recipe):
     check_choice(selection, split, search.nbest)
     default = {"name": None, "compute_type": "float16" if recipe.half else None}
     given = {"max_tokens": None, **default, **recipe.backend}
-    backend = choose_backend(
-        given, search, recipe.device, store.path("ctranslate2"), recipe.load_teacher
-    )
+    folder = store.converted(teacher)
+    backend = choose_backend(given, search, recipe.device, folder, recipe.load_teacher)
     store.create(
         {
             **split.describe(),
@@ -157,7 +156,7 @@ def translate(store, split, recipe, share):
         search,
         recipe.device,
         recipe.threads,
-        store.path("ctranslate2"),
+        store.converted(store.manifest["teacher"]),
         recipe.load_teacher,
         (split.dataset.src_dict, split.dataset.tgt_dict),
     )

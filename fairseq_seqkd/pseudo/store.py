@@ -5,7 +5,7 @@ nbest/chunk-00000-SUM.npz     n-best lists, token ids, keyed by sentence id; SUM
                               beginning of the file's SHA-256
 nbest/sums.json               the whole SHA-256 of every chunk, once all are there
 best/, closest/, ...          data-bins that stock fairseq trains on
-ctranslate2/                  the teacher as CTranslate2 wants it, if that translated
+ctranslate2-SUM/              the teacher as CTranslate2 wants it, if that translated
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from fairseq_seqkd.shards import (
 )
 
 FORMAT = 2
-FOLDERS = ("nbest", "ctranslate2")  # the others are data-bins
+_CONVERTED = "ctranslate2-"
 
 # Why a sentence has no hypothesis, and keeps its gold target.
 OUTCOMES = (
@@ -69,6 +69,10 @@ class PseudoTargetStore:
 
     def path(self, *names):
         return os.path.join(self.root, *names)
+
+    def converted(self, teacher):
+        """The folder of a converted teacher, for the SHA-256 of its checkpoints."""
+        return self.path(_CONVERTED + teacher[0][:16])
 
     @property
     def exists(self):
@@ -125,7 +129,8 @@ class PseudoTargetStore:
     def _is_ours(self, entry):
         """Whether it is the manifest, a fixed name, or a data-bin with a choice of ours."""
         return (
-            entry.name in ("manifest.json", *FOLDERS)
+            entry.name in ("manifest.json", "nbest")
+            or entry.name.startswith(_CONVERTED)
             or entry.name.endswith(".part")
             or os.path.exists(os.path.join(entry.path, "selection.json"))
         )

@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import shutil
 import tempfile
 
 import numpy as np
 import torch
 
 from fairseq_seqkd.checkpoints import checkpoint_paths
-from fairseq_seqkd.shards import atomic_directory, read_json, sha256, write_json
+from fairseq_seqkd.shards import atomic_directory, read_json, write_json
 
 # Source tokens of a batch. Small ones stay in a CPU's caches; GPUs want large ones.
 _MAX_TOKENS = {"cpu": 512, "cuda": 4096}
@@ -83,7 +82,8 @@ class CTranslate2Backend:
                 f"--compute-type is {compute_type!r}, expected one of "
                 f"{', '.join(sorted(set(_COMPUTE_TYPES) & set(known)))} on this device"
             )
-        cls.convert(folder, load_teacher("cpu", torch.float32))
+        if not os.path.exists(folder):
+            cls.convert(folder, load_teacher("cpu", torch.float32))
         return {
             "name": cls.name,
             "version": library.__version__,
@@ -119,19 +119,14 @@ class CTranslate2Backend:
         if len(paths) > 1:
             raise CannotConvert(f"the teacher is an ensemble of {len(paths)} models")
         os.makedirs(os.path.dirname(folder), exist_ok=True)
-        sums = [sha256(path) for path in paths]
-        limits = os.path.join(folder, "limits.json")
-        if os.path.exists(limits) and read_json(limits)["teacher"] != sums:
-            shutil.rmtree(folder)  # a store that was given up, of another teacher
         # Another process may have converted it in the meantime.
         with contextlib.suppress(FileExistsError), atomic_directory(folder) as new:
             _convert(paths[0], teacher.task, os.path.join(new, "model"))
-            about = {
-                "teacher": sums,
+            limits = {
                 "max_source_positions": teacher.max_source_positions(),
                 "max_target_positions": teacher.max_target_positions(),
             }
-            write_json(os.path.join(new, "limits.json"), about)
+            write_json(os.path.join(new, "limits.json"), limits)
 
     def __call__(self, dataset, ids):
         """Hand ``ids`` over now; the result yields (id, [(tokens, score), ...]) for each.
