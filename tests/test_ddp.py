@@ -8,12 +8,12 @@ from conftest import free_port
 from fairseq.modules import FairseqDropout
 from omegaconf import OmegaConf
 
+from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.criterions.distill import DistillConfig, DistillCriterion
 from fairseq_seqkd.tasks.translation_seqkd import (
     TranslationSeqKDConfig,
     TranslationSeqKDTask,
 )
-from fairseq_seqkd.teacher import load_teacher
 
 STEPS = 3
 
@@ -24,7 +24,7 @@ def parameters_after(paths, ranks, wrap=lambda model: model):
     values = {"kd_alpha": 0.3, "gold_weight": 0.4, "sentence_avg": False}
     config = DistillConfig(teacher_path=paths["teacher"], **values)
     criterion = DistillCriterion(task, OmegaConf.structured(config))
-    student = load_teacher(paths["student"]).models[0].requires_grad_(True).train()
+    student = load_models(paths["student"])[0][0].train()
     for module in student.modules():
         if isinstance(module, FairseqDropout):
             module.p = 0.0

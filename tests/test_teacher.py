@@ -31,7 +31,9 @@ def test_frozen(loaded, batch):
     assert not loaded.lprobs(batch["net_input"]).requires_grad
     for model in loaded.models:
         assert not model.training
-        assert not any(p.requires_grad for p in model.parameters())
+        with pytest.raises(RuntimeError, match="cannot train"):
+            model.train()
+        assert all(p.grad is None for p in model.parameters())
 
 
 def test_is_no_module():

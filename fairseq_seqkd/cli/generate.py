@@ -46,7 +46,7 @@ def add_arguments(parser):
         help="delete the store that is there, and start anew",
     )
     group = parser.add_argument_group("searching (default: what the store has)")
-    group.add_argument("--beam", type=int, help="for a new store: 5, 35 for --select closest")
+    group.add_argument("--beam", type=int, help="new: 5, 35 for --select closest, 1 sample")
     group.add_argument("--nbest", type=int, help="hypotheses kept; for a new store the beam")
     group.add_argument("--lenpen", type=float, help="length penalty; for a new store 1")
     group.add_argument(
