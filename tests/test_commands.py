@@ -211,11 +211,18 @@ def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):
     sys.version_info < (3, 11),
     reason="upstream 0.12.2 does not resume bit for bit with stock cross_entropy either",
 )
-@pytest.mark.parametrize("criterion", ["word_kd", "seq_inter"])
-def test_ten_updates_equal_five_resume_five(data, teacher, store, tmp_path, criterion):
+@pytest.mark.parametrize(
+    "criterion, online",
+    [
+        ("word_kd", []),
+        ("seq_inter", []),
+        ("seq_kd", ["--pseudo-targets", "online", "--teacher-sampling"]),
+    ],
+)
+def test_ten_updates_equal_five_resume_five(data, teacher, store, tmp_path, criterion, online):
     run = [
         *["--task", "translation_seqkd", "--criterion", criterion, "--dropout", "0.1"],
-        *["--kd-alpha", "0.5", "--gold-weight", "0.25", "--pseudo-targets", store],
+        *["--kd-alpha", "0.5", "--gold-weight", "0.25", "--pseudo-targets", store, *online],
         *["--teacher-path", teacher, "--max-update", "10", "--save-interval-updates", "5"],
     ]
     train(data, tmp_path / "unbroken", *run)
