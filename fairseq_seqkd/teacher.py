@@ -108,12 +108,20 @@ class Teacher:
         generator = self._generator(options)
         if options.sampling:
             generator.search.seed_batch(ids, draw)
+        self._set_beam(options.beam)
         found = self.task.inference_step(generator, self.models, {"net_input": net_input})
+        self._set_beam(1)
         source_length = net_input["src_tokens"].size(1)
         longest = options.longest(source_length, self.max_target_positions())
         for hypothesis in itertools.chain(*found):
             hypothesis["finished"] = len(hypothesis["tokens"]) <= longest
         return [hypotheses[: options.nbest] for hypotheses in found]
+
+    def _set_beam(self, beam):
+        """Some models (BART) keep the beam of the generator that was built last."""
+        for model in self.models:
+            if hasattr(model, "set_beam_size"):
+                model.set_beam_size(beam)
 
     def _generator(self, options):
         if options not in self._generators:

@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 import torch
+from conftest import load_split, preprocess, train
 
 from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
 from fairseq_seqkd.search import SearchOptions
@@ -124,3 +125,26 @@ def load_teacher_task(loaded, data):
         task.load_dictionary(str(data / f"dict.{side}.txt")) for side in ("src", "tgt")
     ]
     return task(loaded.task.cfg, *dictionaries)
+
+
+def test_beams_of_one_model_take_turns(text, tmp_path):
+    """BART keeps a beam size of its own, and would read other sentences' sources with it."""
+    small = ["--encoder-layers", 1, "--decoder-layers", 1]
+    for side in ("encoder", "decoder"):
+        small += [f"--{side}-embed-dim", 16, f"--{side}-ffn-embed-dim", 16]
+        small += [f"--{side}-attention-heads", 2]
+    loss = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", 30]
+    limits = ["--max-source-positions", 60, "--max-target-positions", 60]
+    model = ["--arch", "bart_base", *small, "--no-token-positional-embeddings"]
+    data = preprocess(text, tmp_path / "data-bin", "--joined-dictionary")
+    train(data, tmp_path, *loss, *limits, "--lr", "0.02", model=model)
+    teacher = load_teacher(str(tmp_path / "checkpoint_last.pt"))
+    dataset = load_split(data).dataset
+    inputs = dataset.collater([dataset[i] for i in range(20, 30)])["net_input"]
+    greedy, beam = SearchOptions(beam=1), SearchOptions(beam=5)
+    before = teacher.generate(inputs, greedy)
+    lprobs = teacher.lprobs(inputs)
+    teacher.generate(inputs, beam)
+    after = teacher.generate(inputs, greedy)
+    assert [h[0]["score"].item() for h in before] == [h[0]["score"].item() for h in after]
+    assert torch.equal(teacher.lprobs(inputs), lprobs)

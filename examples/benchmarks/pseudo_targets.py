@@ -158,6 +158,8 @@ def lists_of(folder):
 def text_of_ours(folder, dictionary):
     return {
         id_: join(dictionary.string(sentence.hypotheses[0][0].tolist()))
+        if sentence.hypotheses
+        else ""
         for id_, sentence in lists_of(folder).items()
     }
 
