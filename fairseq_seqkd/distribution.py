@@ -1,6 +1,23 @@
-"""Brings student and teacher to one outcome space: here, the tempered vocabulary."""
+"""Brings student and teacher to one outcome space: the vocabulary, or the teacher's k most
+probable symbols and what is left. Divergences never know which.
+"""
+
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
+
+from fairseq_seqkd.objectives.axis import Axis
+
+# In the place of log 0: its exponential is 0, and products and sums of it stay finite.
+LOG_ZERO = -1e30
+
+LEFTOVER = Axis("kd_leftover")
+
+
+def finite(lprobs):
+    """-inf becomes LOG_ZERO: 0 * log 0 is then 0, in the gradient too."""
+    return lprobs.clamp(min=LOG_ZERO)
 
 
 def tempered(lprobs, temperature):
@@ -18,3 +35,97 @@ def tempered(lprobs, temperature):
     if temperature == 1:
         return lprobs
     return torch.log_softmax(lprobs / temperature, dim=-1)
+
+
+class Outcomes(NamedTuple):
+    """Two distributions over the same outcomes.
+
+    Attributes:
+        student, teacher: (positions, outcomes) log-probabilities
+        target: (positions,) the outcome that the target is in; -1 if it is in none
+        top: (positions,) the outcome that is the teacher's most probable symbol
+        top_symbol: (positions,) that symbol
+    """
+
+    student: Tensor
+    teacher: Tensor
+    target: Tensor
+    top: Tensor
+    top_symbol: Tensor
+
+
+class TopK(NamedTuple):
+    """The teacher's k most probable symbols at every position.
+
+    Attributes:
+        symbols: (positions, k) most probable first
+        lprobs: (positions, k) their log-probabilities
+        rest: (positions,) the log of all other symbols' mass
+    """
+
+    symbols: Tensor
+    lprobs: Tensor
+    rest: Tensor
+
+
+def whole_vocabulary(student_lprobs, teacher_lprobs, target):
+    """The outcomes are the symbols.
+
+    Args:
+        student_lprobs, teacher_lprobs: (positions, vocab)
+        target: (positions,) symbols
+    """
+    top = teacher_lprobs.max(-1).indices
+    return Outcomes(student_lprobs, teacher_lprobs, target, top, top)
+
+
+def top_k(teacher_lprobs, k):
+    """The :class:`TopK` of (positions, vocab) log-probabilities."""
+    lprobs, symbols = teacher_lprobs.topk(min(k, teacher_lprobs.size(-1)))
+    return TopK(symbols, lprobs, log_mass_without(teacher_lprobs, symbols))
+
+
+def log_mass_without(lprobs, symbols):
+    """(positions,) the log of the mass of all but these (positions, k) symbols.
+
+    Summed rather than taken as 1 - mass(symbols), which would lose a small rest.
+    """
+    return lprobs.scatter(-1, symbols, LOG_ZERO).logsumexp(-1)
+
+
+def top_k_and_rest(student_lprobs, top, target, leftover):
+    """The outcomes are the teacher's k most probable symbols, and what ``leftover`` adds.
+
+    Args:
+        student_lprobs: (positions, vocab)
+        top: the teacher's :class:`TopK`
+        target: (positions,) symbols
+        leftover: a choice of the axis LEFTOVER, what happens to the other symbols' mass
+    """
+    students = student_lprobs.gather(-1, top.symbols)
+    student = leftover(students, lambda: log_mass_without(student_lprobs, top.symbols))
+    teacher = leftover(top.lprobs, lambda: top.rest)
+    k = top.symbols.size(-1)
+    is_target = top.symbols == target.unsqueeze(-1)
+    elsewhere = k if teacher.size(-1) > k else -1
+    outcome = is_target.int().argmax(-1).masked_fill(~is_target.any(-1), elsewhere)
+    return Outcomes(student, teacher, outcome, torch.zeros_like(target), top.symbols[:, 0])
+
+
+@LEFTOVER.value()
+def tail(lprobs, rest):
+    """All other symbols are one more outcome: nothing is lost but what they differ in."""
+    return torch.cat([lprobs, rest().unsqueeze(-1)], dim=-1)
+
+
+@LEFTOVER.value()
+def renormalise(lprobs, rest):
+    """The k symbols are all there is, for student and teacher alike: a biased teacher."""
+    return lprobs - lprobs.logsumexp(-1, keepdim=True)
+
+
+@LEFTOVER.value()
+def drop(lprobs, rest):
+    """The other symbols are left out and the k keep their probabilities: no distribution,
+    so that a divergence may be negative."""
+    return lprobs

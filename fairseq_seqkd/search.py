@@ -98,10 +98,7 @@ class SeededSampling(Sampling):
             ids: (batch,) sentence ids, in the order of the batch's rows
             draw: another number draws other samples of the same sentences
         """
-        self.generators = [
-            np.random.Generator(np.random.Philox(key=[self.seed, draw << 40 | id_]))
-            for id_ in ids.tolist()
-        ]
+        self.generators = [random_stream(self.seed, draw, id_) for id_ in ids.tolist()]
 
     def step(self, step, lprobs, scores, prev_output_tokens=None, original_batch_idxs=None):
         """One more token for every row; arguments and results are those of fairseq's."""
@@ -109,12 +106,7 @@ class SeededSampling(Sampling):
         probs, symbols = self._candidates(lprobs)  # both (batch, beam, candidates)
         rows = original_batch_idxs.tolist()
         uniform = np.stack([self.generators[row].random(beam) for row in rows])
-        mass = probs.cumsum(dim=-1)
-        drawn = torch.from_numpy(uniform).to(mass).unsqueeze(-1) * mass[..., -1:]
-        place = torch.searchsorted(mass, drawn, right=True)
-        # Rounding may put the point on the very end of the mass: then the last with any is it.
-        last = torch.searchsorted(mass, mass[..., -1:])
-        tokens = symbols.gather(-1, torch.minimum(place, last)).squeeze(-1)
+        tokens = pick(probs, symbols, torch.from_numpy(uniform))
         token_scores = lprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
         beams = torch.arange(beam, device=tokens.device).expand(batch, beam)
         if step == 0:
@@ -126,8 +118,43 @@ class SeededSampling(Sampling):
         lprobs = lprobs.log_softmax(-1)  # at the longest length all is forbidden but EOS
         if self.sampling_topp > 0:
             return self._sample_topp(lprobs)
-        if self.sampling_topk > 0:
-            top = lprobs.topk(min(self.sampling_topk, lprobs.size(-1)))
-            return top.values.exp(), top.indices
-        symbols = torch.arange(lprobs.size(-1), device=lprobs.device)
-        return lprobs.exp(), symbols.expand_as(lprobs)
+        return candidates(lprobs, self.sampling_topk)
+
+
+def random_stream(seed, draw, id_, purpose=0):
+    """numpy's generator of the random numbers of one sentence, whatever its batch.
+
+    Args:
+        seed: of the run
+        draw: another number gives other random numbers for the same sentence
+        id_: of the sentence
+        purpose: keeps apart what several users of one sentence draw
+    """
+    counter = [0, 0, 0, purpose]
+    return np.random.Generator(np.random.Philox(counter=counter, key=[seed, draw << 40 | id_]))
+
+
+def candidates(lprobs, topk):
+    """(..., k) probabilities of the ``topk`` most probable symbols (-1: all), and these."""
+    if topk > 0:
+        top = lprobs.topk(min(topk, lprobs.size(-1)))
+        return top.values.exp(), top.indices
+    symbols = torch.arange(lprobs.size(-1), device=lprobs.device)
+    return lprobs.exp(), symbols.expand_as(lprobs)
+
+
+def pick(probs, symbols, uniform):
+    """Draw one of the candidates in each place, by inverting the cumulated probabilities.
+
+    Args:
+        probs, symbols: (..., candidates); the probabilities need not add up to 1
+        uniform: (...) from 0 to below 1
+    Returns:
+        (...) symbols
+    """
+    mass = probs.cumsum(dim=-1)
+    drawn = uniform.to(mass).unsqueeze(-1) * mass[..., -1:]
+    place = torch.searchsorted(mass, drawn, right=True)
+    # Rounding may put the point on the very end of the mass: then the last with any is it.
+    last = torch.searchsorted(mass, mass[..., -1:])
+    return symbols.gather(-1, torch.minimum(place, last)).squeeze(-1)

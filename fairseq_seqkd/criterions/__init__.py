@@ -2,6 +2,8 @@
 
 from fairseq_seqkd.criterions import (  # noqa: F401
     distill,
+    gkd,
+    imit_kd,
     seq_inter,
     seq_kd,
     word_kd,

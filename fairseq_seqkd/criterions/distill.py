@@ -1,96 +1,41 @@
 """The general criterion. With t the target that stands in the batch, D the divergence,
-a = ``--kd-alpha`` and g = ``--gold-weight``:
+w its weighting, a = ``--kd-alpha`` and g = ``--gold-weight``:
 
-    loss = (1 - g) * [(1 - a) * NLL(t) + a * T^2 * D(teacher_T, student_T)] + g * NLL(gold)
+    loss = (1 - g) * [(1 - a) * NLL(t) + a * w * T^2 * D(teacher_T, student_T)] + g * NLL(gold)
 
-summed over target tokens. Each published method is a choice of these flags; the presets
-beside this file only change defaults.
+summed over target tokens. A row that the student wrote has no target to learn from: there
+a is 1. Each published method is a choice of these flags; the presets beside this file only
+change defaults.
 """
 
 import contextlib
 import logging
 import math
-from dataclasses import dataclass, field
 
+import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
     label_smoothed_nll_loss,
 )
-from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
-from omegaconf import II
 
-from fairseq_seqkd.distribution import tempered
-from fairseq_seqkd.objectives.divergences import forward_kl
-from fairseq_seqkd.teacher import TeacherConfig, shared_teacher
+from fairseq_seqkd.criterions.config import DistillConfig, check_config
+from fairseq_seqkd.distribution import (
+    LEFTOVER,
+    tempered,
+    top_k,
+    top_k_and_rest,
+    whole_vocabulary,
+)
+from fairseq_seqkd.objectives.axis import refuse_unused
+from fairseq_seqkd.objectives.divergences import DIVERGENCES
+from fairseq_seqkd.objectives.statistics import Statistics
+from fairseq_seqkd.objectives.weighting import WEIGHTINGS
+from fairseq_seqkd.prefixes import PREFIXES, Step
+from fairseq_seqkd.teacher import shared_teacher
 
 logger = logging.getLogger(__name__)
-
-Targets = ChoiceEnum(["gold", "best", "closest"])
-
-
-@dataclass
-class DistillConfig(TeacherConfig):
-    kd_targets: Targets = field(
-        default="gold",
-        metadata={
-            "help": "the target to train on: gold, the teacher's best hypothesis, or its "
-            "n-best hypothesis closest to gold (the last two: --task translation_seqkd)"
-        },
-    )
-    kd_alpha: float = field(
-        default=0.5,
-        metadata={
-            "help": "share of the teacher's distribution beside the target's NLL, in [0, 1]"
-        },
-    )
-    gold_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "share of the gold target's NLL in the whole loss, in [0, 1]; for use "
-            "with pseudo-targets"
-        },
-    )
-    kd_temperature: float = field(
-        default=1.0,
-        metadata={
-            "help": "divides the logits of both before they are compared, > 0; the "
-            "divergence is multiplied by its square"
-        },
-    )
-    label_smoothing: float = field(
-        default=0.0,
-        metadata={"help": "epsilon of the NLL terms, in [0, 1); 0 means no label smoothing"},
-    )
-    report_accuracy: bool = field(
-        default=False, metadata={"help": "log the student's top-1 accuracy"}
-    )
-    sentence_avg: bool = II("optimization.sentence_avg")
-
-
-def check_config(cfg):
-    """Raise a ValueError that names the first flag out of its range."""
-
-    def expect(holds, name, expected):
-        if not holds:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag} is {cfg[name]}, expected {expected}")
-
-    expect(0 <= cfg.kd_alpha <= 1, "kd_alpha", "a number from 0 to 1")
-    expect(0 <= cfg.gold_weight <= 1, "gold_weight", "a number from 0 to 1")
-    expect(0 < cfg.kd_temperature < math.inf, "kd_temperature", "a number above 0")
-    expect(0 <= cfg.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
-    expect(
-        cfg.teacher_path is not None or not uses_teacher(cfg),
-        "teacher_path",
-        "a checkpoint to compare the student with (or --kd-alpha 0)",
-    )
-
-
-def uses_teacher(cfg):
-    """Whether the divergence has any weight."""
-    return (1 - cfg.gold_weight) * cfg.kd_alpha > 0
 
 
 @register_criterion("distill", dataclass=DistillConfig)
@@ -111,8 +56,7 @@ class DistillCriterion(FairseqCriterion):
         self.cfg = cfg
         self.kd_targets = str(cfg.kd_targets)
         self.gold_weight = cfg.gold_weight
-        self.uses_teacher = uses_teacher(cfg)
-        self.divergence = forward_kl
+        self._choose(cfg)
         self._teacher = None  # no module, so fairseq neither saves nor trains it
         self._teacher_is_missing = False
         if self.kd_targets != "gold" and not hasattr(task, "use_targets"):
@@ -121,6 +65,38 @@ class DistillCriterion(FairseqCriterion):
                 f"{type(task).__name__} has none: use --task translation_seqkd with "
                 "--pseudo-targets DIR, or train on a store's data-bin with "
                 "--kd-targets gold"
+            )
+
+    def _choose(self, cfg):
+        """Take from every axis what the configuration names."""
+        own_divergence = cfg.kd_own_divergence or cfg.kd_divergence
+        chosen = [
+            (PREFIXES, str(cfg.kd_prefixes)),
+            (DIVERGENCES, str(cfg.kd_divergence)),
+            (DIVERGENCES, str(own_divergence)),
+            (WEIGHTINGS, str(cfg.kd_weighting)),
+        ]
+        prefixes, self.divergence, self.own_divergence, self.weighting = (
+            axis.choose(name, cfg) for axis, name in chosen
+        )
+        self.leftover = LEFTOVER.choose(str(cfg.kd_leftover or "tail"), cfg)
+        self.prefixes = prefixes()
+        refuse_unused((PREFIXES, DIVERGENCES, WEIGHTINGS), chosen, cfg)
+        self.uses_teacher = cfg.gold_weight < 1 and (cfg.kd_alpha > 0 or self.prefixes.writes)
+        if self.uses_teacher and cfg.teacher_path is None:
+            raise ValueError(
+                "--teacher-path is None, expected a checkpoint to compare the student with "
+                "(or --kd-alpha 0 and --kd-prefixes data)"
+            )
+        if cfg.kd_own_divergence is not None and not self.prefixes.writes:
+            raise ValueError(
+                f"--kd-own-divergence is {own_divergence}, but there are no rows for it: "
+                "expected --kd-prefixes student or interleaved beside it"
+            )
+        if "progress" in self.prefixes.needs and not cfg.max_update > 0:
+            raise ValueError(
+                f"--max-update is {cfg.max_update}, but --kd-schedule needs to know how long "
+                "the training is: set --max-update, or take --kd-schedule constant"
             )
 
     def forward(self, model, sample, reduce=True):
@@ -132,74 +108,118 @@ class DistillCriterion(FairseqCriterion):
                 (``target``, ``prev_output_tokens``) when ``target`` is a pseudo-target
             reduce: fairseq's argument; the loss is always summed
         """
+        teacher = self.teacher(model, sample["target"].device) if self.uses_teacher else None
+        sample, own, prefix_log = self.prefixes(
+            sample, unwrapped(model), teacher, self.task.target_dictionary, self.step()
+        )
         with encoder_outputs_of(model) as encoder_outputs:
             net_output = model(**sample["net_input"])
         lprobs, target = self.positions(model, net_output, sample)
-        target_loss, nll_loss = self.nll(lprobs, target)
-        kd_loss, n_agree = self.compare(model, lprobs, target, sample["net_input"])
+        labels = target.masked_fill(own.unsqueeze(-1), self.padding_idx)
+        target_loss, nll_loss = self.nll(lprobs, labels)
+        kd_loss, kd_log = self.compare(lprobs, target, own, teacher, sample["net_input"])
         gold_loss = target_loss
         if self.gold_weight > 0 and "gold" in sample:
             gold_loss = self.gold_loss(model, encoder_outputs[-1], sample["gold"])
 
         a, g = self.cfg.kd_alpha, self.gold_weight
-        terms = [((1 - g) * (1 - a), target_loss), ((1 - g) * a, kd_loss), (g, gold_loss)]
+        terms = [((1 - g) * (1 - a), target_loss), (1 - g, kd_loss), (g, gold_loss)]
         # What has no weight is left out: for an impossible target, 0 * inf would be NaN.
         loss = sum(weight * term for weight, term in terms if weight > 0)
 
-        n_sentences = sample["target"].size(0)
+        n_sentences = target.size(0)
         sample_size = n_sentences if self.cfg.sentence_avg else sample["ntokens"]
+        is_labelled = labels.ne(self.padding_idx)
         logging_output = {
             "loss": loss.data,
             "nll_loss": nll_loss.data,
             "ntokens": sample["ntokens"],
             "nsentences": n_sentences,
             "sample_size": sample_size,
+            **prefix_log,
         }
         if self.uses_teacher:
-            logging_output.update(kd_loss=kd_loss.data, n_agree=n_agree)
+            logging_output.update(kd_log)
+        if self.prefixes.writes:
+            logging_output["n_labelled"] = is_labelled.sum()
         if self.cfg.report_accuracy:
-            counts = target.ne(self.padding_idx)
-            correct = lprobs.argmax(-1).eq(target) & counts
-            logging_output.update(n_correct=correct.sum(), total=counts.sum())
+            correct = lprobs.argmax(-1).eq(labels.view(-1)) & is_labelled.view(-1)
+            logging_output.update(n_correct=correct.sum(), total=is_labelled.sum())
         return loss, sample_size, logging_output
 
+    def step(self):
+        """Where training is; None in validation.
+
+        The trainer seeds torch with the seed plus the updates done, under any task and
+        after a resume, where its own count of updates is not to be had.
+        """
+        if not self.training:
+            return None
+        update = torch.initial_seed() - self.cfg.seed
+        n_updates = self.cfg.max_update
+        progress = min(update / n_updates, 1.0) if n_updates > 0 else None
+        return Step(self.cfg.seed, update, progress)
+
     def positions(self, model, net_output, sample):
-        """(batch * length, vocab) log-probabilities and (batch * length,) targets."""
+        """(batch * length, vocab) log-probabilities and (batch, length) targets."""
         model = unwrapped(model)
         lprobs = model.get_normalized_probs(net_output, log_probs=True)
-        target = model.get_targets(sample, net_output)
-        return lprobs.view(-1, lprobs.size(-1)), target.view(-1)
+        return lprobs.view(-1, lprobs.size(-1)), model.get_targets(sample, net_output)
 
     def nll(self, lprobs, target):
         """fairseq's own label-smoothed and plain NLL of the target, summed, in nats."""
         epsilon = self.cfg.label_smoothing
         smoothed, nll_loss = label_smoothed_nll_loss(
-            lprobs, target, epsilon, ignore_index=self.padding_idx
+            lprobs, target.view(-1), epsilon, ignore_index=self.padding_idx
         )
         # Unsmoothed, fairseq adds 0 * sum(lprobs), which is NaN for an impossible symbol.
         return (smoothed if epsilon > 0 else nll_loss), nll_loss
 
-    def compare(self, model, lprobs, target, net_input):
-        """T^2 * D summed over target positions, and where the top tokens agree.
+    def compare(self, lprobs, target, own, teacher, net_input):
+        """The divergence's term of the loss, a * w * T^2 * D summed, and what is logged of D.
 
-        The factor keeps the gradient's size independent of T (Hinton et al. 2015,
+        The factor T^2 keeps the gradient's size independent of T (Hinton et al. 2015,
         arXiv 1503.02531, section 2.1).
 
+        Args:
+            lprobs: (batch * length, vocab) the student's
+            target: (batch, length) symbols
+            own: (batch,) True for rows that the student wrote
         Returns:
-            two scalars: nats, and a number of positions
+            a scalar in nats, and sums over target positions, whatever their share in the loss
         """
-        teacher = self.teacher(model, lprobs.device) if self.uses_teacher else None
         if teacher is None:
-            return lprobs.new_zeros(()), lprobs.new_zeros(())
+            zero = lprobs.new_zeros(())
+            return zero, dict.fromkeys(("kd_loss", "n_agree", "teacher_entropy"), zero)
         teacher_lprobs = teacher.lprobs(net_input).view_as(lprobs)
-        temperature = self.cfg.kd_temperature
-        divergence = self.divergence(
-            tempered(lprobs, temperature), tempered(teacher_lprobs, temperature)
-        )
-        # Padding is left out only here: picking rows of the vocabulary's width costs more.
+        outcomes = self.outcomes(lprobs, teacher_lprobs, target.view(-1))
         counts = target.ne(self.padding_idx)
-        agree = same_top(lprobs, teacher_lprobs) & counts
-        return temperature**2 * divergence[counts].sum(), agree.sum()
+        facts = Statistics(outcomes, lprobs, target, counts)
+        own = own.unsqueeze(-1).expand_as(target).flatten()
+        value = self.divergence(outcomes.student, outcomes.teacher, facts=facts)
+        if self.cfg.kd_own_divergence is not None:
+            on_own = self.own_divergence(outcomes.student, outcomes.teacher, facts=facts)
+            value = torch.where(own, on_own, value)
+        value = self.cfg.kd_temperature**2 * value
+        share = self.weighting(facts=facts) * own.float().clamp(min=self.cfg.kd_alpha)
+        # Positions are left out only here: picking rows of the vocabulary's width costs more.
+        has_share, counts = (share > 0) & facts.counts, facts.counts
+        with torch.no_grad():
+            agree = same_top(lprobs, outcomes.top_symbol)
+            log = {
+                "kd_loss": value[counts].sum(),
+                "n_agree": agree[counts].sum(),
+                "teacher_entropy": facts.teacher_entropy[counts].sum(),
+            }
+        return (share * value)[has_share].sum(), log
+
+    def outcomes(self, lprobs, teacher_lprobs, target):
+        """Both distributions over the outcomes that are compared, tempered."""
+        temperature = self.cfg.kd_temperature
+        both = tempered(lprobs, temperature), tempered(teacher_lprobs, temperature)
+        if self.cfg.kd_top_k is None:
+            return whole_vocabulary(*both, target)
+        return top_k_and_rest(both[0], top_k(both[1], self.cfg.kd_top_k), target, self.leftover)
 
     def teacher(self, model, device):
         """The teacher, loaded at the first call; None if validation has to do without."""
@@ -230,20 +250,27 @@ class DistillCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs):
-        """Log what stock label_smoothed_cross_entropy logs, and kd_loss and agreement.
+        """Log what stock label_smoothed_cross_entropy logs, and what the teacher's part was.
 
-        Losses are in bits a token; agreement is the share, in percent, of target
-        positions where student and teacher have the same most probable token.
+        Losses and entropies are in bits a token. The NLL and what follows from it are of
+        rows with data targets.
         """
-        LabelSmoothedCrossEntropyCriterion.reduce_metrics(logging_outputs)
-        if not any("kd_loss" in log for log in logging_outputs):
-            return
-        n_tokens = sum(log.get("ntokens", 0) for log in logging_outputs)
-        kd_loss = sum(log.get("kd_loss", 0) for log in logging_outputs)
-        n_agree = sum(log.get("n_agree", 0) for log in logging_outputs)
-        kd_bits = kd_loss / n_tokens / math.log(2)
-        metrics.log_scalar("kd_loss", kd_bits, n_tokens, round=3)
-        metrics.log_scalar("agreement", 100.0 * n_agree / n_tokens, n_tokens, round=2)
+        total = Totals(logging_outputs)
+        labelled = [
+            {**log, "ntokens": log.get("n_labelled", log.get("ntokens", 0))}
+            for log in logging_outputs
+        ]
+        if sum(log["ntokens"] for log in labelled) > 0:
+            LabelSmoothedCrossEntropyCriterion.reduce_metrics(labelled)
+        else:
+            total.log("loss", "loss", "sample_size", 1 / math.log(2))
+        total.log("kd_loss", "kd_loss", "ntokens", 1 / math.log(2))
+        total.log("agreement", "n_agree", "ntokens", 100)
+        total.log("teacher_entropy", "teacher_entropy", "ntokens", 1 / math.log(2))
+        total.log("beta", "beta", "nsentences")
+        total.log("own_rows", "n_own_rows", "nsentences", 100)
+        total.log("own_length", "n_own_tokens", "n_own_rows")
+        total.log("accepted", "n_accepted", "n_proposed", 100)
 
     @staticmethod
     def logging_outputs_can_be_summed():
@@ -251,10 +278,23 @@ class DistillCriterion(FairseqCriterion):
         return True
 
 
-def same_top(lprobs, teacher_lprobs):
-    """(positions,) True where the teacher's most probable token is the student's too."""
-    teachers_top = teacher_lprobs.argmax(-1, keepdim=True)
-    return lprobs.gather(-1, teachers_top).squeeze(-1) == lprobs.amax(-1)
+class Totals:
+    """Sums of what several steps or workers logged."""
+
+    def __init__(self, logging_outputs):
+        self._logs = logging_outputs
+
+    def log(self, name, key, weight, unit=1.0):
+        """Log sum(key) / sum(weight) in the given unit; nothing, if no step has the key."""
+        if not any(key in log for log in self._logs):
+            return
+        value, n = (sum(log.get(k, 0) for log in self._logs) for k in (key, weight))
+        metrics.log_scalar(name, unit * value / n if n > 0 else 0.0, n, round=3)
+
+
+def same_top(lprobs, teachers_top):
+    """(positions,) True where the teacher's most probable symbol is the student's too."""
+    return lprobs.gather(-1, teachers_top.unsqueeze(-1)).squeeze(-1) == lprobs.amax(-1)
 
 
 def unwrapped(model):

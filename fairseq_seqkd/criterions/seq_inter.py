@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from fairseq.criterions import register_criterion
 
-from fairseq_seqkd.criterions.distill import DistillConfig, DistillCriterion, Targets
+from fairseq_seqkd.criterions.config import DistillConfig, Targets
+from fairseq_seqkd.criterions.distill import DistillCriterion
 
 
 @dataclass

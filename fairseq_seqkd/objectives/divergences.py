@@ -3,19 +3,79 @@
 A divergence takes two (positions, outcomes) float32 tensors of log-probabilities
 and returns one value a position, in nats. -inf (an impossible outcome) is allowed
 on both sides: where both have it, the outcome adds nothing, and no divergence or
-gradient becomes NaN.
+gradient becomes NaN. Written below: q the teacher, p the student.
+
+To add one: write it here. Its keyword-only arguments are its parameters, declared in the
+decorator, or facts of the batch (see ``statistics.py``), which come by their names.
 """
+
+import math
 
 import torch
 
+from fairseq_seqkd.distribution import LOG_ZERO, finite, log_mass_without
+from fairseq_seqkd.objectives.axis import Axis, Parameter
 
-def finite(lprobs):
-    """-inf becomes the smallest float: 0 * log 0 is then 0, in the gradient too."""
-    return lprobs.clamp(min=torch.finfo(lprobs.dtype).min)
+DIVERGENCES = Axis("kd_divergence")
+
+JSD_BETA = Parameter(
+    "kd_jsd_beta",
+    0.5,
+    "the teacher's share in the mixture of the two",
+    "a number above 0 and below 1 (at the ends: forward_kl, reverse_kl)",
+    lambda x: 0 < x < 1,
+)
+SKEW = Parameter(
+    "kd_skew",
+    0.1,
+    "how much of the first is mixed into the second distribution",
+    "a number from 0 to below 1",
+    lambda x: 0 <= x < 1,
+)
+REVERSE_SHARE = Parameter(
+    "kd_reverse_share",
+    0.5,
+    "lambda: the reverse KL's share beside the forward KL",
+    "a number from 0 to 1",
+    lambda x: 0 <= x <= 1,
+)
+HEAD = Parameter(
+    "kd_head",
+    10,
+    "how many of the teacher's most probable symbols are the head",
+    "a whole number from 1 upwards",
+    lambda x: x >= 1,
+)
+TAIL_WEIGHT = Parameter(
+    "kd_tail_weight",
+    2.0,
+    "beta: how much the tail counts",
+    "a number from 0 upwards",
+    lambda x: 0 <= x < math.inf,
+)
+EASY_SHARE = Parameter(
+    "kd_easy_share",
+    0.2,
+    "weight of the tokens that are easy; the hard ones have the rest",
+    "a number from 0 to 1",
+    lambda x: 0 <= x <= 1,
+)
 
 
+def kl(lprobs, other):
+    """KL(lprobs || other), one value a position, in nats."""
+    return (lprobs.exp() * (finite(lprobs) - finite(other))).sum(-1)
+
+
+def mixture(share, lprobs, other):
+    """log(share * exp(lprobs) + (1 - share) * exp(other))."""
+    first, second = (math.log(w) if w > 0 else LOG_ZERO for w in (share, 1 - share))
+    return torch.logaddexp(finite(lprobs) + first, finite(other) + second)
+
+
+@DIVERGENCES.value()
 def forward_kl(student_lprobs, teacher_lprobs):
-    """KL(teacher || student), one value a position, in nats.
+    """KL(q || p), one value a position, in nats.
 
     Args:
         student_lprobs: (positions, outcomes) log-probabilities, float32
@@ -26,5 +86,141 @@ def forward_kl(student_lprobs, teacher_lprobs):
         the cross-entropy: the KL differs from it by the teacher's entropy, a
         constant for the student, so the gradient is the same and the minimum is 0.
     """
-    log_ratio = finite(teacher_lprobs) - finite(student_lprobs)
-    return (teacher_lprobs.exp() * log_ratio).sum(-1)
+    return kl(teacher_lprobs, student_lprobs)
+
+
+@DIVERGENCES.value()
+def reverse_kl(student_lprobs, teacher_lprobs):
+    """KL(p || q); args and result as in :func:`forward_kl`.
+
+    Source: Wen et al. 2023, f-distill (arXiv 2307.15190), section 2.
+    """
+    return kl(student_lprobs, teacher_lprobs)
+
+
+@DIVERGENCES.value()
+def hard(student_lprobs, teacher_lprobs, *, top):
+    """-log p of the teacher's most probable symbol.
+
+    Args:
+        student_lprobs, teacher_lprobs: (positions, outcomes)
+        top: (positions,) the outcome that is that symbol
+    Returns:
+        (positions,) non-negative; not 0 where the two are equal
+    Source: Lin et al. 2020 (arXiv 2009.07253), L_opt of section 3.
+    """
+    return -finite(student_lprobs.gather(-1, top.unsqueeze(-1))).squeeze(-1)
+
+
+@DIVERGENCES.value(beta=JSD_BETA)
+def jsd(student_lprobs, teacher_lprobs, *, beta=0.5):
+    """beta KL(q || m) + (1 - beta) KL(p || m), with m = beta q + (1 - beta) p.
+
+    Divided by beta it tends to KL(q || p) as beta goes to 0; divided by 1 - beta, to
+    KL(p || q) as beta goes to 1. At most log 2 for beta = 1/2.
+
+    Args and result as in :func:`forward_kl`; beta: above 0 and below 1
+    Source: Agarwal et al. 2023, GKD (arXiv 2306.13649), eq. 1.
+    """
+    middle = mixture(beta, teacher_lprobs, student_lprobs)
+    return beta * kl(teacher_lprobs, middle) + (1 - beta) * kl(student_lprobs, middle)
+
+
+@DIVERGENCES.value()
+def tvd(student_lprobs, teacher_lprobs):
+    """Total variation distance, 1/2 sum |q - p|: from 0 to 1.
+
+    Args and result as in :func:`forward_kl`
+    Source: Wen et al. 2023, f-distill (arXiv 2307.15190), section 2.
+    """
+    return 0.5 * (teacher_lprobs.exp() - student_lprobs.exp()).abs().sum(-1)
+
+
+@DIVERGENCES.value(skew=SKEW)
+def skew_kl(student_lprobs, teacher_lprobs, *, skew=0.1):
+    """KL(q || skew q + (1 - skew) p): at most -log skew, where KL(q || p) is unbounded.
+
+    Args and result as in :func:`forward_kl`; skew: from 0 (KL(q || p)) to below 1
+    Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
+    """
+    return kl(teacher_lprobs, mixture(skew, teacher_lprobs, student_lprobs))
+
+
+@DIVERGENCES.value(skew=SKEW)
+def skew_reverse_kl(student_lprobs, teacher_lprobs, *, skew=0.1):
+    """KL(p || (1 - skew) q + skew p): at most -log skew.
+
+    Args and result as in :func:`forward_kl`; skew: from 0 (KL(p || q)) to below 1
+    Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
+    """
+    return kl(student_lprobs, mixture(skew, student_lprobs, teacher_lprobs))
+
+
+@DIVERGENCES.value(reverse_share=REVERSE_SHARE)
+def mixed_kl(student_lprobs, teacher_lprobs, *, reverse_share=0.5):
+    """lambda KL(p || q) + (1 - lambda) KL(q || p).
+
+    Args and result as in :func:`forward_kl`; reverse_share: lambda, from 0 to 1
+    Source: Mixed KL (arXiv 2605.16826).
+    """
+    forward = kl(teacher_lprobs, student_lprobs)
+    return reverse_share * kl(student_lprobs, teacher_lprobs) + (1 - reverse_share) * forward
+
+
+@DIVERGENCES.value(head=HEAD, tail_weight=TAIL_WEIGHT)
+def decoupled(student_lprobs, teacher_lprobs, *, counts, head=10, tail_weight=2.0):
+    """KL over {the head's symbols, the tail as one} + b * Q * KL within the tail.
+
+    The head is the teacher's most probable outcomes, Q the teacher's mass in the tail, and
+    b = tail_weight / (the batch's mean Q).
+
+    Args:
+        student_lprobs, teacher_lprobs: (positions, outcomes)
+        counts: (positions,) True for target positions
+        head: how many outcomes the head has
+        tail_weight: from 0 upwards
+    Source: Tail decoupling (arXiv 2602.20816).
+    """
+    parts = teacher_lprobs.exp() * (finite(teacher_lprobs) - finite(student_lprobs))
+    symbols = teacher_lprobs.topk(min(head, teacher_lprobs.size(-1))).indices
+    in_head = parts.gather(-1, symbols).sum(-1)
+    # Q KL(tail of q, renormalised || tail of p, renormalised) = tail's part of the KL - as_one
+    in_tail = parts.scatter(-1, symbols, 0.0).sum(-1)
+    tails = [log_mass_without(x, symbols) for x in (student_lprobs, teacher_lprobs)]
+    student_tail, teacher_tail = map(finite, tails)
+    mass = teacher_tail.exp()
+    as_one = mass * (teacher_tail - student_tail)
+    scale = tail_weight / mass[counts].mean().clamp(min=torch.finfo(mass.dtype).tiny)
+    return in_head + as_one + scale * (in_tail - as_one)
+
+
+@DIVERGENCES.value(easy_share=EASY_SHARE)
+def split(student_lprobs, teacher_lprobs, *, target, counts, easy_share=0.2):
+    """What beside the target is like, for easy tokens; that and the target, for hard ones.
+
+    A token is easy if the teacher's uncertainty of the target, 1 - q(target), is at most the
+    batch's median. With D the KL over all outcomes but the target, renormalised (0 where
+    the teacher has no mass there), and B the KL over {target, not the target}:
+    easy_share * D if it is easy, (1 - easy_share) * (B + D) if it is hard.
+
+    Args:
+        student_lprobs, teacher_lprobs: (positions, outcomes)
+        target: (positions,) the target's outcome, -1 for none
+        counts: (positions,) True for target positions
+        easy_share: from 0 to 1
+    Source: Zhong et al. 2024, ATKD (arXiv 2402.11890).
+    """
+    places = torch.arange(teacher_lprobs.size(-1), device=target.device)
+    is_target = places == target.unsqueeze(-1)
+    student, teacher = finite(student_lprobs), finite(teacher_lprobs)
+    others = [x.masked_fill(is_target, LOG_ZERO) for x in (student, teacher)]
+    student_rest, teacher_rest = (x.logsumexp(-1, keepdim=True) for x in others)
+    beside = kl(others[1] - teacher_rest, others[0] - student_rest)
+    student_rest, teacher_rest = student_rest.squeeze(-1), teacher_rest.squeeze(-1)
+    uncertainty = teacher_rest.exp()
+    beside = torch.where(uncertainty > 0, beside, torch.zeros_like(beside))
+    of_target = teacher.exp() * (teacher - student)
+    binary = of_target.masked_fill(~is_target, 0.0).sum(-1)
+    binary = binary + uncertainty * (teacher_rest - student_rest)
+    is_easy = uncertainty <= uncertainty[counts].median()
+    return torch.where(is_easy, easy_share * beside, (1 - easy_share) * (binary + beside))

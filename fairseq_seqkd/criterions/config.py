@@ -1,0 +1,133 @@
+"""What a distillation criterion can be told: the axes, their parameters, and the shares."""
+
+import math
+from dataclasses import dataclass, field, make_dataclass
+from typing import Optional
+
+from fairseq.dataclass import ChoiceEnum
+from omegaconf import II
+
+from fairseq_seqkd.distribution import LEFTOVER
+from fairseq_seqkd.objectives.axis import flag
+from fairseq_seqkd.objectives.divergences import DIVERGENCES
+from fairseq_seqkd.objectives.weighting import WEIGHTINGS
+from fairseq_seqkd.prefixes import PREFIXES
+from fairseq_seqkd.teacher import TeacherConfig
+
+Targets = ChoiceEnum(["gold", "best", "closest"])
+Prefixes, Divergence, Weighting, Leftover = (
+    ChoiceEnum(list(axis.values)) for axis in (PREFIXES, DIVERGENCES, WEIGHTINGS, LEFTOVER)
+)
+AXES = (PREFIXES, DIVERGENCES, WEIGHTINGS)
+
+
+def parameter_field(parameter, users):
+    """The dataclass field of an axis's parameter; None, its default, means unset."""
+    kind, names = type(parameter.default), parameter.choices
+    if parameter.axis is not None:
+        names = tuple(parameter.axis.values)
+    if names:
+        kind = ChoiceEnum(list(names))
+    defaults = ", ".join(f"{default} for {user}" for user, default in users.items())
+    help_ = f"{parameter.help} (default: {defaults})"
+    return parameter.name, Optional[kind], field(default=None, metadata={"help": help_})
+
+
+AxisParameters = make_dataclass(
+    "AxisParameters",
+    [parameter_field(*entry) for axis in AXES for entry in axis.parameters().values()],
+    bases=(TeacherConfig,),
+    namespace={"__doc__": "The parameters of all values of all axes."},
+)
+
+
+@dataclass
+class DistillConfig(AxisParameters):
+    kd_targets: Targets = field(
+        default="gold",
+        metadata={
+            "help": "the target to train on: gold, the teacher's best hypothesis, or its "
+            "n-best hypothesis closest to gold (the last two: --task translation_seqkd)"
+        },
+    )
+    kd_prefixes: Prefixes = field(
+        default="data",
+        metadata={
+            "help": "whose history the decoder is conditioned on in training: that of the "
+            "data, or what the student writes, alone or interleaved with the teacher"
+        },
+    )
+    kd_divergence: Divergence = field(
+        default="forward_kl",
+        metadata={"help": "how the teacher's and the student's distributions are compared"},
+    )
+    kd_own_divergence: Optional[Divergence] = field(
+        default=None,
+        metadata={
+            "help": "the divergence on rows that the student wrote (default: --kd-divergence)"
+        },
+    )
+    kd_weighting: Weighting = field(
+        default="uniform",
+        metadata={"help": "how much the divergence counts from position to position"},
+    )
+    kd_alpha: float = field(
+        default=0.5,
+        metadata={
+            "help": "share of the teacher's distribution beside the target's NLL, in [0, 1]; "
+            "on rows that the student wrote it is 1"
+        },
+    )
+    gold_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of the gold target's NLL in the whole loss, in [0, 1]; for use "
+            "with pseudo-targets or the student's prefixes"
+        },
+    )
+    kd_temperature: float = field(
+        default=1.0,
+        metadata={
+            "help": "divides the logits of both before they are compared, > 0; the "
+            "divergence is multiplied by its square"
+        },
+    )
+    kd_top_k: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "compare on the teacher's k most probable symbols and what is left "
+            "(default: on the whole vocabulary)"
+        },
+    )
+    kd_leftover: Optional[Leftover] = field(
+        default=None,
+        metadata={
+            "help": "what becomes of the mass beside the top k: one more outcome (tail, the "
+            "default), scaled away on both sides (renormalise), or left out (drop)"
+        },
+    )
+    label_smoothing: float = field(
+        default=0.0,
+        metadata={"help": "epsilon of the NLL terms, in [0, 1); 0 means no label smoothing"},
+    )
+    report_accuracy: bool = field(
+        default=False, metadata={"help": "log the student's top-1 accuracy"}
+    )
+    sentence_avg: bool = II("optimization.sentence_avg")
+    seed: int = II("common.seed")
+    max_update: int = II("optimization.max_update")
+
+
+def check_config(cfg):
+    """Raise a ValueError that names the first flag out of its range."""
+
+    def expect(holds, name, expected):
+        if not holds:
+            raise ValueError(f"{flag(name)} is {cfg[name]}, expected {expected}")
+
+    expect(0 <= cfg.kd_alpha <= 1, "kd_alpha", "a number from 0 to 1")
+    expect(0 <= cfg.gold_weight <= 1, "gold_weight", "a number from 0 to 1")
+    expect(0 < cfg.kd_temperature < math.inf, "kd_temperature", "a number above 0")
+    expect(0 <= cfg.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
+    expect(cfg.kd_top_k is None or cfg.kd_top_k >= 1, "kd_top_k", "a whole number above 0")
+    expect(cfg.kd_leftover is None or cfg.kd_top_k, "kd_leftover", "--kd-top-k beside it")

@@ -1,0 +1,44 @@
+"""ImitKD: ``distill`` with Lin et al.'s imitation-learning defaults."""
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+from fairseq.criterions import register_criterion
+from fairseq.dataclass import ChoiceEnum
+
+from fairseq_seqkd.criterions.config import DistillConfig, Divergence, Prefixes
+from fairseq_seqkd.criterions.distill import DistillCriterion
+
+# The divergence, and its share on rows with data targets.
+LOSSES = {
+    "opt": {"kd_divergence": "hard", "kd_alpha": 0.0},
+    "full": {"kd_divergence": "forward_kl", "kd_alpha": 1.0},
+}
+
+
+@dataclass
+class ImitKDConfig(DistillConfig):
+    imit_kd_loss: ChoiceEnum(list(LOSSES)) = field(
+        default="opt",
+        metadata={
+            "help": "opt: data rows learn their targets, the student's own rows the "
+            "teacher's most probable token; full: all rows learn the teacher's distribution"
+        },
+    )
+    kd_prefixes: Prefixes = "student"
+    kd_divergence: Optional[Divergence] = None
+    kd_alpha: Optional[float] = None
+
+
+@register_criterion("imit_kd", dataclass=ImitKDConfig)
+class ImitKDCriterion(DistillCriterion):
+    """The student's own prefixes, ever more of them, labelled by the teacher.
+
+    Source: Lin et al. 2020 (arXiv 2009.07253), section 3 and the authors' code.
+    """
+
+    def __init__(self, task, cfg):
+        for name, value in LOSSES[str(cfg.imit_kd_loss)].items():
+            if cfg[name] is None:
+                cfg[name] = value
+        super().__init__(task, cfg)
