@@ -121,7 +121,7 @@ def tail(lprobs, rest):
 @LEFTOVER.value()
 def renormalise(lprobs, rest):
     """The k symbols are all there is, for student and teacher alike: a biased teacher."""
-    return lprobs - lprobs.logsumexp(-1, keepdim=True)
+    return torch.log_softmax(finite(lprobs), dim=-1)
 
 
 @LEFTOVER.value()

@@ -13,7 +13,7 @@ import math
 
 import torch
 
-from fairseq_seqkd.distribution import LOG_ZERO, finite, log_mass_without
+from fairseq_seqkd.distribution import LOG_ZERO, finite
 from fairseq_seqkd.objectives.axis import Axis, Parameter
 
 DIVERGENCES = Axis("kd_divergence")
@@ -181,17 +181,16 @@ def decoupled(student_lprobs, teacher_lprobs, *, counts, head=10, tail_weight=2.
         tail_weight: from 0 upwards
     Source: Tail decoupling (arXiv 2602.20816).
     """
-    parts = teacher_lprobs.exp() * (finite(teacher_lprobs) - finite(student_lprobs))
-    symbols = teacher_lprobs.topk(min(head, teacher_lprobs.size(-1))).indices
-    in_head = parts.gather(-1, symbols).sum(-1)
-    # Q KL(tail of q, renormalised || tail of p, renormalised) = tail's part of the KL - as_one
-    in_tail = parts.scatter(-1, symbols, 0.0).sum(-1)
-    tails = [log_mass_without(x, symbols) for x in (student_lprobs, teacher_lprobs)]
-    student_tail, teacher_tail = map(finite, tails)
-    mass = teacher_tail.exp()
-    as_one = mass * (teacher_tail - student_tail)
-    scale = tail_weight / mass[counts].mean().clamp(min=torch.finfo(mass.dtype).tiny)
-    return in_head + as_one + scale * (in_tail - as_one)
+    student, teacher = finite(student_lprobs), finite(teacher_lprobs)
+    symbols = teacher.topk(min(head, teacher.size(-1))).indices
+    in_head = (teacher.exp() * (teacher - student)).gather(-1, symbols).sum(-1)
+    tails = [x.scatter(-1, symbols, LOG_ZERO) for x in (student, teacher)]
+    student_tail, teacher_tail = (x.logsumexp(-1, keepdim=True) for x in tails)
+    within = kl(tails[1] - teacher_tail, tails[0] - student_tail)
+    mass = teacher_tail.squeeze(-1).exp()
+    as_one = mass * (teacher_tail - student_tail).squeeze(-1)
+    mean_mass = mass[counts].mean().clamp(min=torch.finfo(mass.dtype).tiny)
+    return in_head + as_one + tail_weight * mass / mean_mass * within
 
 
 @DIVERGENCES.value(easy_share=EASY_SHARE)
@@ -216,11 +215,11 @@ def split(student_lprobs, teacher_lprobs, *, target, counts, easy_share=0.2):
     others = [x.masked_fill(is_target, LOG_ZERO) for x in (student, teacher)]
     student_rest, teacher_rest = (x.logsumexp(-1, keepdim=True) for x in others)
     beside = kl(others[1] - teacher_rest, others[0] - student_rest)
-    student_rest, teacher_rest = student_rest.squeeze(-1), teacher_rest.squeeze(-1)
-    uncertainty = teacher_rest.exp()
-    beside = torch.where(uncertainty > 0, beside, torch.zeros_like(beside))
-    of_target = teacher.exp() * (teacher - student)
-    binary = of_target.masked_fill(~is_target, 0.0).sum(-1)
-    binary = binary + uncertainty * (teacher_rest - student_rest)
-    is_easy = uncertainty <= uncertainty[counts].median()
+    mass = teacher_rest.squeeze(-1).exp()
+    beside = torch.where(mass > 0, beside, torch.zeros_like(beside))
+    of_target = (teacher.exp() * (teacher - student)).masked_fill(~is_target, 0.0).sum(-1)
+    binary = of_target + mass * (teacher_rest - student_rest).squeeze(-1)
+    # -log q(target) has the order of 1 - q(target), without losing small differences near 1.
+    surprise = -teacher.masked_fill(~is_target, LOG_ZERO).amax(-1)
+    is_easy = surprise <= surprise[counts].median()
     return torch.where(is_easy, easy_share * beside, (1 - easy_share) * (binary + beside))

@@ -11,7 +11,8 @@ from fairseq.models import BaseFairseqModel
 from omegaconf import OmegaConf
 
 from fairseq_seqkd.checkpoints import load_models
-from fairseq_seqkd.criterions.distill import DistillConfig, DistillCriterion
+from fairseq_seqkd.criterions.config import DistillConfig
+from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
 from fairseq_seqkd.criterions.seq_kd import SeqKDConfig
 from fairseq_seqkd.criterions.word_kd import WordKDConfig
@@ -22,7 +23,8 @@ LN2 = math.log(2)
 
 def build(task, config=DistillConfig, **values):
     """A criterion as fairseq would build it from flags."""
-    cfg = OmegaConf.structured(config(**{"sentence_avg": False, **values}))
+    common = {"sentence_avg": False, "seed": 1, "max_update": 10}
+    cfg = OmegaConf.structured(config(**{**common, **values}))
     return DistillCriterion(task, cfg)
 
 
