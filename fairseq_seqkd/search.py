@@ -131,7 +131,9 @@ def random_stream(seed, draw, id_, purpose=0):
         purpose: keeps apart what several users of one sentence draw
     """
     counter = [0, 0, 0, purpose]
-    return np.random.Generator(np.random.Philox(counter=counter, key=[seed, draw << 40 | id_]))
+    return np.random.Generator(
+        np.random.Philox(counter=counter, key=[seed, (draw << 40 | id_) % 2**64])
+    )
 
 
 def candidates(lprobs, topk):

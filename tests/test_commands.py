@@ -20,6 +20,10 @@ from conftest import (
 from fairseq_seqkd.evaluate.measure import evaluate
 
 NO_DROPOUT = ["--dropout", "0"]
+LM_SIZE = [
+    *["--decoder-attention-heads", "2", "--decoder-embed-dim", "16"],
+    *["--decoder-ffn-embed-dim", "16"],
+]
 
 
 def logged(output, key):
@@ -78,11 +82,7 @@ def test_language_modelling(text, tmp_path):
         *["preprocess", "--only-source", "--destdir", tmp_path / "data"],
         *["--trainpref", text / "train.tgt", "--validpref", text / "valid.tgt"],
     )
-    model = [
-        *["--arch", "transformer_lm", "--decoder-layers", "1"],
-        *["--decoder-attention-heads", "2", "--decoder-embed-dim", "16"],
-        *["--decoder-ffn-embed-dim", "16"],
-    ]
+    model = ["--arch", "transformer_lm", "--decoder-layers", "1", *LM_SIZE]
     task = ["--task", "language_modeling", "--tokens-per-sample", "32", "--max-update", "4"]
     stock = ["--criterion", "cross_entropy"]
     train(tmp_path / "data", tmp_path / "teacher", *task, *stock, model=model)
@@ -170,12 +170,15 @@ checkpoint: {{save_dir: {tmp_path}, no_epoch_checkpoints: true}}
     assert (saved["_name"], saved["kd_alpha"]) == (criterion, 0.7)
 
 
-def test_lstm_student_of_a_transformer(data, teacher, store, tmp_path):
+@pytest.mark.parametrize(
+    "criterion", [["seq_kd", "--kd-alpha", "0.5"], ["imit_kd", "--kd-schedule", "linear"]]
+)
+def test_lstm_student_of_a_transformer(data, teacher, store, tmp_path, criterion):
     model = ["--arch", "lstm", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16"]
     model += ["--encoder-hidden-size", "16", "--decoder-hidden-size", "16"]
     log = train(
-        *[data, tmp_path, "--task", "translation_seqkd", "--criterion", "seq_kd"],
-        *["--decoder-out-embed-dim", "16", "--kd-alpha", "0.5", "--gold-weight", "0.3"],
+        *[data, tmp_path, "--task", "translation_seqkd", "--criterion", *criterion],
+        *["--decoder-out-embed-dim", "16", "--gold-weight", "0.3"],
         *["--teacher-path", teacher, "--pseudo-targets", store, "--max-update", "2"],
         model=model,
     )
@@ -186,8 +189,10 @@ def test_lstm_student_of_a_transformer(data, teacher, store, tmp_path):
     torch.__version__ < "2.0", reason="earlier versions multiply no half floats on a CPU"
 )
 @pytest.mark.parametrize("mode", [["--fp16", "--fp16-no-flatten-grads"], ["--amp"]])
-def test_half_precision(data, teacher, tmp_path, mode):
-    log = train(data, tmp_path, *word_kd(teacher), *mode, "--max-update", "2")
+@pytest.mark.parametrize("criterion", ["word_kd", "gkd"])
+def test_half_precision(data, teacher, tmp_path, mode, criterion):
+    flags = [*word_kd(teacher), "--criterion", criterion]
+    log = train(data, tmp_path, *flags, *mode, "--max-update", "2")
     values = logged(log, "train")[-1]
     assert 0 < float(values["train_kd_loss"]) < 100
 
@@ -212,17 +217,20 @@ def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):
     reason="upstream 0.12.2 does not resume bit for bit with stock cross_entropy either",
 )
 @pytest.mark.parametrize(
-    "criterion, online",
+    "criterion, flags",
     [
         ("word_kd", []),
         ("seq_inter", []),
         ("seq_kd", ["--pseudo-targets", "online", "--teacher-sampling"]),
+        ("imit_kd", ["--kd-sampling-topk", "5", "--kd-schedule", "linear"]),
+        ("gkd", []),
+        ("distill", ["--kd-prefixes", "interleaved", "--kd-accept-topk", "2"]),
     ],
 )
-def test_ten_updates_equal_five_resume_five(data, teacher, store, tmp_path, criterion, online):
+def test_ten_updates_equal_five_resume_five(data, teacher, store, tmp_path, criterion, flags):
     run = [
         *["--task", "translation_seqkd", "--criterion", criterion, "--dropout", "0.1"],
-        *["--kd-alpha", "0.5", "--gold-weight", "0.25", "--pseudo-targets", store, *online],
+        *["--kd-alpha", "0.5", "--gold-weight", "0.25", "--pseudo-targets", store, *flags],
         *["--teacher-path", teacher, "--max-update", "10", "--save-interval-updates", "5"],
     ]
     train(data, tmp_path / "unbroken", *run)
@@ -235,11 +243,18 @@ def test_ten_updates_equal_five_resume_five(data, teacher, store, tmp_path, crit
     assert not all(torch.equal(unbroken[name], p) for name, p in parameters(half).items())
 
 
-@pytest.mark.parametrize("gold_weight", ["0", "0.3"])
-def test_two_ranks_equal_update_freq_two(data, teacher, store, tmp_path, gold_weight):
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--criterion", "seq_kd", "--kd-alpha", "0.5"],
+        ["--criterion", "seq_kd", "--kd-alpha", "0.5", "--gold-weight", "0.3"],
+        ["--criterion", "imit_kd", "--kd-schedule", "linear"],
+        ["--criterion", "imit_kd", "--imit-kd-loss", "full", "--gold-weight", "0.3"],
+    ],
+)
+def test_two_ranks_equal_update_freq_two(data, teacher, store, tmp_path, flags):
     run = [
-        *["--task", "translation_seqkd", "--criterion", "seq_kd", "--kd-alpha", "0.5"],
-        *["--gold-weight", gold_weight, "--pseudo-targets", store, *NO_DROPOUT],
+        *["--task", "translation_seqkd", *flags, "--pseudo-targets", store, *NO_DROPOUT],
         *["--teacher-path", teacher, "--max-update", "4"],
     ]
     train(data, tmp_path / "one", *run, "--update-freq", "2")
@@ -258,12 +273,40 @@ class TestErrors:
             (["word_kd"], "--teacher-path is None, expected a checkpoint"),
             (["word_kd", "--kd-alpha", "2"], "--kd-alpha is 2.0, expected"),
             (["seq_kd"], "--kd-targets best needs pseudo-targets.*--task translation_seqkd"),
+            (
+                ["distill", "--kd-divergence", "l2"],
+                "argument --kd-divergence: invalid choice: 'l2' .choose from.*forward_kl",
+            ),
+            (
+                ["distill", "--kd-skew", "0.2", "--kd-divergence", "jsd"],
+                "--kd-skew is 0.2, but nothing uses it: it belongs to --kd-divergence skew_kl "
+                "and --kd-divergence skew_reverse_kl, and this is .*--kd-divergence jsd",
+            ),
+            (
+                ["imit_kd", "--teacher-path", "t.pt"],
+                "--max-update is 0, but --kd-schedule needs to know how long",
+            ),
         ],
     )
     def test_of_the_criterion(self, data, tmp_path, arguments, message):
         task = ["--task", "translation", "--criterion"]
         output = train(data, tmp_path, *task, *arguments, fails=True)
         assert re.search(message, output)
+
+    def test_student_prefixes_of_a_language_model(self, text, tmp_path):
+        fairseq(
+            *["preprocess", "--only-source", "--destdir", tmp_path / "data"],
+            *["--trainpref", text / "train.tgt", "--validpref", text / "valid.tgt"],
+        )
+        run = ["--task", "language_modeling", "--tokens-per-sample", "32", "--max-update", "1"]
+        model = ["--arch", "transformer_lm", "--decoder-layers", "1", *LM_SIZE]
+        stock = ["--criterion", "cross_entropy"]
+        train(tmp_path / "data", tmp_path / "teacher", *run, *stock, model=model)
+        ours = ["--criterion", "gkd", "--teacher-path", tmp_path / "teacher/checkpoint_last.pt"]
+        folders = tmp_path / "data", tmp_path / "student"
+        output = train(*folders, *run, *ours, model=model, fails=True)
+        assert "--kd-prefixes: TransformerLanguageModel writes no targets" in output
+        assert "take --kd-prefixes data" in output
 
     def test_no_store_and_no_teacher(self, data, tmp_path):
         run = ["--task", "translation_seqkd", "--criterion", "seq_kd"]

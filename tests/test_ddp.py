@@ -9,7 +9,8 @@ from fairseq.modules import FairseqDropout
 from omegaconf import OmegaConf
 
 from fairseq_seqkd.checkpoints import load_models
-from fairseq_seqkd.criterions.distill import DistillConfig, DistillCriterion
+from fairseq_seqkd.criterions.config import DistillConfig
+from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.tasks.translation_seqkd import (
     TranslationSeqKDConfig,
     TranslationSeqKDTask,
@@ -22,6 +23,7 @@ def parameters_after(paths, ranks, wrap=lambda model: model):
     """The student after some steps, each on the mean loss of the batches of ``ranks``."""
     task, batches = task_and_batches(paths)
     values = {"kd_alpha": 0.3, "gold_weight": 0.4, "sentence_avg": False}
+    values.update(seed=1, max_update=STEPS)
     config = DistillConfig(teacher_path=paths["teacher"], **values)
     criterion = DistillCriterion(task, OmegaConf.structured(config))
     student = load_models(paths["student"])[0][0].train()

@@ -1,0 +1,312 @@
+import math
+
+import pytest
+import torch
+
+from fairseq_seqkd.checkpoints import load_models
+from fairseq_seqkd.prefixes import PREFIXES, Step
+from fairseq_seqkd.rollout import eval_mode
+from fairseq_seqkd.search import SearchOptions
+
+STEP = Step(seed=1, update=7, progress=0.5)
+
+
+@pytest.fixture(scope="module")
+def dataset(loaded):
+    loaded.task.load_dataset("valid")
+    return loaded.task.dataset("valid")
+
+
+@pytest.fixture(scope="module")
+def batch(dataset):
+    return dataset.collater([dataset[i] for i in range(12)])
+
+
+@pytest.fixture(scope="module")
+def student(word_kd_student):
+    folder, _ = word_kd_student
+    return load_models(str(folder / "checkpoint_last.pt"))[0][0].train()
+
+
+@pytest.fixture
+def settle(student, loaded):
+    """settle(batch, prefixes, step, settings...) -> Prefixed."""
+
+    def settle(batch, name="student", step=STEP, model=student, **settings):
+        settings = {"kd_schedule": "constant", "kd_max_len_b": 6, **settings}
+        if name != "student":
+            del settings["kd_schedule"]
+        prefixes = PREFIXES.choose(name, settings)()
+        return prefixes(batch, model, loaded, loaded.task.target_dictionary, step)
+
+    return settle
+
+
+def rows(sample, loaded):
+    """{sentence id: (context, target)} without padding."""
+    pad = loaded.task.target_dictionary.pad()
+    columns = sample["net_input"]["prev_output_tokens"], sample["target"]
+    parts = [[row[row.ne(pad)].tolist() for row in column] for column in columns]
+    return dict(zip(sample["id"].tolist(), zip(*parts)))
+
+
+def same(one, other):
+    """Whether two batches are equal."""
+    inputs = one["net_input"], other["net_input"]
+    return torch.equal(one["target"], other["target"]) and all(
+        torch.equal(inputs[0][key], inputs[1][key]) for key in inputs[0]
+    )
+
+
+def test_data_changes_nothing(settle, batch):
+    settled = settle(batch, "data")
+    assert settled.sample is batch
+    assert not settled.own.any() and settled.own.shape == (12,)
+    assert settled.log == {}
+
+
+def test_beta_one_changes_nothing(settle, batch):
+    settled = settle(batch, kd_beta=1.0)
+    assert settled.sample is batch and not settled.own.any()
+    assert settled.log == {"n_own_rows": 0, "n_own_tokens": 0, "beta": 12.0}
+
+
+def test_beta_zero_writes_every_row(settle, batch, loaded):
+    settled = settle(batch, kd_beta=0.0)
+    assert settled.own.all() and settled.log["n_own_rows"] == 12
+    own = rows(settled.sample, loaded)
+    assert settled.sample["ntokens"] == sum(len(target) for _, target in own.values())
+    assert settled.log["n_own_tokens"] == settled.sample["ntokens"]
+    assert own != rows(batch, loaded)
+
+
+def test_written_row_counts_from_the_first_position_to_the_eos(settle, batch, loaded):
+    """The context begins with EOS, and that position counts; none after a written EOS does."""
+    model = loaded.models[0]
+    settled = settle(batch, model=model, kd_beta=0.0, kd_max_len_b=49)
+    found = loaded.generate(batch["net_input"], SearchOptions(beam=1))
+    eos = loaded.task.target_dictionary.eos()
+    own = rows(settled.sample, loaded)
+    compared = 0
+    for id_, hypotheses in zip(batch["id"].tolist(), found):
+        written = hypotheses[0]["tokens"].tolist()
+        # fairseq's search never ends a hypothesis at once; what is written may.
+        if own[id_][1] != [eos] and len(written) < 40:
+            assert own[id_] == ([eos, *written[:-1]], written)
+            compared += 1
+    assert compared > 5
+
+
+def test_rows_that_keep_their_data_are_untouched(settle, batch, loaded):
+    settled = settle(batch, kd_beta=0.5)
+    before, after = rows(batch, loaded), rows(settled.sample, loaded)
+    kept = batch["id"][~settled.own].tolist()
+    assert 0 < len(kept) < 12
+    assert all(before[id_] == after[id_] for id_ in kept)
+    assert same({**settled.sample["gold"], "net_input": {}}, {**batch, "net_input": {}})
+    assert torch.equal(
+        settled.sample["gold"]["prev_output_tokens"], batch["net_input"]["prev_output_tokens"]
+    )
+
+
+def test_gold_beside_pseudo_targets_stays(settle, batch):
+    gold = {"target": batch["target"] + 1, "prev_output_tokens": batch["target"]}
+    assert settle({**batch, "gold": gold}, kd_beta=0.0).sample["gold"] is gold
+
+
+def test_no_column_of_padding_is_left(settle, batch, loaded):
+    pad = loaded.task.target_dictionary.pad()
+    settled = settle(batch, kd_beta=0.0, kd_max_len_a=0.0, kd_max_len_b=2)
+    assert settled.sample["target"].size(1) <= 2
+    assert settled.sample["target"].ne(pad).any(0).all()
+
+
+@pytest.mark.parametrize("name", ["student", "interleaved"])
+@pytest.mark.parametrize("topk", [1, 3, -1])
+def test_a_sentence_is_written_alike_in_any_batch(settle, dataset, batch, loaded, name, topk):
+    beta = {"kd_beta": 0.5} if name == "student" else {}
+    together = rows(settle(batch, name, kd_sampling_topk=topk, **beta).sample, loaded)
+    for ids in ([5], [11, 0, 3], [2, 1]):
+        part = dataset.collater([dataset[i] for i in ids])
+        settled = settle(part, name, kd_sampling_topk=topk, **beta)
+        for id_, row in rows(settled.sample, loaded).items():
+            assert row == together[id_]
+
+
+@pytest.mark.parametrize("other", [Step(2, 7, 0.5), Step(1, 8, 0.5)])
+def test_another_seed_or_update_draws_other_samples(settle, batch, other):
+    one, two = (
+        settle(batch, step=step, kd_beta=0.0, kd_sampling_topk=-1) for step in (STEP, other)
+    )
+    assert not same(one.sample, two.sample)
+
+
+def test_coins_fall_as_often_as_beta_says(settle, student, loaded, batch):
+    own = 0
+    for update in range(200):
+        step = STEP._replace(update=update)
+        prefixes = PREFIXES.choose("student", {"kd_schedule": "constant", "kd_beta": 0.7})()
+        own += (prefixes.coins(batch["id"], step) >= 0.7).sum().item()
+    # 2400 throws: 0.3 with a standard deviation of 0.0094
+    assert own / 2400 == pytest.approx(0.3, abs=0.04)
+
+
+def test_the_coin_of_a_batch_decides_for_all_its_rows(settle, batch):
+    settings = {"kd_coin": "batch", "kd_beta": 0.5}
+    outcomes = set()
+    for update in range(20):
+        own = settle(batch, step=STEP._replace(update=update), **settings).own
+        assert own.all() or not own.any()
+        outcomes.add(bool(own.all()))
+    assert outcomes == {True, False}
+
+
+def test_validation_writes_nothing_and_logs_the_same_keys(settle, batch):
+    for name in ("student", "interleaved"):
+        training, validation = (settle(batch, name, step) for step in (STEP, None))
+        assert validation.sample is batch and not validation.own.any()
+        assert validation.log.keys() == training.log.keys()
+
+
+@pytest.mark.parametrize("name", ["student", "interleaved"])
+def test_the_students_dropout_and_random_stream_stay(settle, student, batch, name):
+    state = torch.get_rng_state()
+    settle(batch, name, kd_sampling_topk=-1, **({"kd_beta": 0.0} if name == "student" else {}))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(part.training for part in student.modules())
+
+
+def test_nothing_written_has_a_gradient(settle, student, batch):
+    settled = settle(batch, kd_beta=0.0)
+    assert not settled.sample["target"].requires_grad
+    assert all(p.grad is None for p in student.parameters())
+
+
+# The law of the first two tokens of one sentence, in classes of tokens.
+
+DRAWS, CLASSES, SENTENCE = 4000, 6, 3
+
+
+def sampled_pairs(settle, dataset, name, model, **settings):
+    """(classes, classes + 1) how often each pair is written; last column: nothing followed."""
+    many = dataset.collater([{**dataset[SENTENCE], "id": i} for i in range(DRAWS)])
+    beta = {"kd_beta": 0.0} if name == "student" else {}
+    settings = {"kd_sampling_topk": -1, **beta, **settings}
+    settled = settle(many, name, model=model, kd_max_len_a=0.0, kd_max_len_b=2, **settings)
+    first, second = settled.sample["target"].t()
+    second = torch.where(second.eq(dataset.tgt_dict.pad()), CLASSES, second % CLASSES)
+    pairs = (first % CLASSES) * (CLASSES + 1) + second
+    return pairs.bincount(minlength=CLASSES * (CLASSES + 1)).view(CLASSES, CLASSES + 1)
+
+
+@torch.no_grad()
+def next_probs(model, dataset, prefixes):
+    """(prefixes, vocab) of the next token, padding left out, in float64."""
+    source = dataset[SENTENCE]["source"].expand(len(prefixes), -1)
+    lengths = torch.full((len(prefixes),), source.size(1))
+    with eval_mode(model):
+        output = model(source, lengths, prefixes)
+        probs = model.get_normalized_probs(output, log_probs=False)[:, -1].double()
+    probs[:, dataset.tgt_dict.pad()] = 0
+    return probs / probs.sum(-1, keepdim=True)
+
+
+def pair_law(student, teacher, dataset, k):
+    """The law of pairs: the student's token if the teacher has it among its k best, else the
+    teacher's; in the shape of :func:`sampled_pairs`."""
+
+    def following(prefixes):
+        p, q = (next_probs(model, dataset, prefixes) for model in (student, teacher))
+        top = q.topk(min(k, q.size(-1))).indices
+        accepted = torch.zeros_like(p).scatter(-1, top, p.gather(-1, top))
+        return accepted + (1 - accepted.sum(-1, keepdim=True)) * q
+
+    eos, size = dataset.tgt_dict.eos(), len(dataset.tgt_dict)
+    starts = torch.full((size, 1), eos)
+    first = following(starts[:1])[0]
+    pairs = first[:, None] * following(torch.cat([starts, torch.arange(size)[:, None]], 1))
+    ended = torch.zeros(size, 1, dtype=pairs.dtype)
+    ended[eos], pairs[eos] = first[eos], 0
+    to_class = torch.eye(CLASSES, dtype=pairs.dtype)[torch.arange(size) % CLASSES]
+    return torch.cat([to_class.t() @ pairs @ to_class, to_class.t() @ ended], 1)
+
+
+def deviation(counts, law):
+    """Pearson's chi-square statistic, less its mean, in standard deviations."""
+    assert law.sum().item() == pytest.approx(1)
+    due = DRAWS * law
+    bins = due >= 5
+    freedom = int(bins.sum()) - 1
+    assert freedom >= 20 and due[bins].sum() > 0.95 * DRAWS
+    statistic = ((counts - due)[bins] ** 2 / due[bins]).sum().item()
+    return (statistic - freedom) / math.sqrt(2 * freedom)
+
+
+@pytest.fixture
+def law(dataset, student, teacher):
+    """law(k): of pairs, where the teacher accepts what is among its k best."""
+    model = load_models(str(teacher))[0][0]
+    return lambda k: pair_law(student, model, dataset, k)
+
+
+ALL = 10**6
+
+
+def test_the_students_samples_have_the_students_law(settle, dataset, student, law):
+    counts = sampled_pairs(settle, dataset, "student", student)
+    assert deviation(counts, law(ALL)) < 4
+    assert deviation(counts, law(0)) > 20
+
+
+def test_acceptance_of_all_is_the_student(settle, dataset, student, law):
+    counts = sampled_pairs(settle, dataset, "interleaved", student, kd_accept_topk=ALL)
+    assert deviation(counts, law(ALL)) < 4
+    # The same draws, even: the student's do not depend on who else takes part.
+    alone = sampled_pairs(settle, dataset, "student", student)
+    assert torch.equal(counts, alone)
+
+
+def test_acceptance_of_none_is_the_teacher(settle, dataset, student, law):
+    counts = sampled_pairs(settle, dataset, "interleaved", student, kd_accept_topk=0)
+    assert deviation(counts, law(0)) < 4
+    assert deviation(counts, law(ALL)) > 20
+
+
+def test_acceptance_of_some_is_between(settle, dataset, student, law):
+    counts = sampled_pairs(settle, dataset, "interleaved", student, kd_accept_topk=3)
+    assert deviation(counts, law(3)) < 4
+
+
+def test_the_accepted_are_counted(settle, batch):
+    all_, none = (settle(batch, "interleaved", kd_accept_topk=k).log for k in (ALL, 0))
+    assert all_["n_accepted"] == all_["n_proposed"] == all_["n_own_tokens"]
+    assert none["n_accepted"] == 0 and none["n_proposed"] == none["n_own_tokens"]
+
+
+def test_a_student_without_probabilities_is_refused(settle, batch, teacher):
+    broken = load_models(str(teacher))[0][0]
+    torch.nn.init.constant_(broken.decoder.embed_tokens.weight, math.nan)
+    with pytest.raises(ValueError, match=r"NaN.*sentence \d+ has no token at update 7.*--lr"):
+        settle(batch, model=broken, kd_beta=0.0)
+
+
+def test_a_model_that_cannot_write_is_refused(settle, batch):
+    with pytest.raises(ValueError, match="--kd-prefixes: Linear writes no targets"):
+        settle(batch, model=torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    "name, settings, message",
+    [
+        ("student", {"kd_coin": "word"}, "--kd-coin is 'word', expected one of row, batch"),
+        ("student", {"kd_sampling_topk": 0}, "--kd-sampling-topk is 0, expected -1 or"),
+        ("student", {"kd_schedule": "no"}, "--kd-schedule is 'no', expected one of constant"),
+        ("student", {"kd_max_len_a": -1.0}, "--kd-max-len-a is -1.0"),
+        ("student", {"kd_max_len_b": 0}, "--kd-max-len-b is 0"),
+        ("interleaved", {"kd_accept_topk": -1}, "--kd-accept-topk is -1"),
+        ("teacher", {}, "--kd-prefixes is 'teacher', expected one of data, student, inter"),
+    ],
+)
+def test_out_of_range(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        PREFIXES.choose(name, settings)
