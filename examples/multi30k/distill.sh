@@ -92,6 +92,11 @@ longer none none-start $STOCK $FROM_SCRATCH --max-update "$UPDATES"
 student word_kd "Word-KD" --task translation --criterion word_kd $DISTIL $FROM_SCRATCH \
     --max-update "$UPDATES"
 
+for loss in opt full; do
+    student imit_kd_$loss "ImitKD ($loss), on the student's own prefixes" --task translation \
+        --criterion imit_kd --imit-kd-loss $loss $DISTIL $FROM_SCRATCH --max-update "$UPDATES"
+done
+
 student seq_kd-start "Seq-KD, $start updates; the teacher translates the training set first" \
     $PSEUDO --criterion seq_kd $DISTIL $FROM_SCRATCH --max-update $start
 longer seq_kd seq_kd-start $PSEUDO --criterion seq_kd $DISTIL $FROM_SCRATCH \
@@ -111,6 +116,8 @@ step "the table, on test_2016_flickr"
     --out "$WORK/table.md" --checkpoints "teacher=$TEACHER" \
     "no distillation=$WORK/none/checkpoint_best.pt" \
     "Word-KD=$WORK/word_kd/checkpoint_best.pt" \
+    "ImitKD opt=$WORK/imit_kd_opt/checkpoint_best.pt" \
+    "ImitKD full=$WORK/imit_kd_full/checkpoint_best.pt" \
     "Seq-KD=$WORK/seq_kd/checkpoint_best.pt" \
     "Seq-Inter=$WORK/seq_inter/checkpoint_best.pt" \
     "Seq-KD + Seq-Inter + Word-KD=$WORK/all_three/checkpoint_best.pt"

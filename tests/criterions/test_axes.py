@@ -1,0 +1,272 @@
+"""The general criterion away from its defaults: other prefixes, divergences and weightings."""
+
+import argparse
+
+import pytest
+import torch
+from fairseq.criterions.label_smoothed_cross_entropy import (
+    LabelSmoothedCrossEntropyCriterion,
+)
+from fairseq.dataclass.utils import gen_parser_from_dataclass
+from omegaconf import OmegaConf
+
+from fairseq_seqkd.checkpoints import load_models
+from fairseq_seqkd.criterions.config import AXES, DistillConfig
+from fairseq_seqkd.criterions.distill import DistillCriterion
+from fairseq_seqkd.criterions.gkd import GKDConfig, GKDCriterion
+from fairseq_seqkd.criterions.imit_kd import ImitKDConfig, ImitKDCriterion
+from fairseq_seqkd.teacher import load_teacher
+
+OWN = [True, False, True, False, False, True]  # rows that the student writes, see ``mixed``
+COMMON = {"sentence_avg": False, "seed": 1, "max_update": 10}
+
+
+@pytest.fixture
+def build(task, teacher):
+    def build(criterion=DistillCriterion, config=DistillConfig, **values):
+        values = {**COMMON, "teacher_path": str(teacher), **values}
+        return criterion(task, OmegaConf.structured(config(**values)))
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def task(teacher):
+    task = load_teacher(str(teacher)).task
+    task.load_dataset("valid")
+    return task
+
+
+@pytest.fixture(scope="module")
+def student(word_kd_student):
+    folder, _ = word_kd_student
+    model = load_models(str(folder / "checkpoint_last.pt"))[0][0]
+    for part in model.modules():
+        if hasattr(part, "p"):
+            part.p = 0.0  # dropout: what is trained on can be computed again
+    return model
+
+
+@pytest.fixture
+def batch(task):
+    dataset = task.dataset("valid")
+    return dataset.collater([dataset[i] for i in range(6)])
+
+
+def only_some_rows(criterion, monkeypatch):
+    """Let the student write the rows of OWN, whatever the coins say."""
+    coins = torch.tensor([1.0 if own else -1.0 for own in OWN])
+    monkeypatch.setattr(criterion.prefixes, "coins", lambda ids, step: coins)
+    criterion.prefixes.schedule = lambda facts: 0.5
+    return criterion.train()
+
+
+def scored(task, student, teacher, criterion, batch):
+    """(student's log-probs, teacher's, targets, is own) of every counted position."""
+    frozen = load_teacher(str(teacher))
+    sample, own, _ = criterion.prefixes(
+        batch, student, frozen, task.target_dictionary, criterion.step()
+    )
+    assert own.tolist() == OWN
+    inputs, target = sample["net_input"], sample["target"]
+    lprobs = student.get_normalized_probs(student(**inputs), log_probs=True)
+    counts = target.ne(task.target_dictionary.pad())
+    is_own = own[:, None].expand_as(target)[counts]
+    return lprobs[counts], frozen.lprobs(inputs)[counts], target[counts], is_own
+
+
+def nll(lprobs, target):
+    return -lprobs.gather(-1, target[:, None]).squeeze(-1)
+
+
+def test_imit_kd_opt(build, task, student, teacher, batch, monkeypatch):
+    """Own rows are labelled with the teacher's best token, the others keep their targets."""
+    criterion = only_some_rows(build(ImitKDCriterion, ImitKDConfig), monkeypatch)
+    p, q, target, own = scored(task, student, teacher, criterion, batch)
+    expected = nll(p, torch.where(own, q.argmax(-1), target)).sum()
+    loss, size, log = criterion(student, batch)
+    torch.testing.assert_close(loss, expected)
+    assert size == log["ntokens"] == len(own)
+    assert log["n_labelled"] == (~own).sum()
+    torch.testing.assert_close(log["nll_loss"], nll(p, target)[~own].sum().detach())
+    torch.testing.assert_close(log["kd_loss"], nll(p, q.argmax(-1)).sum().detach())
+
+
+def test_imit_kd_full(build, task, student, teacher, batch, monkeypatch):
+    """All rows learn the teacher's distribution."""
+    criterion = build(ImitKDCriterion, ImitKDConfig, imit_kd_loss="full")
+    criterion = only_some_rows(criterion, monkeypatch)
+    p, q, _, _ = scored(task, student, teacher, criterion, batch)
+    expected = (q.exp() * (q - p)).nan_to_num(0).sum()
+    torch.testing.assert_close(criterion(student, batch)[0], expected)
+
+
+def test_own_rows_have_no_target_to_share_the_loss_with(
+    build, task, student, teacher, batch, monkeypatch
+):
+    settings = {"kd_prefixes": "student", "kd_divergence": "tvd", "kd_alpha": 0.3}
+    criterion = only_some_rows(build(**settings), monkeypatch)
+    p, q, target, own = scored(task, student, teacher, criterion, batch)
+    tvd = 0.5 * (p.exp() - q.exp()).abs().sum(-1)
+    expected = torch.where(own, tvd, 0.7 * nll(p, target) + 0.3 * tvd).sum()
+    torch.testing.assert_close(criterion(student, batch)[0], expected)
+
+
+def test_another_divergence_on_own_rows(build, task, student, teacher, batch, monkeypatch):
+    settings = {
+        "kd_prefixes": "student",
+        "kd_divergence": "forward_kl",
+        "kd_own_divergence": "reverse_kl",
+        "kd_alpha": 1.0,
+    }
+    criterion = only_some_rows(build(**settings), monkeypatch)
+    p, q, _, own = scored(task, student, teacher, criterion, batch)
+    p, q = p.clamp(min=-1e9), q.clamp(min=-1e9)
+    forward, reverse = (q.exp() * (q - p)).sum(-1), (p.exp() * (p - q)).sum(-1)
+    expected = torch.where(own, reverse, forward).sum()
+    torch.testing.assert_close(criterion(student, batch)[0], expected)
+
+
+def test_gold_weight_learns_the_target_that_own_rows_replaced(build, student, batch):
+    settings = {"kd_prefixes": "student", "kd_schedule": "constant", "kd_beta": 0.0}
+    own = build(**settings).train()(student, batch)[0]
+    mixed = build(**settings, gold_weight=0.25).train()(student, batch)[0]
+    gold = build(kd_alpha=0.0)(student, batch)[0]
+    torch.testing.assert_close(mixed, 0.75 * own + 0.25 * gold)
+
+
+def test_weighting_counts_for_the_divergence_only(build, task, student, teacher, batch):
+    criterion = build(kd_weighting="selective", kd_alpha=0.4)
+    counts = batch["target"].ne(task.target_dictionary.pad())
+    inputs, target = batch["net_input"], batch["target"][counts]
+    p = student.get_normalized_probs(student(**inputs), log_probs=True)[counts]
+    q = load_teacher(str(teacher)).lprobs(inputs)[counts]
+    kl = (q.exp() * (q - p)).nan_to_num(0).sum(-1)
+    chosen = nll(p, target).topk(-(-len(target) // 2)).indices
+    expected = 0.6 * nll(p, target).sum() + 0.4 * kl[chosen].sum()
+    torch.testing.assert_close(criterion(student, batch)[0], expected)
+
+
+@pytest.mark.parametrize("leftover", ["tail", "renormalise", "drop"])
+def test_top_k_of_the_vocabulary_is_the_vocabulary(build, student, batch, leftover):
+    whole = build(kd_temperature=2.0)(student, batch)
+    reduced = build(kd_temperature=2.0, kd_top_k=10**6, kd_leftover=leftover)(student, batch)
+    torch.testing.assert_close(reduced[0], whole[0])
+    for key, value in whole[2].items():
+        assert float(reduced[2][key]) == pytest.approx(float(value), rel=1e-5)
+
+
+def test_top_k_leaves_something_out(build, student, batch):
+    whole, reduced = (build(kd_top_k=k)(student, batch)[2]["kd_loss"] for k in (None, 2))
+    assert 0 < reduced < whole  # merging outcomes cannot add to a divergence
+
+
+def test_validation_is_on_the_data(build, student, batch):
+    criterion = build(ImitKDCriterion, ImitKDConfig, kd_schedule="constant", kd_beta=0.0)
+    _, size, log = criterion.eval()(student, batch)
+    stock = LabelSmoothedCrossEntropyCriterion(criterion.task, False, 0.0)
+    torch.testing.assert_close(log["nll_loss"], stock(student, batch)[2]["nll_loss"])
+    assert size == batch["ntokens"] and log["n_own_rows"] == 0
+
+
+@pytest.mark.parametrize("prefixes", ["data", "student", "interleaved"])
+def test_same_keys_at_every_step(build, student, batch, prefixes):
+    criterion = build(kd_prefixes=prefixes)
+    logs = [criterion.train(mode)(student, batch)[2] for mode in (True, False)]
+    assert logs[0].keys() == logs[1].keys()
+
+
+def test_beta_follows_the_updates(build, student, batch):
+    criterion = build(kd_prefixes="student", kd_schedule="linear").train()
+    betas = []
+    for update in (0, 4, 10, 12):
+        torch.manual_seed(COMMON["seed"] + update)  # as the trainer does
+        betas.append(criterion(student, batch)[2]["beta"] / len(batch["id"]))
+    assert betas == pytest.approx([1, 0.6, 0, 0])
+
+
+def test_logged_in_percent_and_bits(build, student, batch):
+    from fairseq.logging import metrics
+
+    criterion = build(kd_prefixes="interleaved", kd_accept_topk=10**6).train()
+    log = criterion(student, batch)[2]
+    with metrics.aggregate() as logged:
+        criterion.reduce_metrics([log, log])
+    values = logged.get_smoothed_values()
+    assert (values["own_rows"], values["accepted"], values["beta"]) == (100, 100, 0)
+    assert values["own_length"] == pytest.approx(log["ntokens"] / 6, abs=1e-3)
+    assert 0 < values["teacher_entropy"] < 20
+    assert "nll_loss" not in values  # there was no row with a target
+
+
+def preset(config):
+    values = vars(config())
+    return {key: str(value) for key, value in values.items() if key.startswith("kd_")}
+
+
+def test_presets_are_the_papers():
+    imit, gkd = preset(ImitKDConfig), preset(GKDConfig)
+    assert (imit["kd_targets"], imit["kd_prefixes"]) == ("gold", "student")
+    assert (gkd["kd_targets"], gkd["kd_prefixes"]) == ("gold", "student")
+    assert (gkd["kd_divergence"], gkd["kd_alpha"]) == ("jsd", "1.0")
+    assert (gkd["kd_coin"], gkd["kd_schedule"]) == ("batch", "constant")
+    assert gkd["kd_sampling_topk"] == "-1"
+
+
+@pytest.mark.parametrize(
+    "flags, divergence, alpha",
+    [
+        ({}, "hard", 0.0),
+        ({"imit_kd_loss": "full"}, "forward_kl", 1.0),
+        ({"kd_divergence": "tvd"}, "tvd", 0.0),
+        ({"kd_alpha": 0.2}, "hard", 0.2),
+    ],
+)
+def test_imit_kd_losses(build, flags, divergence, alpha):
+    cfg = build(ImitKDCriterion, ImitKDConfig, **flags).cfg
+    assert (str(cfg.kd_divergence), cfg.kd_alpha) == (divergence, alpha)
+
+
+def test_gkd_runs_with_its_defaults(build, student, batch):
+    assert build(GKDCriterion, GKDConfig).train()(student, batch)[0] > 0
+
+
+def test_every_parameter_of_every_axis_is_a_flag():
+    parser = argparse.ArgumentParser()
+    gen_parser_from_dataclass(parser, DistillConfig())
+    flags = set(parser.format_help().split())
+    for axis in AXES:
+        assert "--" + axis.name.replace("_", "-") in flags
+        for name, (_, users) in axis.parameters().items():
+            assert "--" + name.replace("_", "-") in flags
+            assert all(user.startswith("--") for user in users)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"kd_top_k": 0}, "--kd-top-k is 0, expected a whole number above 0"),
+        ({"kd_leftover": "drop"}, "--kd-leftover is drop, expected --kd-top-k beside it"),
+        (
+            {"kd_own_divergence": "tvd"},
+            "--kd-own-divergence is tvd, but there are no rows for it",
+        ),
+        ({"kd_beta": 0.5}, "--kd-beta is 0.5, but nothing uses it.*--kd-schedule constant"),
+        (
+            {"kd_prefixes": "student", "kd_accept_topk": 3},
+            "--kd-accept-topk is 3, but nothing uses it: .*--kd-prefixes interleaved",
+        ),
+        ({"kd_keep": 0.3}, "--kd-keep is 0.3, but nothing uses it.*selective"),
+        (
+            {"kd_prefixes": "student", "max_update": 0},
+            "--max-update is 0, but --kd-schedule needs to know",
+        ),
+        (
+            {"kd_prefixes": "student", "teacher_path": None, "kd_alpha": 0.0},
+            "--teacher-path is None, expected a checkpoint",
+        ),
+    ],
+)
+def test_bad_configuration(build, values, message):
+    with pytest.raises(ValueError, match=message):
+        build(**values)
