@@ -45,6 +45,7 @@ class Outcomes(NamedTuple):
         target: (positions,) the outcome that the target is in; -1 if it is in none
         top: (positions,) the outcome that is the teacher's most probable symbol
         top_symbol: (positions,) that symbol
+        rest: the outcome that is all other symbols together; -1 if there is none
     """
 
     student: Tensor
@@ -52,6 +53,7 @@ class Outcomes(NamedTuple):
     target: Tensor
     top: Tensor
     top_symbol: Tensor
+    rest: int = -1
 
 
 class TopK(NamedTuple):
@@ -107,9 +109,10 @@ def top_k_and_rest(student_lprobs, top, target, leftover):
     teacher = leftover(top.lprobs, lambda: top.rest)
     k = top.symbols.size(-1)
     is_target = top.symbols == target.unsqueeze(-1)
-    elsewhere = k if teacher.size(-1) > k else -1
-    outcome = is_target.int().argmax(-1).masked_fill(~is_target.any(-1), elsewhere)
-    return Outcomes(student, teacher, outcome, torch.zeros_like(target), top.symbols[:, 0])
+    rest = k if teacher.size(-1) > k else -1
+    outcome = is_target.int().argmax(-1).masked_fill(~is_target.any(-1), rest)
+    first = torch.zeros_like(target)
+    return Outcomes(student, teacher, outcome, first, top.symbols[:, 0], rest)
 
 
 @LEFTOVER.value()

@@ -5,6 +5,7 @@ sampled, follows from (seed, update, sentence id) alone: a resumed run and any n
 processes draw the same.
 """
 
+import itertools
 import math
 from dataclasses import replace
 from typing import NamedTuple, Optional
@@ -151,7 +152,8 @@ class StudentPrefixes:
         own = _no_rows(sample)
         log = {"n_own_rows": 0, "n_own_tokens": 0, "beta": beta * len(own), **self.counters()}
         if step is not None:
-            check_can_write(student, *teacher.models)
+            check_can_write(*itertools.chain(*self.models(student, teacher)))
+            check_starts(sample["net_input"]["prev_output_tokens"], dictionary)
             own = own | (self.coins(sample["id"], step) >= beta).to(own)
         if own.any():
             rows = own.nonzero().flatten()
@@ -169,7 +171,8 @@ class StudentPrefixes:
         """(batch,) numbers from 0 to below 1; of a batch, the one of its smallest id."""
         ids = ids.tolist() if self.coin == "row" else [min(ids.tolist())] * len(ids)
         return torch.tensor(
-            [random_stream(step.seed, step.update, id_, _COIN).random() for id_ in ids]
+            [random_stream(step.seed, step.update, id_, _COIN).random() for id_ in ids],
+            dtype=torch.float64,
         )
 
     def write(self, sample, rows, student, teacher, dictionary, step, log):
@@ -177,18 +180,20 @@ class StudentPrefixes:
         ids = sample["id"][rows].tolist()
         draws = {
             purpose: [random_stream(step.seed, step.update, id_, purpose) for id_ in ids]
-            for purpose in (_STUDENT, _TEACHER)
+            for purpose in self.purposes()
         }
 
         def choose(rows, *lprobs):
-            tokens = self.choose(rows.tolist(), draws, log, *lprobs)
-            if lprobs[0][0, tokens[0]].isnan():
-                raise ValueError(
-                    f"the student has no probabilities (NaN) for a next token, so that the "
-                    f"prefix of sentence {ids[int(rows[0])]} has no token at update "
-                    f"{step.update}: its training diverged. Lower --lr or set --clip-norm."
-                )
-            return tokens
+            for whose, next_lprobs in zip(("student", "teacher"), lprobs):
+                is_nan = next_lprobs[:, dictionary.eos()].isnan()  # as all of the row then
+                if is_nan.any():
+                    id_ = ids[int(rows[is_nan][0])]
+                    raise ValueError(
+                        f"the {whose} has no probabilities (NaN) for a next token, so that the "
+                        f"prefix of sentence {id_} has no token at update {step.update}. If "
+                        "its training diverged: lower --lr or set --clip-norm."
+                    )
+            return self.choose(rows.tolist(), draws, log, *lprobs)
 
         inputs = rows_of(sample["net_input"], rows, len(sample["target"]))
         limits = self.limits(inputs["src_lengths"], student, teacher)
@@ -202,9 +207,13 @@ class StudentPrefixes:
         """Who writes: for each writer, its models."""
         return [[student]]
 
+    def purposes(self):
+        """Who draws random numbers."""
+        return () if self.topk == 1 else (_STUDENT,)
+
     def choose(self, rows, draws, log, lprobs):
         """The next tokens of these rows, (rows,)."""
-        return self.drawn(rows, draws[_STUDENT], lprobs, self.topk)
+        return self.drawn(rows, draws.get(_STUDENT), lprobs, self.topk)
 
     @staticmethod
     def drawn(rows, streams, lprobs, topk):
@@ -217,7 +226,7 @@ class StudentPrefixes:
         """(rows,) the most tokens of each row, also for those who have to score it."""
         longest = min(student.max_decoder_positions(), teacher.max_target_positions())
         limits = (self.max_len_a * source_lengths + self.max_len_b).long()
-        return limits.clamp(max=longest)
+        return limits.clamp(max=int(longest))
 
 
 @PREFIXES.value(schedule=SCHEDULE, coin=COIN, topk=TOPK, **LIMITS)
@@ -247,6 +256,9 @@ class InterleavedPrefixes(StudentPrefixes):
 
     def models(self, student, teacher):
         return [[student], teacher.models]
+
+    def purposes(self):
+        return (*super().purposes(), _TEACHER)
 
     def choose(self, rows, draws, log, student_lprobs, teacher_lprobs):
         proposed = super().choose(rows, draws, log, student_lprobs)
@@ -278,6 +290,22 @@ def check_can_write(*models):
                 "that reads a source and decodes token by token, as those of translation "
                 "tasks do; with another take --kd-prefixes data."
             )
+
+
+def check_starts(contexts, dictionary):
+    """Refuse targets that begin otherwise than what a model writes here.
+
+    Raises:
+        ValueError: names the symbol
+    """
+    first = contexts[:, 0]
+    other = first[first.ne(dictionary.eos()) & first.ne(dictionary.pad())]
+    if len(other):
+        raise ValueError(
+            f"--kd-prefixes: the decoder's context begins with {dictionary[int(other[0])]!r} "
+            f"in this task, expected {dictionary.eos_word!r}, which is where a student begins "
+            "to write. Take --kd-prefixes data."
+        )
 
 
 def rows_of(net_input, rows, batch):

@@ -6,6 +6,7 @@ its place in it matters. No gradient, and no draw from torch's random generator.
 """
 
 import contextlib
+import inspect
 import math
 
 import torch
@@ -16,7 +17,10 @@ from fairseq.sequence_generator import EnsembleModel
 def can_write(model):
     """Whether a model reads a source and writes a target token by token."""
     decoder = getattr(model, "decoder", None)
-    return hasattr(model, "encoder") and isinstance(decoder, FairseqIncrementalDecoder)
+    if not (hasattr(model, "encoder") and isinstance(decoder, FairseqIncrementalDecoder)):
+        return False
+    # Non-autoregressive decoders are of that class as well.
+    return "incremental_state" in inspect.signature(decoder.forward).parameters
 
 
 @contextlib.contextmanager
@@ -29,6 +33,8 @@ def eval_mode(model):
     finally:
         for part in were_training:
             part.training = True
+        # Else the weights that were cast without gradient would serve the step as well.
+        torch.clear_autocast_cache()
 
 
 class Writer:

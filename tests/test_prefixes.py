@@ -7,6 +7,7 @@ from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.prefixes import PREFIXES, Step
 from fairseq_seqkd.rollout import eval_mode
 from fairseq_seqkd.search import SearchOptions
+from fairseq_seqkd.teacher import Teacher
 
 STEP = Step(seed=1, update=7, progress=0.5)
 
@@ -283,11 +284,46 @@ def test_the_accepted_are_counted(settle, batch):
     assert none["n_accepted"] == 0 and none["n_proposed"] == none["n_own_tokens"]
 
 
-def test_a_student_without_probabilities_is_refused(settle, batch, teacher):
+def test_models_without_probabilities_are_refused(settle, batch, teacher, student, loaded):
     broken = load_models(str(teacher))[0][0]
     torch.nn.init.constant_(broken.decoder.embed_tokens.weight, math.nan)
-    with pytest.raises(ValueError, match=r"NaN.*sentence \d+ has no token at update 7.*--lr"):
-        settle(batch, model=broken, kd_beta=0.0)
+    for topk in (1, 3, -1):
+        with pytest.raises(
+            ValueError, match=r"student.*NaN.*sentence \d+ .*update 7.*--lr"
+        ):
+            settle(batch, model=broken, kd_beta=0.0, kd_sampling_topk=topk)
+    with pytest.raises(ValueError, match="the teacher has no probabilities"):
+        frozen = Teacher([broken], loaded.task)
+        settings = {"kd_max_len_b": 6}
+        interleaved = PREFIXES.choose("interleaved", settings)()
+        interleaved(batch, student, frozen, loaded.task.target_dictionary, STEP)
+
+
+def test_a_context_that_begins_otherwise_is_refused(settle, batch):
+    contexts = batch["net_input"]["prev_output_tokens"].clone()
+    contexts[:, 0] = 7  # as a language's id does in multilingual tasks
+    inputs = {**batch["net_input"], "prev_output_tokens": contexts}
+    with pytest.raises(
+        ValueError, match="begins with '.*' in this task, expected '</s>'"
+    ):
+        settle({**batch, "net_input": inputs}, kd_beta=1.0)
+
+
+def test_a_decoder_of_all_tokens_at_once_is_refused(settle, batch, student, monkeypatch):
+    monkeypatch.setattr(student.decoder, "forward", lambda normalize, encoder_out: None)
+    with pytest.raises(ValueError, match="TransformerModel writes no targets"):
+        settle(batch)
+
+
+def test_weights_cast_while_writing_do_not_serve_the_step(settle, batch, student):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sample = settle(batch, kd_beta=0.0).sample
+        output = student(**sample["net_input"])[0]
+    output.float().sum().backward()
+    assert student.encoder.layers[0].fc1.weight.grad is not None
+    student.zero_grad()
+    for parameter in student.parameters():
+        parameter.grad = None
 
 
 def test_a_model_that_cannot_write_is_refused(settle, batch):

@@ -131,3 +131,39 @@ def check_config(cfg):
     expect(0 <= cfg.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
     expect(cfg.kd_top_k is None or cfg.kd_top_k >= 1, "kd_top_k", "a whole number above 0")
     expect(cfg.kd_leftover is None or cfg.kd_top_k, "kd_leftover", "--kd-top-k beside it")
+
+
+def check_combination(cfg, uses_teacher, prefixes):
+    """Raise a ValueError for flags that cannot go together.
+
+    Args:
+        uses_teacher: whether the divergence has any weight
+        prefixes: what ``--kd-prefixes`` chose
+    """
+    if uses_teacher and cfg.teacher_path is None:
+        raise ValueError(
+            "--teacher-path is None, expected a checkpoint to compare the student with "
+            "(or --kd-alpha 0 and --kd-prefixes data)"
+        )
+    for name in ("kd_divergence", "kd_weighting", "kd_temperature", "kd_top_k"):
+        if not uses_teacher and str(cfg[name]) != str(getattr(DistillConfig, name)):
+            raise ValueError(
+                f"{flag(name)} is {cfg[name]}, but with --kd-alpha {cfg.kd_alpha} and "
+                f"--gold-weight {cfg.gold_weight} nothing is compared with the teacher. Leave "
+                "it out, or set --kd-alpha above 0."
+            )
+    if prefixes.writes and cfg.gold_weight == 1:
+        raise ValueError(
+            "--gold-weight is 1, so that the student's own prefixes would count nothing: "
+            "expected below 1, or --kd-prefixes data"
+        )
+    if cfg.kd_own_divergence is not None and not prefixes.writes:
+        raise ValueError(
+            f"--kd-own-divergence is {cfg.kd_own_divergence}, but there are no rows for it: "
+            "expected --kd-prefixes student or interleaved beside it"
+        )
+    if "progress" in prefixes.needs and not cfg.max_update > 0:
+        raise ValueError(
+            f"--max-update is {cfg.max_update}, but --kd-schedule needs to know how long "
+            "the training is: set --max-update, or take --kd-schedule constant"
+        )

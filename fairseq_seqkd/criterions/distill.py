@@ -20,7 +20,12 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 )
 from fairseq.logging import metrics
 
-from fairseq_seqkd.criterions.config import DistillConfig, check_config
+from fairseq_seqkd.criterions.config import (
+    AXES,
+    DistillConfig,
+    check_combination,
+    check_config,
+)
 from fairseq_seqkd.distribution import (
     LEFTOVER,
     tempered,
@@ -50,6 +55,9 @@ class DistillCriterion(FairseqCriterion):
         ValueError: a value is out of its range, or the task has no pseudo-targets
     """
 
+    # What a method takes where the configuration says nothing of an axis's parameter.
+    preset = {}
+
     def __init__(self, task, cfg):
         super().__init__(task)
         check_config(cfg)
@@ -69,35 +77,22 @@ class DistillCriterion(FairseqCriterion):
 
     def _choose(self, cfg):
         """Take from every axis what the configuration names."""
-        own_divergence = cfg.kd_own_divergence or cfg.kd_divergence
-        chosen = [
-            (PREFIXES, str(cfg.kd_prefixes)),
-            (DIVERGENCES, str(cfg.kd_divergence)),
-            (DIVERGENCES, str(own_divergence)),
-            (WEIGHTINGS, str(cfg.kd_weighting)),
-        ]
-        prefixes, self.divergence, self.own_divergence, self.weighting = (
-            axis.choose(name, cfg) for axis, name in chosen
-        )
-        self.leftover = LEFTOVER.choose(str(cfg.kd_leftover or "tail"), cfg)
-        self.prefixes = prefixes()
-        refuse_unused((PREFIXES, DIVERGENCES, WEIGHTINGS), chosen, cfg)
-        self.uses_teacher = cfg.gold_weight < 1 and (cfg.kd_alpha > 0 or self.prefixes.writes)
-        if self.uses_teacher and cfg.teacher_path is None:
-            raise ValueError(
-                "--teacher-path is None, expected a checkpoint to compare the student with "
-                "(or --kd-alpha 0 and --kd-prefixes data)"
-            )
-        if cfg.kd_own_divergence is not None and not self.prefixes.writes:
-            raise ValueError(
-                f"--kd-own-divergence is {own_divergence}, but there are no rows for it: "
-                "expected --kd-prefixes student or interleaved beside it"
-            )
-        if "progress" in self.prefixes.needs and not cfg.max_update > 0:
-            raise ValueError(
-                f"--max-update is {cfg.max_update}, but --kd-schedule needs to know how long "
-                "the training is: set --max-update, or take --kd-schedule constant"
-            )
+        names = {axis: str(cfg[axis.name]) for axis in AXES}
+        own_divergence = str(cfg.kd_own_divergence or cfg.kd_divergence)
+        settings = {name: cfg.get(name) for name in vars(DistillConfig())}
+        for name, value in self.preset.items():
+            settings[name] = value if settings[name] is None else settings[name]
+        self.prefixes = PREFIXES.choose(names[PREFIXES], settings)()
+        self.divergence = DIVERGENCES.choose(names[DIVERGENCES], settings)
+        self.own_divergence = DIVERGENCES.choose(own_divergence, settings)
+        self.weighting = WEIGHTINGS.choose(names[WEIGHTINGS], settings)
+        self.leftover = LEFTOVER.choose(str(cfg.kd_leftover or "tail"), settings)
+        self.uses_teacher = self.prefixes.writes or (cfg.gold_weight < 1 and cfg.kd_alpha > 0)
+        chosen = list(names.items()) if self.uses_teacher else [(PREFIXES, names[PREFIXES])]
+        if cfg.kd_own_divergence is not None:
+            chosen.append((DIVERGENCES, own_divergence))
+        refuse_unused(AXES, chosen, settings, given=cfg)
+        check_combination(cfg, self.uses_teacher, self.prefixes)
 
     def forward(self, model, sample, reduce=True):
         """The summed loss of a batch, in nats, its sample size and what is logged.
@@ -163,7 +158,7 @@ class DistillCriterion(FairseqCriterion):
     def positions(self, model, net_output, sample):
         """(batch * length, vocab) log-probabilities and (batch, length) targets."""
         model = unwrapped(model)
-        lprobs = model.get_normalized_probs(net_output, log_probs=True)
+        lprobs = model.get_normalized_probs(net_output, log_probs=True).float()
         return lprobs.view(-1, lprobs.size(-1)), model.get_targets(sample, net_output)
 
     def nll(self, lprobs, target):
@@ -194,7 +189,9 @@ class DistillCriterion(FairseqCriterion):
         teacher_lprobs = teacher.lprobs(net_input).view_as(lprobs)
         outcomes = self.outcomes(lprobs, teacher_lprobs, target.view(-1))
         counts = target.ne(self.padding_idx)
-        facts = Statistics(outcomes, lprobs, target, counts)
+        # Batch statistics are of the positions with a share in the loss, if there are any.
+        compared = counts & (own.unsqueeze(-1) | (self.cfg.kd_alpha > 0))
+        facts = Statistics(outcomes, lprobs, target, compared if compared.any() else counts)
         own = own.unsqueeze(-1).expand_as(target).flatten()
         value = self.divergence(outcomes.student, outcomes.teacher, facts=facts)
         if self.cfg.kd_own_divergence is not None:
@@ -203,7 +200,7 @@ class DistillCriterion(FairseqCriterion):
         value = self.cfg.kd_temperature**2 * value
         share = self.weighting(facts=facts) * own.float().clamp(min=self.cfg.kd_alpha)
         # Positions are left out only here: picking rows of the vocabulary's width costs more.
-        has_share, counts = (share > 0) & facts.counts, facts.counts
+        has_share, counts = (share > 0) & facts.counts, counts.flatten()
         with torch.no_grad():
             agree = same_top(lprobs, outcomes.top_symbol)
             log = {

@@ -1,23 +1,16 @@
 """GKD: ``distill`` with Agarwal et al.'s generalised knowledge distillation defaults."""
 
 from dataclasses import dataclass
-from typing import Optional
 
 from fairseq.criterions import register_criterion
-from fairseq.dataclass import ChoiceEnum
 
 from fairseq_seqkd.criterions.config import DistillConfig, Divergence, Prefixes
 from fairseq_seqkd.criterions.distill import DistillCriterion
-from fairseq_seqkd.objectives.schedules import SCHEDULES
-from fairseq_seqkd.prefixes import COIN
 
 
 @dataclass
 class GKDConfig(DistillConfig):
     kd_prefixes: Prefixes = "student"
-    kd_schedule: Optional[ChoiceEnum(list(SCHEDULES.values))] = "constant"
-    kd_coin: Optional[ChoiceEnum(list(COIN.choices))] = "batch"
-    kd_sampling_topk: Optional[int] = -1
     kd_divergence: Divergence = "jsd"
     kd_alpha: float = 1.0
 
@@ -29,3 +22,5 @@ class GKDCriterion(DistillCriterion):
     Source: Agarwal et al. 2023 (arXiv 2306.13649), algorithm 1; lambda = 1 - beta = 0.5 and
     the divergence's beta = 0.5 as in the paper's mixed setting.
     """
+
+    preset = {"kd_schedule": "constant", "kd_coin": "batch", "kd_sampling_topk": -1}

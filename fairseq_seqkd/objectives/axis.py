@@ -133,14 +133,14 @@ class Axis:
         return found
 
     def in_use(self, name, settings):
-        """The names of the parameters that this value reads."""
-        names = set()
-        for parameter in self.values[name].parameters.values():
-            names.add(parameter.name)
+        """{what is chosen, as flag and value: the names of its parameters}, also nested."""
+        parameters = self.values[name].parameters.values()
+        used = {f"{flag(self.name)} {name}": {parameter.name for parameter in parameters}}
+        for parameter in parameters:
             if parameter.axis is not None:
                 chosen = settings.get(parameter.name) or parameter.default
-                names |= parameter.axis.in_use(str(chosen), settings)
-        return names
+                used.update(parameter.axis.in_use(str(chosen), settings))
+        return used
 
 
 def one_of(known, name, key):
@@ -154,23 +154,25 @@ def one_of(known, name, key):
     return name
 
 
-def refuse_unused(axes, chosen, settings):
+def refuse_unused(axes, chosen, settings, given):
     """Refuse parameters of values that were not chosen.
 
     Args:
         axes: all :class:`Axis` objects
         chosen: (axis, name of the value) of every choice that was made
-        settings: the configuration
+        settings: the configuration that they were made by
+        given: what the user gave of it
     Raises:
         ValueError: names the flag, and what it belongs to
     """
-    used = set().union(*(axis.in_use(name, settings) for axis, name in chosen))
+    used = {}
+    for axis, name in chosen:
+        used.update(axis.in_use(name, settings))
+    names_in_use = set().union(*used.values())
     for axis in axes:
         for name, (_, users) in axis.parameters().items():
-            if settings.get(name) is None or name in used:
-                continue
-            now = ", ".join(f"{flag(axis.name)} {name}" for axis, name in chosen)
-            raise ValueError(
-                f"{flag(name)} is {settings.get(name)}, but nothing uses it: it belongs to "
-                f"{' and '.join(users)}, and this is {now}. Leave it out."
-            )
+            if given.get(name) is not None and name not in names_in_use:
+                raise ValueError(
+                    f"{flag(name)} is {given.get(name)}, but nothing uses it: it belongs to "
+                    f"{' and '.join(users)}, and this is {', '.join(used)}. Leave it out."
+                )

@@ -115,7 +115,7 @@ def mixture(share, lprobs, other):
     Probabilities are added, not their logarithms: what is lost where they are smaller than
     the smallest float has no weight in any divergence.
     """
-    return _Mixture.apply(share, lprobs, other)
+    return _Mixture.apply(share, lprobs, other) if share > 0 else other
 
 
 @DIVERGENCES.value()
@@ -213,21 +213,23 @@ def mixed_kl(student_lprobs, teacher_lprobs, *, reverse_share=0.5):
 
 
 @DIVERGENCES.value(head=HEAD, tail_weight=TAIL_WEIGHT)
-def decoupled(student_lprobs, teacher_lprobs, *, counts, head=10, tail_weight=2.0):
+def decoupled(student_lprobs, teacher_lprobs, *, counts, rest, head=10, tail_weight=2.0):
     """KL over {the head's symbols, the tail as one} + b * Q * KL within the tail.
 
-    The head is the teacher's most probable outcomes, Q the teacher's mass in the tail, and
+    The head is the teacher's most probable symbols, Q the teacher's mass in the tail, and
     b = tail_weight / (the batch's mean Q).
 
     Args:
         student_lprobs, teacher_lprobs: (positions, outcomes)
         counts: (positions,) True for target positions
-        head: how many outcomes the head has
+        rest: the outcome that is several symbols, always in the tail; -1 for none
+        head: how many symbols the head has
         tail_weight: from 0 upwards
     Source: Tail decoupling (arXiv 2602.20816).
     """
     student, teacher = finite(student_lprobs), finite(teacher_lprobs)
-    symbols = teacher.topk(min(head, teacher.size(-1))).indices
+    candidates = teacher if rest < 0 else teacher[:, :rest]
+    symbols = candidates.topk(min(head, candidates.size(-1))).indices
     in_head = (teacher.exp() * (teacher - student)).gather(-1, symbols).sum(-1)
     tails = [x.scatter(-1, symbols, LOG_ZERO) for x in (student, teacher)]
     student_tail, teacher_tail = (x.logsumexp(-1, keepdim=True) for x in tails)

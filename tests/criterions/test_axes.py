@@ -209,8 +209,45 @@ def test_presets_are_the_papers():
     assert (imit["kd_targets"], imit["kd_prefixes"]) == ("gold", "student")
     assert (gkd["kd_targets"], gkd["kd_prefixes"]) == ("gold", "student")
     assert (gkd["kd_divergence"], gkd["kd_alpha"]) == ("jsd", "1.0")
-    assert (gkd["kd_coin"], gkd["kd_schedule"]) == ("batch", "constant")
-    assert gkd["kd_sampling_topk"] == "-1"
+
+
+def test_gkds_parameters_of_student_prefixes(build):
+    prefixes = build(GKDCriterion, GKDConfig).prefixes
+    assert (prefixes.coin, prefixes.topk, prefixes.schedule()) == ("batch", -1, 0.5)
+    prefixes = build(GKDCriterion, GKDConfig, kd_coin="row", kd_schedule="linear").prefixes
+    assert (prefixes.coin, prefixes.topk, prefixes.needs) == ("row", -1, ("progress",))
+
+
+@pytest.mark.parametrize("prefixes", ["data", "interleaved"])
+def test_a_presets_own_parameters_are_not_held_against_the_user(build, prefixes):
+    build(GKDCriterion, GKDConfig, kd_prefixes=prefixes)
+
+
+def test_batch_statistics_are_of_what_has_a_share(
+    build, task, student, teacher, batch, monkeypatch
+):
+    settings = {"kd_prefixes": "student", "kd_alpha": 0.0, "kd_weighting": "selective"}
+    criterion = only_some_rows(build(**settings), monkeypatch)
+    p, q, target, own = scored(task, student, teacher, criterion, batch)
+    kl = (q.exp() * (q - p)).nan_to_num(0).sum(-1)[own]
+    kept = nll(p, target)[own].topk(-(-int(own.sum()) // 2)).indices
+    expected = nll(p, target)[~own].sum() + kl[kept].sum()
+    torch.testing.assert_close(criterion(student, batch)[0], expected)
+
+
+def test_validation_without_a_share_has_a_divergence_to_log(build, student, batch):
+    criterion = build(kd_prefixes="student", kd_alpha=0.0, kd_divergence="decoupled").eval()
+    assert criterion(student, batch)[2]["kd_loss"] > 0
+
+
+def test_a_model_of_half_precision_is_compared_in_single(build, student, batch, monkeypatch):
+    normalized = type(student).get_normalized_probs
+
+    def half(*arguments, **options):
+        return normalized(*arguments, **options).half()
+
+    monkeypatch.setattr(type(student), "get_normalized_probs", half)
+    assert build()(student, batch)[0].dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -257,6 +294,18 @@ def test_every_parameter_of_every_axis_is_a_flag():
             "--kd-accept-topk is 3, but nothing uses it: .*--kd-prefixes interleaved",
         ),
         ({"kd_keep": 0.3}, "--kd-keep is 0.3, but nothing uses it.*selective"),
+        (
+            {"kd_prefixes": "student", "kd_beta": 0.5},
+            "--kd-beta is 0.5, .*and this is --kd-prefixes student, --kd-schedule exponential",
+        ),
+        (
+            {"kd_alpha": 0.0, "kd_divergence": "jsd"},
+            "--kd-divergence is jsd, but with --kd-alpha 0.0 .* nothing is compared",
+        ),
+        ({"kd_alpha": 0.0, "kd_temperature": 2.0}, "--kd-temperature is 2.0, but with"),
+        ({"kd_alpha": 0.0, "kd_top_k": 5}, "--kd-top-k is 5, but with --kd-alpha 0.0"),
+        ({"kd_alpha": 0.0, "kd_head": 5}, "--kd-head is 5, but nothing uses it"),
+        ({"kd_prefixes": "student", "gold_weight": 1.0}, "--gold-weight is 1, so that"),
         (
             {"kd_prefixes": "student", "max_update": 0},
             "--max-update is 0, but --kd-schedule needs to know",

@@ -73,7 +73,7 @@ def test_errors(name, settings, message):
     [("path", {"slope": 1.0}), ("road", {"speed": "rising", "slope": 1.0}), ("road", {})],
 )
 def test_parameters_in_use_are_fine(name, settings):
-    refuse_unused([OUTER], [(OUTER, name)], settings)
+    refuse_unused([OUTER], [(OUTER, name)], settings, settings)
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_parameters_in_use_are_fine(name, settings):
 def test_parameters_not_in_use_are_refused(name, settings, flag):
     message = f"{flag}, but nothing uses it: it belongs to .* and this is --way {name}"
     with pytest.raises(ValueError, match=message):
-        refuse_unused([OUTER], [(OUTER, name)], settings)
+        refuse_unused([OUTER], [(OUTER, name)], settings, settings)

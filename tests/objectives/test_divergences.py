@@ -29,8 +29,10 @@ def numpy_jsd(p, q, beta=0.5, **_):
     return beta * numpy_kl(q, m) + (1 - beta) * numpy_kl(p, m)
 
 
-def numpy_decoupled(p, q, counts, head=10, tail_weight=2.0, **_):
-    order = np.argsort(-q, -1, kind="stable")
+def numpy_decoupled(p, q, counts, rest, head=10, tail_weight=2.0, **_):
+    ranked = q if rest < 0 else np.where(np.arange(q.shape[-1]) == rest, -1, q)
+    head = min(head, q.shape[-1] - (rest >= 0))
+    order = np.argsort(-ranked, -1, kind="stable")
     p, q = (np.take_along_axis(x, order, -1) for x in (p, q))
     P, Q = p[:, head:].sum(-1), q[:, head:].sum(-1)
     binned = [np.concatenate([x[:, :head], y[:, None]], -1) for x, y in ((q, Q), (p, P))]
@@ -117,7 +119,7 @@ def ours(name, settings, p, q, target, counts, k=None, leftover=None):
         both = whole_vocabulary(p, q, target)
     else:
         both = top_k_and_rest(p, top_k(q, k), target, LEFTOVER.choose(leftover, {}))
-    facts = SimpleNamespace(counts=counts, target=both.target, top=both.top)
+    facts = SimpleNamespace(counts=counts, target=both.target, top=both.top, rest=both.rest)
     return DIVERGENCES.choose(name, settings)(both.student, both.teacher, facts=facts)
 
 
@@ -129,6 +131,7 @@ def expected(name, settings, p, q, target, counts, k=None, leftover=None):
         p, q, target, top = reduced(p, q, target, k, leftover)
     names = {one.name: key for key, one in DIVERGENCES.values[name].parameters.items()}
     given = {names[key]: value for key, value in settings.items()}
+    given["rest"] = k if leftover == "tail" else -1
     return REFERENCES[name](p, q, target=target, top=top, counts=counts.numpy(), **given)
 
 
@@ -241,6 +244,15 @@ def test_limits(name, settings, factor, limit):
     result = factor * ours(name, settings, *both, TARGET, COUNTS)
     wanted = ours(limit, {}, *both, TARGET, COUNTS)
     torch.testing.assert_close(result, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("skewed, plain", [("skew_kl", 0), ("skew_reverse_kl", 1)])
+def test_no_skew_is_the_plain_kl_where_a_probability_is_no_float(skewed, plain):
+    """exp(-120) is 0 in float32, and its logarithm is not."""
+    impossible, even = torch.tensor([[0.0, -120.0]]), torch.tensor([[0.5, 0.5]]).log()
+    both = [(impossible, even), (even, impossible)][plain]
+    result = ours(skewed, {"kd_skew": 0.0}, *both, TARGET[:1], COUNTS[:1])
+    assert result.item() == pytest.approx(0.5 * 120 - math.log(2), rel=1e-6)
 
 
 def test_hand_worked():
