@@ -288,9 +288,7 @@ def test_models_without_probabilities_are_refused(settle, batch, teacher, studen
     broken = load_models(str(teacher))[0][0]
     torch.nn.init.constant_(broken.decoder.embed_tokens.weight, math.nan)
     for topk in (1, 3, -1):
-        with pytest.raises(
-            ValueError, match=r"student.*NaN.*sentence \d+ .*update 7.*--lr"
-        ):
+        with pytest.raises(ValueError, match=r"student.*NaN.*sentence \d+ .*update 7.*--lr"):
             settle(batch, model=broken, kd_beta=0.0, kd_sampling_topk=topk)
     with pytest.raises(ValueError, match="the teacher has no probabilities"):
         frozen = Teacher([broken], loaded.task)
@@ -303,9 +301,7 @@ def test_a_context_that_begins_otherwise_is_refused(settle, batch):
     contexts = batch["net_input"]["prev_output_tokens"].clone()
     contexts[:, 0] = 7  # as a language's id does in multilingual tasks
     inputs = {**batch["net_input"], "prev_output_tokens": contexts}
-    with pytest.raises(
-        ValueError, match="begins with '.*' in this task, expected '</s>'"
-    ):
+    with pytest.raises(ValueError, match="begins with '.*' in this task, expected '</s>'"):
         settle({**batch, "net_input": inputs}, kd_beta=1.0)
 
 

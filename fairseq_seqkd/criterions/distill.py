@@ -121,26 +121,27 @@ class DistillCriterion(FairseqCriterion):
         terms = [((1 - g) * (1 - a), target_loss), (1 - g, kd_loss), (g, gold_loss)]
         # What has no weight is left out: for an impossible target, 0 * inf would be NaN.
         loss = sum(weight * term for weight, term in terms if weight > 0)
-
-        n_sentences = target.size(0)
-        sample_size = n_sentences if self.cfg.sentence_avg else sample["ntokens"]
-        is_labelled = labels.ne(self.padding_idx)
+        sample_size = len(target) if self.cfg.sentence_avg else sample["ntokens"]
         logging_output = {
             "loss": loss.data,
             "nll_loss": nll_loss.data,
             "ntokens": sample["ntokens"],
-            "nsentences": n_sentences,
+            "nsentences": len(target),
             "sample_size": sample_size,
+            **(kd_log if self.uses_teacher else {}),
             **prefix_log,
+            **self.counted(lprobs, labels),
         }
-        if self.uses_teacher:
-            logging_output.update(kd_log)
-        if self.prefixes.writes:
-            logging_output["n_labelled"] = is_labelled.sum()
-        if self.cfg.report_accuracy:
-            correct = lprobs.argmax(-1).eq(labels.view(-1)) & is_labelled.view(-1)
-            logging_output.update(n_correct=correct.sum(), total=is_labelled.sum())
         return loss, sample_size, logging_output
+
+    def counted(self, lprobs, labels):
+        """What is counted of positions with a data target, (batch, length) ``labels``."""
+        is_labelled = labels.view(-1).ne(self.padding_idx)
+        counts = {"n_labelled": is_labelled.sum()} if self.prefixes.writes else {}
+        if self.cfg.report_accuracy:
+            correct = lprobs.argmax(-1).eq(labels.view(-1)) & is_labelled
+            counts.update(n_correct=correct.sum(), total=is_labelled.sum())
+        return counts
 
     def step(self):
         """Where training is; None in validation.
