@@ -51,7 +51,7 @@ MAX_LEN_A = Parameter(
     lambda x: 0 <= x < math.inf,
 )
 MAX_LEN_B = Parameter(
-    "kd_max_len_b", 10, "that b", "a whole number from 1 upwards", lambda x: x >= 1
+    "kd_max_len_b", 3, "that b", "a whole number from 1 upwards", lambda x: x >= 1
 )
 LIMITS = {"max_len_a": MAX_LEN_A, "max_len_b": MAX_LEN_B}
 

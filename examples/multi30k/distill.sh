@@ -94,7 +94,8 @@ student word_kd "Word-KD" --task translation --criterion word_kd $DISTIL $FROM_S
 
 for loss in opt full; do
     student imit_kd_$loss "ImitKD ($loss), on the student's own prefixes" --task translation \
-        --criterion imit_kd --imit-kd-loss $loss $DISTIL $FROM_SCRATCH --max-update "$UPDATES"
+        --criterion imit_kd --imit-kd-loss $loss --kd-max-len-b 10 $DISTIL $FROM_SCRATCH \
+        --max-update "$UPDATES"
 done
 
 student seq_kd-start "Seq-KD, $start updates; the teacher translates the training set first" \

@@ -11,7 +11,7 @@ from fairseq_seqkd.objectives import divergences
 def entropy(lprobs):
     """(positions,) in nats, of (positions, outcomes) log-probabilities."""
     # On a CPU some rows at a time stay in the cache, which is several times faster.
-    some = 128 if lprobs.device.type == "cpu" else max(len(lprobs), 1)
+    some = 32 if lprobs.device.type == "cpu" else max(len(lprobs), 1)
     return torch.cat([-(rows.exp() * finite(rows)).sum(-1) for rows in lprobs.split(some)])
 
 
