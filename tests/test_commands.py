@@ -138,15 +138,24 @@ def test_validate_without_the_teacher(data, orphan):
     assert re.search(r"valid on 'valid' subset \| loss [\d.]+ .* kd_loss 0 ", output)
 
 
-@pytest.mark.parametrize("task", ["translation", "translation_seqkd"])
-def test_hydra_trains_a_student_from_yaml(data, teacher, store, tmp_path, task):
-    criterion = {"translation": "word_kd", "translation_seqkd": "seq_inter"}[task]
+@pytest.mark.parametrize(
+    "task, criterion, more",
+    [
+        ("translation", "word_kd", ""),
+        ("translation_seqkd", "seq_inter", ""),
+        ("translation", "imit_kd", ", kd_schedule: linear, imit_kd_loss: full, kd_coin: batch"),
+    ],
+)
+def test_hydra_trains_a_student_from_yaml(
+    data, teacher, store, tmp_path, task, criterion, more
+):
     own = f", pseudo_targets: {store}" if task == "translation_seqkd" else ""
     (tmp_path / "student.yaml").write_text(
         f"""# @package _group_
 common: {{user_dir: {USER_DIR}, cpu: true, log_format: json, log_interval: 1}}
 task: {{_name: {task}, data: {data}{own}}}
-criterion: {{_name: {criterion}, teacher_path: {teacher}, kd_alpha: 0.7, kd_temperature: 2}}
+criterion:
+  {{_name: {criterion}, teacher_path: {teacher}, kd_alpha: 0.7, kd_temperature: 2{more}}}
 model:
   _name: transformer
   share_decoder_input_output_embed: true
