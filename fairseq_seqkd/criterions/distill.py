@@ -79,7 +79,7 @@ class DistillCriterion(FairseqCriterion):
         """Take from every axis what the configuration names."""
         names = {axis: str(cfg[axis.name]) for axis in AXES}
         own_divergence = str(cfg.kd_own_divergence or cfg.kd_divergence)
-        settings = {name: cfg.get(name) for name in vars(DistillConfig())}
+        settings = {name: cfg.get(name) for axis in AXES for name in axis.parameters()}
         for name, value in self.preset.items():
             settings[name] = value if settings[name] is None else settings[name]
         self.prefixes = PREFIXES.choose(names[PREFIXES], settings)()
