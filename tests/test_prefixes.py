@@ -6,7 +6,7 @@ import torch
 from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.prefixes import PREFIXES, Step
 from fairseq_seqkd.rollout import eval_mode
-from fairseq_seqkd.search import SearchOptions
+from fairseq_seqkd.search import SearchOptions, random_stream
 from fairseq_seqkd.teacher import Teacher
 
 STEP = Step(seed=1, update=7, progress=0.5)
@@ -276,6 +276,24 @@ def test_acceptance_of_none_is_the_teacher(settle, dataset, student, law):
 def test_acceptance_of_some_is_between(settle, dataset, student, law):
     counts = sampled_pairs(settle, dataset, "interleaved", student, kd_accept_topk=3)
     assert deviation(counts, law(3)) < 4
+
+
+@pytest.mark.parametrize("accept", range(5))
+def test_what_is_among_the_teachers_k_best_is_accepted(accept):
+    """Four rows, in which the student is sure of the teacher's 1st, 2nd, 3rd and 4th best."""
+    teachers = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]).log().expand(4, -1)
+    students = torch.eye(5)[:4].log()
+    prefixes = PREFIXES.choose("interleaved", {"kd_accept_topk": accept})()
+    draws = {p: [random_stream(1, 2, row, p) for row in range(4)] for p in prefixes.purposes()}
+    log = prefixes.counters()
+    tokens = prefixes.choose(range(4), draws, log, students, teachers)
+    assert log == {"n_accepted": min(accept, 4), "n_proposed": 4}
+    assert tokens[:accept].tolist() == list(range(min(accept, 4)))
+
+
+def test_coin_student_and_teacher_draw_other_numbers():
+    drawn = {random_stream(1, 7, 3, purpose).random() for purpose in range(4)}
+    assert len(drawn) == 4
 
 
 def test_the_accepted_are_counted(settle, batch):
