@@ -197,7 +197,10 @@ class StudentPrefixes:
 
         inputs = rows_of(sample["net_input"], rows, len(sample["target"]))
         limits = self.limits(inputs["src_lengths"], student, teacher)
-        with eval_mode(student):
+        # Under autocast, torch 1.12 would cast weights here without gradient and keep them for
+        # the step that follows.
+        single = torch.autocast(rows.device.type, enabled=False)
+        with eval_mode(student), single:
             writers = [
                 Writer(models, inputs, dictionary) for models in self.models(student, teacher)
             ]

@@ -33,8 +33,6 @@ def eval_mode(model):
     finally:
         for part in were_training:
             part.training = True
-        # Else the weights that were cast without gradient would serve the step as well.
-        torch.clear_autocast_cache()
 
 
 class Writer:
