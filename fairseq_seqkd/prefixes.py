@@ -5,7 +5,6 @@ sampled, follows from (seed, update, sentence id) alone: a resumed run and any n
 processes draw the same.
 """
 
-import itertools
 import math
 from dataclasses import replace
 from typing import NamedTuple, Optional
@@ -152,7 +151,7 @@ class StudentPrefixes:
         own = _no_rows(sample)
         log = {"n_own_rows": 0, "n_own_tokens": 0, "beta": beta * len(own), **self.counters()}
         if step is not None:
-            check_can_write(*itertools.chain(*self.models(student, teacher)))
+            check_can_write(*self.models(student, teacher))
             check_starts(sample["net_input"]["prev_output_tokens"], dictionary)
             own = own | (self.coins(sample["id"], step) >= beta).to(own)
         if own.any():
@@ -201,14 +200,16 @@ class StudentPrefixes:
         # the step that follows.
         single = torch.autocast(rows.device.type, enabled=False)
         with eval_mode(student), single:
-            writers = [
-                Writer(models, inputs, dictionary) for models in self.models(student, teacher)
-            ]
+            writers = self.writers(student, teacher, inputs, dictionary)
             return roll_out(writers, choose, limits, dictionary)
 
     def models(self, student, teacher):
-        """Who writes: for each writer, its models."""
-        return [[student]]
+        """Who writes."""
+        return [student]
+
+    def writers(self, student, teacher, inputs, dictionary):
+        """A :class:`~fairseq_seqkd.rollout.Writer` for each of them."""
+        return [Writer([student], inputs, dictionary)]
 
     def purposes(self):
         """Who draws random numbers."""
@@ -258,7 +259,12 @@ class InterleavedPrefixes(StudentPrefixes):
         return {"n_accepted": 0, "n_proposed": 0}
 
     def models(self, student, teacher):
-        return [[student], teacher.models]
+        return [student, *teacher.models]
+
+    def writers(self, student, teacher, inputs, dictionary):
+        encoded = teacher.encoded(inputs)  # which serves when the rows are scored as well
+        own = super().writers(student, teacher, inputs, dictionary)
+        return [*own, Writer(teacher.models, inputs, dictionary, encoded)]
 
     def purposes(self):
         return (*super().purposes(), _TEACHER)

@@ -42,11 +42,14 @@ class Writer:
         models: fairseq encoder-decoders, in eval mode
         net_input: the sources, as fairseq collates them
         dictionary: of the targets
+        encoded: what each model's encoder returned for them, where that is known already
     """
 
-    def __init__(self, models, net_input, dictionary):
+    def __init__(self, models, net_input, dictionary, encoded=(None,)):
         self._model = EnsembleModel(models)
-        self._encoded = self._model.forward_encoder(net_input)
+        if any(one is None for one in encoded):
+            encoded = self._model.forward_encoder(net_input)
+        self._encoded = encoded
         self._states = [{} for _ in models]
         self._pad = dictionary.pad()
 

@@ -16,6 +16,9 @@ from fairseq import utils
 from fairseq.dataclass import FairseqDataclass
 
 from fairseq_seqkd.checkpoints import load_models
+from fairseq_seqkd.distribution import TopK, top_k
+from fairseq_seqkd.models import encode, has_known_encoder, output_of
+from fairseq_seqkd.objectives.chunks import chunks_of
 from fairseq_seqkd.search import SeededSampling
 
 logger = logging.getLogger(__name__)
@@ -65,6 +68,7 @@ class Teacher:
         self.task = task
         self.knows_dictionary = knows_dictionary
         self._generators = {}
+        self._encoded = None
 
     @property
     def device(self):
@@ -76,21 +80,30 @@ class Teacher:
         return sum(p.numel() for model in self.models for p in model.parameters())
 
     @torch.no_grad()
-    def lprobs(self, net_input):
-        """Log-probabilities of the next token after every prefix of a batch.
+    def scores(self, net_input):
+        """What follows every prefix of a batch, as :class:`Scores`.
 
         Args:
             net_input: the arguments of the model's forward, as fairseq collates them
-        Returns:
-            (batch, length, vocab) float32, the log of the models' mean probability
         """
-        each = [
-            model.get_normalized_probs(model(**net_input), log_probs=True).float()
-            for model in self.models
-        ]
-        if len(each) == 1:
-            return each[0]
-        return torch.logsumexp(torch.stack(each), dim=0) - math.log(len(each))
+        pairs = zip(self.models, self.encoded(net_input))
+        return Scores([output_of(model, net_input, encoded) for model, encoded in pairs])
+
+    @torch.no_grad()
+    def encoded(self, net_input):
+        """What each model's encoder returns; it reads a batch once, however often it is asked.
+
+        Args:
+            net_input: as for :meth:`scores`, or only the sources of it
+        Returns:
+            a list, with None for a model that is only to be called as a whole
+        """
+        if not any(has_known_encoder(model) for model in self.models):
+            return [None] * len(self.models)
+        sources = net_input["src_tokens"]
+        if self._encoded is None or not torch.equal(self._encoded[0], sources):
+            self._encoded = sources, [encode(model, net_input) for model in self.models]
+        return self._encoded[1]
 
     def generate(self, net_input, options, ids=None, draw=0):
         """The ``options.nbest`` best finished hypotheses of every sentence.
@@ -157,6 +170,40 @@ class Teacher:
             theirs = getattr(task, f"{side}_dictionary", None)
             if ours is not None and theirs is not None:
                 _check_same_symbols(side, ours, theirs)
+
+
+class Scores:
+    """A teacher's distribution at every position of a batch, made when it is looked at.
+
+    Args:
+        each: for each of its models, features or logits, (positions, width), and what makes
+            logits of some of them
+    """
+
+    def __init__(self, each):
+        self._each = each
+
+    def __len__(self):
+        return len(self._each[0][0])
+
+    @torch.no_grad()
+    def logits(self, rows):
+        """(rows, vocab) float32 at a slice of positions.
+
+        Of several models, the log of their mean probability.
+        """
+        each = [project(output[rows]).float() for output, project in self._each]
+        if len(each) == 1:
+            return each[0]
+        lprobs = torch.stack([torch.log_softmax(logits, dim=-1) for logits in each])
+        return torch.logsumexp(lprobs, dim=0) - math.log(len(each))
+
+    def top_k(self, k, temperature=1.0):
+        """The :class:`~fairseq_seqkd.distribution.TopK` of all positions."""
+        width = self.logits(slice(0, 1)).size(-1)
+        chunks = chunks_of(len(self), width, self._each[0][0].device)
+        parts = [top_k(self.logits(rows), k, temperature) for rows in chunks]
+        return TopK(*(torch.cat(tensors) for tensors in zip(*parts)))
 
 
 def _check_same_symbols(side, teacher_dict, student_dict):

@@ -13,6 +13,7 @@ import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
 from fairseq.data import Dictionary  # noqa: E402
 
 import fairseq_seqkd  # noqa: E402
@@ -148,6 +149,12 @@ def recipe_with(teacher, loaded, search=None, **backend):
         search=search or {},
         backend={"name": "fairseq", **backend},
     )
+
+
+def lprobs_of(teacher, net_input):
+    """(batch, length, vocab) log-probabilities of a teacher."""
+    lprobs = torch.log_softmax(teacher.scores(net_input).logits(slice(None)), -1)
+    return lprobs.view(*net_input["prev_output_tokens"].shape, -1)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import load_split, preprocess, train
+from conftest import load_split, lprobs_of, preprocess, train
 
 from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
 from fairseq_seqkd.search import SearchOptions
@@ -22,14 +22,14 @@ def batch(loaded):
 
 
 def test_lprobs_are_normalised_float32(loaded, batch):
-    lprobs = loaded.lprobs(batch["net_input"])
+    lprobs = lprobs_of(loaded, batch["net_input"])
     assert lprobs.dtype == torch.float32
     assert lprobs.shape == (*batch["target"].shape, len(loaded.task.target_dictionary))
     torch.testing.assert_close(lprobs.exp().sum(-1), torch.ones(batch["target"].shape))
 
 
 def test_frozen(loaded, batch):
-    assert not loaded.lprobs(batch["net_input"]).requires_grad
+    assert not lprobs_of(loaded, batch["net_input"]).requires_grad
     for model in loaded.models:
         assert not model.training
         with pytest.raises(RuntimeError, match="cannot train"):
@@ -44,7 +44,7 @@ def test_is_no_module():
 
 def test_ensemble_of_two_copies_equals_one(teacher, loaded, batch):
     two = load_teacher(f"{teacher}:{teacher}")
-    one_lprobs, two_lprobs = (t.lprobs(batch["net_input"]) for t in (loaded, two))
+    one_lprobs, two_lprobs = (lprobs_of(t, batch["net_input"]) for t in (loaded, two))
     torch.testing.assert_close(one_lprobs, two_lprobs)
     search = SearchOptions(beam=3, nbest=3)
     for ones, twos in zip(*(t.generate(batch["net_input"], search) for t in (loaded, two))):
@@ -59,9 +59,9 @@ def test_ensemble_averages_probabilities(teacher, loaded, batch):
     both = Teacher([*loaded.models, other], loaded.task)
     alone = Teacher([other], loaded.task)
     mean = (
-        loaded.lprobs(batch["net_input"]).exp() + alone.lprobs(batch["net_input"]).exp()
+        lprobs_of(loaded, batch["net_input"]).exp() + lprobs_of(alone, batch["net_input"]).exp()
     ) / 2
-    torch.testing.assert_close(both.lprobs(batch["net_input"]).exp(), mean)
+    torch.testing.assert_close(lprobs_of(both, batch["net_input"]).exp(), mean)
 
 
 def test_generates_nbest_best_first(loaded, batch):
@@ -78,7 +78,7 @@ def test_score_is_the_mean_log_probability(loaded, batch):
     for id_, ((tokens, score),) in FairseqBackend(loaded, SearchOptions())(dataset, ids):
         pair = {**dataset[id_], "target": torch.from_numpy(tokens)}
         sample = dataset.collater([pair])
-        lprobs = loaded.lprobs(sample["net_input"])[0]
+        lprobs = lprobs_of(loaded, sample["net_input"])[0]
         of_target = lprobs.gather(1, sample["target"][0].unsqueeze(1))
         assert score == pytest.approx(of_target.mean().item(), abs=1e-4)
 
@@ -143,8 +143,49 @@ def test_beams_of_one_model_take_turns(text, tmp_path):
     inputs = dataset.collater([dataset[i] for i in range(20, 30)])["net_input"]
     greedy, beam = SearchOptions(beam=1), SearchOptions(beam=5)
     before = teacher.generate(inputs, greedy)
-    lprobs = teacher.lprobs(inputs)
+    lprobs = lprobs_of(teacher, inputs)
     teacher.generate(inputs, beam)
     after = teacher.generate(inputs, greedy)
     assert [h[0]["score"].item() for h in before] == [h[0]["score"].item() for h in after]
-    assert torch.equal(teacher.lprobs(inputs), lprobs)
+    assert torch.equal(lprobs_of(teacher, inputs), lprobs)
+
+
+def test_the_encoder_reads_a_batch_once(teacher, batch, monkeypatch):
+    """However many prefixes of its sentences are scored."""
+    fresh = load_teacher(str(teacher))
+    encoder, calls = fresh.models[0].encoder, []
+    read = encoder.forward
+    monkeypatch.setattr(
+        encoder, "forward", lambda **sources: calls.append(1) or read(**sources)
+    )
+    inputs = batch["net_input"]
+    first = lprobs_of(fresh, inputs)
+    other = {**inputs, "prev_output_tokens": inputs["prev_output_tokens"].roll(1, 0)}
+    assert not torch.equal(lprobs_of(fresh, other), first)
+    assert torch.equal(lprobs_of(fresh, inputs), first)
+    assert len(calls) == 1
+    changed = {**inputs, "src_tokens": inputs["src_tokens"].roll(1, 0)}
+    assert not torch.equal(lprobs_of(fresh, changed), first)
+    assert len(calls) == 2
+
+
+def test_scores_are_what_the_model_says(loaded, batch):
+    inputs = batch["net_input"]
+    model = loaded.models[0]
+    with torch.no_grad():
+        expected = model.get_normalized_probs(model(**inputs), log_probs=True)
+    torch.testing.assert_close(lprobs_of(loaded, inputs), expected)
+
+
+def test_scores_of_a_model_that_is_not_known(loaded, batch, monkeypatch):
+    """It is called as a whole, and asked for its probabilities."""
+    model = loaded.models[0]
+    expected = lprobs_of(loaded, batch["net_input"])
+
+    class Sharper(type(model)):
+        def get_normalized_probs(self, net_output, log_probs, sample=None):
+            return torch.log_softmax(2 * net_output[0], -1)
+
+    monkeypatch.setattr(model, "__class__", Sharper)
+    result = lprobs_of(Teacher([model], loaded.task), batch["net_input"])
+    torch.testing.assert_close(result, torch.log_softmax(2 * expected, -1))

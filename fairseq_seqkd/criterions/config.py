@@ -133,6 +133,24 @@ def check_config(cfg):
     expect(cfg.kd_leftover is None or cfg.kd_top_k, "kd_leftover", "--kd-top-k beside it")
 
 
+def check_head(divergence, k, where):
+    """Refuse a divergence that looks behind more symbols than are known.
+
+    Args:
+        divergence: what ``--kd-divergence`` or ``--kd-own-divergence`` chose
+        k: how many symbols are known of a distribution; None for all
+        where: what says so
+    Raises:
+        ValueError: names the flags and the k that it needs
+    """
+    head = divergence.arguments.get("head")
+    if head is not None and k is not None and k <= head:
+        raise ValueError(
+            f"{where} {k}: the divergence looks at the tail behind the teacher's {head} most "
+            f"probable symbols (--kd-head), and needs {head + 1} of them or more."
+        )
+
+
 def check_combination(cfg, uses_teacher, prefixes):
     """Raise a ValueError for flags that cannot go together.
 

@@ -8,7 +8,6 @@ a is 1. Each published method is a choice of these flags; the presets beside thi
 change defaults.
 """
 
-import contextlib
 import logging
 import math
 
@@ -16,7 +15,6 @@ import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
-    label_smoothed_nll_loss,
 )
 from fairseq.logging import metrics
 
@@ -26,16 +24,12 @@ from fairseq_seqkd.criterions.config import (
     check_combination,
     check_config,
 )
-from fairseq_seqkd.distribution import (
-    LEFTOVER,
-    tempered,
-    top_k,
-    top_k_and_rest,
-    whole_vocabulary,
-)
+from fairseq_seqkd.distribution import LEFTOVER, NoTeacher, TopKAndRest, WholeVocabulary
+from fairseq_seqkd.models import encoder_outputs_of, logits_of, unwrapped
 from fairseq_seqkd.objectives.axis import refuse_unused
+from fairseq_seqkd.objectives.chunks import only, weighted_sum
 from fairseq_seqkd.objectives.divergences import DIVERGENCES
-from fairseq_seqkd.objectives.statistics import Statistics
+from fairseq_seqkd.objectives.statistics import AtPositions, Statistics
 from fairseq_seqkd.objectives.weighting import WEIGHTINGS
 from fairseq_seqkd.prefixes import PREFIXES, Step
 from fairseq_seqkd.teacher import shared_teacher
@@ -103,45 +97,36 @@ class DistillCriterion(FairseqCriterion):
                 (``target``, ``prev_output_tokens``) when ``target`` is a pseudo-target
             reduce: fairseq's argument; the loss is always summed
         """
-        teacher = self.teacher(model, sample["target"].device) if self.uses_teacher else None
+        student = unwrapped(model)
+        teacher = self.teacher(student, sample["target"].device) if self.uses_teacher else None
         sample, own, prefix_log = self.prefixes(
-            sample, unwrapped(model), teacher, self.task.target_dictionary, self.step()
+            sample, student, teacher, self.task.target_dictionary, self.step()
         )
         with encoder_outputs_of(model) as encoder_outputs:
             net_output = model(**sample["net_input"])
-        lprobs, target = self.positions(model, net_output, sample)
-        labels = target.masked_fill(own.unsqueeze(-1), self.padding_idx)
-        target_loss, nll_loss = self.nll(lprobs, labels)
-        kd_loss, kd_log = self.compare(lprobs, target, own, teacher, sample["net_input"])
-        gold_loss = target_loss
-        if self.gold_weight > 0 and "gold" in sample:
-            gold_loss = self.gold_loss(model, encoder_outputs[-1], sample["gold"])
-
+        target = student.get_targets(sample, net_output)
+        gold = sample.get("gold") if self.gold_weight > 0 else None
         a, g = self.cfg.kd_alpha, self.gold_weight
-        terms = [((1 - g) * (1 - a), target_loss), (1 - g, kd_loss), (g, gold_loss)]
-        # What has no weight is left out: for an impossible target, 0 * inf would be NaN.
-        loss = sum(weight * term for weight, term in terms if weight > 0)
+        loss, log = self.token_loss(
+            logits_of(student, net_output),
+            target,
+            own,
+            self.space(teacher, sample),
+            nll_weight=(1 - g) * (1 - a) + (g if gold is None else 0),
+        )
+        if gold is not None:
+            loss = loss + self.gold_loss(student, encoder_outputs[-1], gold)
+
         sample_size = len(target) if self.cfg.sentence_avg else sample["ntokens"]
         logging_output = {
             "loss": loss.data,
-            "nll_loss": nll_loss.data,
             "ntokens": sample["ntokens"],
             "nsentences": len(target),
             "sample_size": sample_size,
-            **(kd_log if self.uses_teacher else {}),
+            **log,
             **prefix_log,
-            **self.counted(lprobs, labels),
         }
         return loss, sample_size, logging_output
-
-    def counted(self, lprobs, labels):
-        """What is counted of positions with a data target, (batch, length) ``labels``."""
-        is_labelled = labels.view(-1).ne(self.padding_idx)
-        counts = {"n_labelled": is_labelled.sum()} if self.prefixes.writes else {}
-        if self.cfg.report_accuracy:
-            correct = lprobs.argmax(-1).eq(labels.view(-1)) & is_labelled
-            counts.update(n_correct=correct.sum(), total=is_labelled.sum())
-        return counts
 
     def step(self):
         """Where training is; None in validation.
@@ -156,68 +141,114 @@ class DistillCriterion(FairseqCriterion):
         progress = min(update / n_updates, 1.0) if n_updates > 0 else None
         return Step(self.cfg.seed, update, progress)
 
-    def positions(self, model, net_output, sample):
-        """(batch * length, vocab) log-probabilities and (batch, length) targets."""
-        model = unwrapped(model)
-        lprobs = model.get_normalized_probs(net_output, log_probs=True).float()
-        return lprobs.view(-1, lprobs.size(-1)), model.get_targets(sample, net_output)
+    def space(self, teacher, sample):
+        """What compares the student with the teacher at every position of a batch."""
+        if teacher is None:
+            return NoTeacher()
+        k, temperature = self.cfg.kd_top_k, self.cfg.kd_temperature
+        scores = teacher.scores(sample["net_input"])
+        if k is None:
+            return WholeVocabulary(scores.logits, temperature)
+        return TopKAndRest(scores.top_k(k, temperature), self.leftover, temperature)
 
-    def nll(self, lprobs, target):
-        """fairseq's own label-smoothed and plain NLL of the target, summed, in nats."""
+    def token_loss(self, logits, target, own, space, nll_weight):
+        """The loss at the positions of one forward pass.
+
+        Args:
+            logits: (batch, length, vocab) the student's
+            target: (batch, length) symbols
+            own: (batch,) True for rows that the student wrote
+            space: what compares student and teacher, see :meth:`space`
+            nll_weight: of the NLL of targets that the student did not write
+        Returns:
+            a scalar in nats; and sums for logging, over target positions whatever their
+            share in the loss
+        """
+        logits, symbols = logits.reshape(-1, logits.size(-1)), target.flatten()
+        counts = target.ne(self.padding_idx)
+        labelled = (counts & ~own.unsqueeze(-1)).flatten()
+        facts = self.facts(space, logits, target, own)
+        own = own.unsqueeze(-1).expand_as(target).flatten()
+
+        def values_of(chunk, rows):
+            compared = space.compare(chunk, symbols[rows], rows)
+            values = {"target": compared.target_lprobs, "vocabulary": compared.summed_lprobs}
+            if compared.outcomes is not None:
+                here = AtPositions(facts, compared.outcomes)
+                values["kd_loss"] = self.divergence_of(compared.outcomes, here, own[rows])
+                values["n_agree"] = compared.outcomes.agrees
+                values["teacher_entropy"] = here.teacher_entropy
+            if self.cfg.report_accuracy:
+                values["n_correct"] = chunk.argmax(-1) == symbols[rows]
+            return values
+
+        weights = self.nll_weights(nll_weight * labelled, logits.size(-1)) if nll_weight else {}
+        if not isinstance(space, NoTeacher):
+            weights["kd_loss"] = self.share(facts, own) * counts.flatten()
+        loss, values = weighted_sum(values_of, weights, logits)
+        return loss, self.log_of(values, labelled, counts.flatten())
+
+    def facts(self, space, logits, target, own):
+        """Statistics of the positions with a share in the loss, or of all if there is none."""
+        counts = target.ne(self.padding_idx)
+        compared = counts & (own.unsqueeze(-1) | (self.cfg.kd_alpha > 0))
+        return Statistics(space, logits, target, compared if compared.any() else counts)
+
+    def share(self, facts, own):
+        """(positions,) what the divergence is multiplied by."""
+        alpha = own.float().clamp(min=self.cfg.kd_alpha)
+        return (1 - self.gold_weight) * self.weighting(facts=facts) * alpha
+
+    def nll_weights(self, weight, vocab):
+        """What makes the label-smoothed NLL of log-probabilities, as fairseq defines it.
+
+        Every symbol but the target has epsilon / (vocab - 1).
+
+        Args:
+            weight: (positions,) of the NLL
+        Returns:
+            (positions,) weights of the target's log-probability and of the vocabulary's sum,
+            which has none without smoothing, since an impossible symbol makes it infinite
+        """
         epsilon = self.cfg.label_smoothing
-        smoothed, nll_loss = label_smoothed_nll_loss(
-            lprobs, target.view(-1), epsilon, ignore_index=self.padding_idx
-        )
-        # Unsmoothed, fairseq adds 0 * sum(lprobs), which is NaN for an impossible symbol.
-        return (smoothed if epsilon > 0 else nll_loss), nll_loss
+        share = epsilon / (vocab - 1)
+        weights = {"target": -(1 - epsilon - share) * weight}
+        if epsilon > 0:
+            weights["vocabulary"] = -share * weight
+        return weights
 
-    def compare(self, lprobs, target, own, teacher, net_input):
-        """The divergence's term of the loss, a * w * T^2 * D summed, and what is logged of D.
+    def divergence_of(self, outcomes, facts, own):
+        """(positions,) T^2 D in nats.
 
         The factor T^2 keeps the gradient's size independent of T (Hinton et al. 2015,
         arXiv 1503.02531, section 2.1).
 
         Args:
-            lprobs: (batch * length, vocab) the student's
-            target: (batch, length) symbols
-            own: (batch,) True for rows that the student wrote
-        Returns:
-            a scalar in nats, and sums over target positions, whatever their share in the loss
+            outcomes, facts: at some positions
+            own: (positions,) True in rows that the student wrote
         """
-        if teacher is None:
-            zero = lprobs.new_zeros(())
-            return zero, dict.fromkeys(("kd_loss", "n_agree", "teacher_entropy"), zero)
-        teacher_lprobs = teacher.lprobs(net_input).view_as(lprobs)
-        outcomes = self.outcomes(lprobs, teacher_lprobs, target.view(-1))
-        counts = target.ne(self.padding_idx)
-        # Batch statistics are of the positions with a share in the loss, if there are any.
-        compared = counts & (own.unsqueeze(-1) | (self.cfg.kd_alpha > 0))
-        facts = Statistics(outcomes, lprobs, target, compared if compared.any() else counts)
-        own = own.unsqueeze(-1).expand_as(target).flatten()
-        value = self.divergence(outcomes.student, outcomes.teacher, facts=facts)
+        both = outcomes.student, outcomes.teacher
+        value = self.divergence(*both, facts=facts)
         if self.cfg.kd_own_divergence is not None:
-            on_own = self.own_divergence(outcomes.student, outcomes.teacher, facts=facts)
-            value = torch.where(own, on_own, value)
-        value = self.cfg.kd_temperature**2 * value
-        share = self.weighting(facts=facts) * own.float().clamp(min=self.cfg.kd_alpha)
-        # Positions are left out only here: picking rows of the vocabulary's width costs more.
-        has_share, counts = (share > 0) & facts.counts, counts.flatten()
-        with torch.no_grad():
-            agree = same_top(lprobs, outcomes.top_symbol)
-            log = {
-                "kd_loss": value[counts].sum(),
-                "n_agree": agree[counts].sum(),
-                "teacher_entropy": facts.teacher_entropy[counts].sum(),
-            }
-        return (share * value)[has_share].sum(), log
+            value = torch.where(own, self.own_divergence(*both, facts=facts), value)
+        return self.cfg.kd_temperature**2 * value
 
-    def outcomes(self, lprobs, teacher_lprobs, target):
-        """Both distributions over the outcomes that are compared, tempered."""
-        temperature = self.cfg.kd_temperature
-        both = tempered(lprobs, temperature), tempered(teacher_lprobs, temperature)
-        if self.cfg.kd_top_k is None:
-            return whole_vocabulary(*both, target)
-        return top_k_and_rest(both[0], top_k(both[1], self.cfg.kd_top_k), target, self.leftover)
+    def log_of(self, values, labelled, counts):
+        """Sums for logging.
+
+        Args:
+            values: (positions,) tensors by name
+            labelled, counts: (positions,) True at data targets, and at any target
+        """
+        log = {"nll_loss": -only(labelled, values["target"])}
+        if self.uses_teacher:
+            for name in ("kd_loss", "n_agree", "teacher_entropy"):
+                log[name] = only(counts, values.get(name, torch.zeros_like(values["target"])))
+        if self.prefixes.writes:
+            log["n_labelled"] = labelled.sum()
+        if self.cfg.report_accuracy:
+            log.update(n_correct=only(labelled, values["n_correct"]), total=labelled.sum())
+        return log
 
     def teacher(self, model, device):
         """The teacher, loaded at the first call; None if validation has to do without."""
@@ -234,17 +265,18 @@ class DistillCriterion(FairseqCriterion):
                 logger.warning("validating without a teacher, kd_loss is 0: %s", error)
         return self._teacher
 
-    def gold_loss(self, model, encoder_out, gold):
+    def gold_loss(self, student, encoder_out, gold):
         """The NLL of gold targets whose sentences the encoder has already read.
 
         Only the decoder runs again, and outside the wrapper of data-parallel training:
         calling the wrapper's module twice would leave gradients unsynchronised, while
         both decoder passes hang on the one forward that went through the wrapper.
         """
-        net_output = unwrapped(model).decoder(
-            gold["prev_output_tokens"], encoder_out=encoder_out
-        )
-        return self.nll(*self.positions(model, net_output, gold))[0]
+        net_output = student.decoder(gold["prev_output_tokens"], encoder_out=encoder_out)
+        target = student.get_targets(gold, net_output)
+        none_own = torch.zeros_like(target[:, 0], dtype=torch.bool)
+        logits = logits_of(student, net_output)
+        return self.token_loss(logits, target, none_own, NoTeacher(), self.gold_weight)[0]
 
     @classmethod
     def reduce_metrics(cls, logging_outputs):
@@ -288,30 +320,3 @@ class Totals:
             return
         value, n = (sum(log.get(k, 0) for log in self._logs) for k in (key, weight))
         metrics.log_scalar(name, unit * value / n if n > 0 else 0.0, n, round=3)
-
-
-def same_top(lprobs, teachers_top):
-    """(positions,) True where the teacher's most probable symbol is the student's too."""
-    return lprobs.gather(-1, teachers_top.unsqueeze(-1)).squeeze(-1) == lprobs.amax(-1)
-
-
-def unwrapped(model):
-    """The student itself, whatever data-parallel wrappers it is in."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model
-
-
-@contextlib.contextmanager
-def encoder_outputs_of(model):
-    """Catch what the encoder (if there is one) returns while the model runs."""
-    caught = []
-    encoder = getattr(unwrapped(model), "encoder", None)
-    if encoder is None:
-        yield caught
-        return
-    hook = encoder.register_forward_hook(lambda *call: caught.append(call[-1]))
-    try:
-        yield caught
-    finally:
-        hook.remove()

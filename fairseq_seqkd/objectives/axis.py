@@ -76,10 +76,12 @@ class Choice:
 
     Attributes:
         needs: names of what :meth:`__call__` takes from ``facts``
+        arguments: the parameters, by the names of the function's arguments
     """
 
     def __init__(self, value, arguments):
         self.needs = value.needs
+        self.arguments = arguments
         self._call = functools.partial(value.function, **arguments)
 
     def __call__(self, *arguments, facts=None):

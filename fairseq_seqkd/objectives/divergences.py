@@ -62,23 +62,50 @@ EASY_SHARE = Parameter(
 )
 
 
-class _KL(torch.autograd.Function):
-    """With the gradients written out: half the time, and only the arguments are kept."""
-
+class _Expectation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, lprobs, other):
-        ctx.save_for_backward(lprobs, other)
-        return (finite(lprobs) - finite(other)).mul_(lprobs.exp()).sum(-1)
+    def forward(ctx, probs, lprobs):
+        ctx.save_for_backward(probs)
+        value = (probs * lprobs).sum(-1)
+        # On a CPU it costs less to look for impossible outcomes than to expect them.
+        if value.device.type == "cpu" and value.isfinite().all():
+            return value
+        return (probs * finite(lprobs)).sum(-1)
 
     @staticmethod
     def backward(ctx, gradient):
-        lprobs, other = ctx.saved_tensors
-        share = lprobs.exp().mul_(gradient.unsqueeze(-1))
+        (probs,) = ctx.saved_tensors
+        return None, probs * gradient.unsqueeze(-1)
+
+
+def expectation(probs, lprobs):
+    """(positions,) the sum of probs * lprobs, differentiable in the second; 0 * -inf is 0."""
+    return _Expectation.apply(probs, lprobs)
+
+
+def entropy(lprobs):
+    """(positions,) in nats, of (positions, outcomes) log-probabilities; not differentiable."""
+    return -expectation(lprobs.exp(), lprobs).detach()
+
+
+class _KL(torch.autograd.Function):
+    """With the gradients written out: half the time, and one exponential in all."""
+
+    @staticmethod
+    def forward(ctx, lprobs, other):
+        probs = lprobs.exp()
+        ctx.save_for_backward(lprobs, other, probs)
+        return (finite(lprobs) - finite(other)).mul_(probs).sum(-1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        lprobs, other, probs = ctx.saved_tensors
+        gradient = gradient.unsqueeze(-1)
         of_lprobs = of_other = None
         if ctx.needs_input_grad[0]:
-            of_lprobs = (finite(lprobs) - finite(other)).add_(1).mul_(share)
+            of_lprobs = (finite(lprobs) - finite(other)).add_(1).mul_(probs).mul_(gradient)
         if ctx.needs_input_grad[1]:
-            of_other = share.neg_()
+            of_other = probs * -gradient
         return of_lprobs, of_other
 
 
@@ -119,19 +146,21 @@ def mixture(share, lprobs, other):
 
 
 @DIVERGENCES.value()
-def forward_kl(student_lprobs, teacher_lprobs):
+def forward_kl(student_lprobs, teacher_lprobs, *, teacher_probs, teacher_entropy):
     """KL(q || p), one value a position, in nats.
 
     Args:
         student_lprobs: (positions, outcomes) log-probabilities, float32
         teacher_lprobs: (positions, outcomes) log-probabilities, float32
+        teacher_probs: (positions, outcomes) their exponentials
+        teacher_entropy: (positions,) in nats
     Returns:
         (positions,) non-negative; 0 where the two are equal
     Source: Kim & Rush 2016 (arXiv 1606.07947), L_WORD-KD in section 3.1, which is
         the cross-entropy: the KL differs from it by the teacher's entropy, a
         constant for the student, so the gradient is the same and the minimum is 0.
     """
-    return kl(teacher_lprobs, student_lprobs)
+    return -expectation(teacher_probs, student_lprobs) - teacher_entropy
 
 
 @DIVERGENCES.value()
@@ -213,7 +242,9 @@ def mixed_kl(student_lprobs, teacher_lprobs, *, reverse_share=0.5):
 
 
 @DIVERGENCES.value(head=HEAD, tail_weight=TAIL_WEIGHT)
-def decoupled(student_lprobs, teacher_lprobs, *, counts, rest, head=10, tail_weight=2.0):
+def decoupled(
+    student_lprobs, teacher_lprobs, *, mean_tail_mass, rest, head=10, tail_weight=2.0
+):
     """KL over {the head's symbols, the tail as one} + b * Q * KL within the tail.
 
     The head is the teacher's most probable symbols, Q the teacher's mass in the tail, and
@@ -221,27 +252,37 @@ def decoupled(student_lprobs, teacher_lprobs, *, counts, rest, head=10, tail_wei
 
     Args:
         student_lprobs, teacher_lprobs: (positions, outcomes)
-        counts: (positions,) True for target positions
+        mean_tail_mass: called with ``head``, the mean of Q over the batch
         rest: the outcome that is several symbols, always in the tail; -1 for none
         head: how many symbols the head has
         tail_weight: from 0 upwards
     Source: Tail decoupling (arXiv 2602.20816).
     """
     student, teacher = finite(student_lprobs), finite(teacher_lprobs)
-    candidates = teacher if rest < 0 else teacher[:, :rest]
-    symbols = candidates.topk(min(head, candidates.size(-1))).indices
+    symbols = head_of(teacher, rest, head)
     in_head = (teacher.exp() * (teacher - student)).gather(-1, symbols).sum(-1)
     tails = [x.scatter(-1, symbols, LOG_ZERO) for x in (student, teacher)]
     student_tail, teacher_tail = (x.logsumexp(-1, keepdim=True) for x in tails)
     within = kl(tails[1] - teacher_tail, tails[0] - student_tail)
     mass = teacher_tail.squeeze(-1).exp()
     as_one = mass * (teacher_tail - student_tail).squeeze(-1)
-    mean_mass = mass[counts].mean().clamp(min=torch.finfo(mass.dtype).tiny)
-    return in_head + as_one + tail_weight * mass / mean_mass * within
+    return in_head + as_one + tail_weight * mass / mean_tail_mass(head) * within
+
+
+def head_of(teacher_lprobs, rest, head):
+    """(positions, head) the most probable outcomes that are one symbol."""
+    candidates = teacher_lprobs if rest < 0 else teacher_lprobs[:, :rest]
+    return candidates.topk(min(head, candidates.size(-1))).indices
+
+
+def tail_mass(teacher_lprobs, rest, head):
+    """(positions,) the teacher's mass beside its ``head`` most probable symbols."""
+    lprobs = finite(teacher_lprobs)
+    return lprobs.scatter(-1, head_of(lprobs, rest, head), LOG_ZERO).logsumexp(-1).exp()
 
 
 @DIVERGENCES.value(easy_share=EASY_SHARE)
-def split(student_lprobs, teacher_lprobs, *, target, counts, easy_share=0.2):
+def split(student_lprobs, teacher_lprobs, *, target, median_surprise, easy_share=0.2):
     """What beside the target is like, for easy tokens; that and the target, for hard ones.
 
     A token is easy if the teacher's uncertainty of the target, 1 - q(target), is at most the
@@ -252,12 +293,11 @@ def split(student_lprobs, teacher_lprobs, *, target, counts, easy_share=0.2):
     Args:
         student_lprobs, teacher_lprobs: (positions, outcomes)
         target: (positions,) the target's outcome, -1 for none
-        counts: (positions,) True for target positions
+        median_surprise: the batch's median of -log q(target)
         easy_share: from 0 to 1
     Source: Zhong et al. 2024, ATKD (arXiv 2402.11890).
     """
-    places = torch.arange(teacher_lprobs.size(-1), device=target.device)
-    is_target = places == target.unsqueeze(-1)
+    is_target = one_hot(target, teacher_lprobs.size(-1))
     student, teacher = finite(student_lprobs), finite(teacher_lprobs)
     others = [x.masked_fill(is_target, LOG_ZERO) for x in (student, teacher)]
     student_rest, teacher_rest = (x.logsumexp(-1, keepdim=True) for x in others)
@@ -266,7 +306,19 @@ def split(student_lprobs, teacher_lprobs, *, target, counts, easy_share=0.2):
     beside = torch.where(mass > 0, beside, torch.zeros_like(beside))
     of_target = (teacher.exp() * (teacher - student)).masked_fill(~is_target, 0.0).sum(-1)
     binary = of_target + mass * (teacher_rest - student_rest).squeeze(-1)
-    # -log q(target) has the order of 1 - q(target), without losing small differences near 1.
-    surprise = -teacher.masked_fill(~is_target, LOG_ZERO).amax(-1)
-    is_easy = surprise <= surprise[counts].median()
+    is_easy = surprise(teacher_lprobs, target) <= median_surprise
     return torch.where(is_easy, easy_share * beside, (1 - easy_share) * (binary + beside))
+
+
+def surprise(teacher_lprobs, target):
+    """(positions,) -log q(target), in nats; of no outcome, that of an impossible one.
+
+    It has the order of 1 - q(target), without losing small differences near 1.
+    """
+    found = teacher_lprobs.gather(-1, target.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return -finite(found).masked_fill(target < 0, LOG_ZERO)
+
+
+def one_hot(outcome, size):
+    """(positions, size) True at the outcome; nowhere for -1."""
+    return torch.arange(size, device=outcome.device) == outcome.unsqueeze(-1)

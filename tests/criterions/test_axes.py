@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 import torch
+from conftest import lprobs_of
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
 )
@@ -72,7 +73,7 @@ def scored(task, student, teacher, criterion, batch):
     lprobs = student.get_normalized_probs(student(**inputs), log_probs=True)
     counts = target.ne(task.target_dictionary.pad())
     is_own = own[:, None].expand_as(target)[counts]
-    return lprobs[counts], frozen.lprobs(inputs)[counts], target[counts], is_own
+    return lprobs[counts], lprobs_of(frozen, inputs)[counts], target[counts], is_own
 
 
 def nll(lprobs, target):
@@ -140,7 +141,7 @@ def test_weighting_counts_for_the_divergence_only(build, task, student, teacher,
     counts = batch["target"].ne(task.target_dictionary.pad())
     inputs, target = batch["net_input"], batch["target"][counts]
     p = student.get_normalized_probs(student(**inputs), log_probs=True)[counts]
-    q = load_teacher(str(teacher)).lprobs(inputs)[counts]
+    q = lprobs_of(load_teacher(str(teacher)), inputs)[counts]
     kl = (q.exp() * (q - p)).nan_to_num(0).sum(-1)
     chosen = nll(p, target).topk(-(-len(target) // 2)).indices
     expected = 0.6 * nll(p, target).sum() + 0.4 * kl[chosen].sum()

@@ -1,14 +1,14 @@
 """Every divergence against its definition, written in float64 numpy on probabilities."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from fairseq_seqkd.distribution import LEFTOVER, top_k, top_k_and_rest, whole_vocabulary
-from fairseq_seqkd.objectives.divergences import DIVERGENCES, forward_kl
+from fairseq_seqkd.distribution import LEFTOVER, TopKAndRest, WholeVocabulary, top_k
+from fairseq_seqkd.objectives.divergences import DIVERGENCES
+from fairseq_seqkd.objectives.statistics import AtPositions, Statistics
 
 INF = math.inf
 
@@ -116,11 +116,13 @@ def lprobs(*logits):
 def ours(name, settings, p, q, target, counts, k=None, leftover=None):
     """The divergence of (positions, vocab) log-probabilities."""
     if k is None:
-        both = whole_vocabulary(p, q, target)
+        space = WholeVocabulary(lambda rows: q[rows], 1)
     else:
-        both = top_k_and_rest(p, top_k(q, k), target, LEFTOVER.choose(leftover, {}))
-    facts = SimpleNamespace(counts=counts, target=both.target, top=both.top, rest=both.rest)
-    return DIVERGENCES.choose(name, settings)(both.student, both.teacher, facts=facts)
+        space = TopKAndRest(top_k(q, k), LEFTOVER.choose(leftover, {}), 1)
+    outcomes = space.compare(p, target, slice(None)).outcomes
+    batch = Statistics(space, p, target.unsqueeze(0), counts.unsqueeze(0))
+    both, facts = (outcomes.student, outcomes.teacher), AtPositions(batch, outcomes)
+    return DIVERGENCES.choose(name, settings)(*both, facts=facts)
 
 
 def expected(name, settings, p, q, target, counts, k=None, leftover=None):
@@ -259,7 +261,8 @@ def test_hand_worked():
     # q = (1/2, 1/2), p = (1/4, 3/4): 1/2 log 2 + 1/2 log 2/3 = 1/2 log 4/3
     student = torch.tensor([[0.25, 0.75]]).log()
     teacher = torch.tensor([[0.5, 0.5]]).log()
-    assert forward_kl(student, teacher).item() == pytest.approx(math.log(4 / 3) / 2)
+    value = ours("forward_kl", {}, student, teacher, TARGET[:1], COUNTS[:1])
+    assert value.item() == pytest.approx(math.log(4 / 3) / 2)
 
 
 def test_bounds():
