@@ -15,6 +15,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf, open_dict
 
 from fairseq_seqkd.compat import LOADS_SAFELY, from_checkpoint
+from fairseq_seqkd.shards import sha256
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,26 @@ def load_models(path, data=None, student_task=None):
     return models, task, knows_dictionary
 
 
+def task_on(path, folder):
+    """A task like the one a checkpoint was trained with, on other data.
+
+    Args:
+        path: checkpoint file, or several separated by colons, of which the first counts
+        folder: the data-bin
+    Raises:
+        FileNotFoundError: a checkpoint or a dictionary is not there
+        ValueError: as for :func:`load_models`
+    """
+    config = _config(_load_state(checkpoint_paths(path)[0])).task
+    try:
+        return _setup_task(config, folder, None)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder!r} has no dictionary for the task of {path!r} ({error}). Expected "
+            "dict.LANG.txt for each of its languages, or one dict.txt."
+        ) from error
+
+
 def checkpoint_paths(path):
     """The checkpoints that a path names, several separated by colons.
 
@@ -58,6 +79,11 @@ def checkpoint_paths(path):
                 "(several are separated by colons)."
             )
     return paths
+
+
+def sums_of_checkpoints(path):
+    """The SHA-256 of each checkpoint that a path names; errors as of checkpoint_paths."""
+    return [sha256(one) for one in checkpoint_paths(path)]
 
 
 def _load_state(path):

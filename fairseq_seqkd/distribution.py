@@ -67,7 +67,14 @@ class Compared(NamedTuple):
 
 
 class NoTeacher:
-    """There is nothing to compare the student with, but the target."""
+    """There is nothing to compare the student with, but the target.
+
+    Attributes:
+        known: (batch, length) True where the teacher's distribution is known; None for all
+            positions that have a target
+    """
+
+    known = None
 
     def compare(self, logits, target, rows):
         """See :meth:`WholeVocabulary.compare`."""
@@ -82,6 +89,8 @@ class WholeVocabulary:
         teacher_logits: called with a slice of positions, gives their (rows, vocab) logits
         temperature: divides both sides' logits
     """
+
+    known = None
 
     def __init__(self, teacher_logits, temperature):
         self.teacher_logits = teacher_logits
@@ -139,9 +148,11 @@ class TopKAndRest:
         top: the teacher's :class:`TopK`, at the temperature
         leftover: a choice of the axis LEFTOVER, what happens to the other symbols' mass
         temperature: divides the student's logits
+        known: see :class:`NoTeacher`
     """
 
-    def __init__(self, top, leftover, temperature):
+    def __init__(self, top, leftover, temperature, known=None):
+        self.known = known
         self.top = top
         self.leftover = leftover
         self.temperature = temperature

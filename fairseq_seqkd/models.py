@@ -95,7 +95,7 @@ def output_of(model, net_input, encoded):
         contexts = net_input["prev_output_tokens"]
         features, _ = model.decoder.extract_features(contexts, encoder_out=encoded)
     elif isinstance(model, FairseqLanguageModel) and ends_in_output_layer(model):
-        features, _ = model.decoder.extract_features(net_input["src_tokens"])
+        features, _ = model.decoder.extract_features(net_input["src_tokens"], encoder_out=None)
     else:
         return logits_of(model, model(**net_input)).flatten(0, 1), lambda logits: logits
     return features.flatten(0, 1), model.decoder.output_layer

@@ -13,7 +13,7 @@ from typing import Optional
 
 import torch
 from fairseq import utils
-from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
 from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.distribution import TopK, top_k
@@ -22,6 +22,9 @@ from fairseq_seqkd.objectives.chunks import chunks_of
 from fairseq_seqkd.search import SeededSampling
 
 logger = logging.getLogger(__name__)
+
+
+DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
 
 
 @dataclass
@@ -42,6 +45,17 @@ class TeacherConfig(FairseqDataclass):
             "checkpoint, else where its training data was)"
         },
     )
+    teacher_dtype: Optional[ChoiceEnum(list(DTYPES))] = field(
+        default=None,
+        metadata={"help": "how the teacher computes (default: like the student)"},
+    )
+
+
+def dtype_beside(student, cfg):
+    """The dtype of a student's teacher: what ``--teacher-dtype`` says, or the student's."""
+    if cfg.teacher_dtype is not None:
+        return DTYPES[str(cfg.teacher_dtype)]
+    return next(student.parameters()).dtype
 
 
 class Teacher:
@@ -245,6 +259,22 @@ def shared_teacher(path, student_task, data=None, device="cpu", dtype=torch.floa
     return _LOADED[key]
 
 
+def check_dtype(device, dtype):
+    """Refuse a dtype that this torch cannot compute with on this device.
+
+    Raises:
+        ValueError: names the flag
+    """
+    one = torch.ones(1, 1, device=device, dtype=dtype)
+    try:
+        torch.nn.functional.layer_norm(one @ one, (1,), one[0], one[0])
+    except RuntimeError as error:
+        raise ValueError(
+            f"--teacher-dtype: torch {torch.__version__} does not compute with {dtype} on "
+            f"{device} ({error}). Expected float32 there."
+        ) from error
+
+
 def load_teacher(path, data=None, device="cpu", dtype=torch.float32, student_task=None):
     """Load one or several checkpoints as one frozen model.
 
@@ -254,6 +284,7 @@ def load_teacher(path, data=None, device="cpu", dtype=torch.float32, student_tas
             which also says what is raised
     """
     device = torch.device(device)
+    check_dtype(device, dtype)
     # Building a model draws its initial weights: in the middle of a training step that
     # would shift the student's dropout, and a resumed run would not equal an unbroken one.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

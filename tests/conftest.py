@@ -7,6 +7,7 @@ import os
 # Set before torch is imported: the tests' models are too small for two threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import multiprocessing  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
@@ -17,11 +18,15 @@ import torch  # noqa: E402
 from fairseq.data import Dictionary  # noqa: E402
 
 import fairseq_seqkd  # noqa: E402
+from fairseq_seqkd.cache import build  # noqa: E402
+from fairseq_seqkd.cli import main as cli  # noqa: E402
+from fairseq_seqkd.pseudo import generate  # noqa: E402
 from fairseq_seqkd.pseudo.corpus import Split  # noqa: E402
 from fairseq_seqkd.pseudo.generate import Recipe  # noqa: E402
 from fairseq_seqkd.pseudo.select import Best  # noqa: E402
 from fairseq_seqkd.pseudo.selection import Selection  # noqa: E402
 from fairseq_seqkd.pseudo.store import PseudoTargetStore, read_nbest  # noqa: E402
+from fairseq_seqkd.shards import sha256  # noqa: E402
 from fairseq_seqkd.teacher import load_teacher  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,6 +98,45 @@ def train(data, save_dir, *arguments, model=TINY, **options):
     """fairseq-train with this package; later arguments win over the common ones."""
     plugin = ["--user-dir", USER_DIR, "--save-dir", save_dir]
     return fairseq("train", data, *plugin, *TRAINING, *model, *arguments, **options)
+
+
+def files(root):
+    """{path in the folder: SHA-256}, whatever is there."""
+    return {
+        os.path.relpath(os.path.join(folder, name), root): sha256(os.path.join(folder, name))
+        for folder, _, names in os.walk(root)
+        for name in names
+    }
+
+
+# Forked by a process without threads: what another thread holds at that moment, such as a
+# progress bar's or an allocator's lock, a fork of this one would wait for without end.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["fairseq_seqkd.cli.main"])
+
+
+def run_command(arguments):
+    """A subcommand of ``fairseq-seqkd`` with small chunks, without a word."""
+    for module in (build, generate):
+        module.chunk_size = lambda sentences: 4
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+    cli.main(arguments)
+
+
+def start_command(*arguments):
+    """It, in a real process, which may be killed."""
+    child = PROCESSES.Process(target=run_command, args=([*map(str, arguments)],))
+    child.start()
+    return child
+
+
+def ended_well(child):
+    """Whether it did, once it has ended."""
+    child.join()
+    return child.exitcode == 0
 
 
 def synthetic():
@@ -189,6 +233,19 @@ def teacher(data, tmp_path_factory):
 def loaded(teacher):
     """The teacher, loaded."""
     return load_teacher(str(teacher))
+
+
+def make_cache(root, data, teacher, *flags):
+    """``fairseq-seqkd cache``; returns its folder."""
+    where = ["--kd-cache", root, "--teacher-path", teacher, "--threads", 1]
+    cli.main(["cache", str(data), *map(str, where), *map(str, flags)])
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache(data, teacher, tmp_path_factory):
+    """A cache of the teacher's whole distribution at the gold targets of the training set."""
+    return make_cache(tmp_path_factory.mktemp("cache") / "cache", data, teacher, "--top-k", 336)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from conftest import (
     TRAINING,
     USER_DIR,
     fairseq,
+    make_cache,
     preprocess,
     ranks,
     train,
@@ -87,9 +88,14 @@ def test_language_modelling(text, tmp_path):
     stock = ["--criterion", "cross_entropy"]
     train(tmp_path / "data", tmp_path / "teacher", *task, *stock, model=model)
     teacher = tmp_path / "teacher" / "checkpoint_last.pt"
-    distil = ["--criterion", "word_kd", "--teacher-path", teacher]
-    log = train(tmp_path / "data", tmp_path / "student", *task, *distil, model=model)
-    assert float(logged(log, "train")[-1]["train_kd_loss"]) > 0
+    cache = make_cache(tmp_path / "cache", tmp_path / "data", teacher, "--top-k", 336)
+    losses = []
+    for number, source in enumerate((["--teacher-path", teacher], ["--kd-cache", cache])):
+        distil = ["--criterion", "word_kd", *source]
+        student = tmp_path / f"student{number}"
+        log = train(tmp_path / "data", student, *task, *distil, model=model)
+        losses.append(float(logged(log, "train")[-1]["train_kd_loss"]))
+    assert losses[0] > 0 and losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_stock_fairseq_trains_on_the_stores_data_bin(store, tmp_path):
@@ -142,6 +148,7 @@ def test_validate_without_the_teacher(data, orphan):
     "task, criterion, more",
     [
         ("translation", "word_kd", ""),
+        ("translation", "word_kd", ", kd_cache: {cache}, kd_leftover: tail"),
         ("translation_seqkd", "seq_inter", ""),
         ("translation", "imit_kd", ", kd_schedule: linear, imit_kd_loss: full, kd_coin: batch"),
     ],
@@ -149,6 +156,9 @@ def test_validate_without_the_teacher(data, orphan):
 def test_hydra_trains_a_student_from_yaml(
     data, teacher, store, tmp_path, task, criterion, more
 ):
+    if "cache" in more:
+        cache = make_cache(tmp_path / "cache", data, teacher, "--temperature", 2)
+        more = more.format(cache=cache)
     own = f", pseudo_targets: {store}" if task == "translation_seqkd" else ""
     (tmp_path / "student.yaml").write_text(
         f"""# @package _group_
@@ -198,9 +208,11 @@ def test_lstm_student_of_a_transformer(data, teacher, store, tmp_path, criterion
     torch.__version__ < "2.0", reason="earlier versions multiply no half floats on a CPU"
 )
 @pytest.mark.parametrize("mode", [["--fp16", "--fp16-no-flatten-grads"], ["--amp"]])
-@pytest.mark.parametrize("criterion", ["word_kd", "gkd"])
-def test_half_precision(data, teacher, tmp_path, mode, criterion):
+@pytest.mark.parametrize("criterion", ["word_kd", "gkd", "cached"])
+def test_half_precision(data, teacher, cache, tmp_path, mode, criterion):
     flags = [*word_kd(teacher), "--criterion", criterion]
+    if criterion == "cached":
+        flags = ["--task", "translation", "--criterion", "word_kd", "--kd-cache", cache]
     log = train(data, tmp_path, *flags, *mode, "--max-update", "2")
     values = logged(log, "train")[-1]
     assert 0 < float(values["train_kd_loss"]) < 100
@@ -229,6 +241,7 @@ def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):
     "criterion, flags",
     [
         ("word_kd", []),
+        ("word_kd", ["--kd-cache"]),
         ("seq_inter", []),
         ("seq_kd", ["--pseudo-targets", "online", "--teacher-sampling"]),
         ("imit_kd", ["--kd-sampling-topk", "5", "--kd-schedule", "linear"]),
@@ -236,7 +249,10 @@ def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):
         ("distill", ["--kd-prefixes", "interleaved", "--kd-accept-topk", "2"]),
     ],
 )
-def test_ten_updates_equal_five_resume_five(data, teacher, store, tmp_path, criterion, flags):
+def test_ten_updates_equal_five_resume_five(
+    data, teacher, cache, store, tmp_path, criterion, flags
+):
+    flags = [*flags, cache] if flags == ["--kd-cache"] else flags
     run = [
         *["--task", "translation_seqkd", "--criterion", criterion, "--dropout", "0.1"],
         *["--kd-alpha", "0.5", "--gold-weight", "0.25", "--pseudo-targets", store, *flags],
@@ -270,6 +286,29 @@ def test_two_ranks_equal_update_freq_two(data, teacher, store, tmp_path, flags):
     ranks(2, data, tmp_path / "two", *run)
     one, two = (parameters(tmp_path / n / "checkpoint_last.pt") for n in ("one", "two"))
     assert_same(one, two, rtol=0, atol=1e-5)
+
+
+WORD_KD = ["--task", "translation", "--criterion", "word_kd"]
+
+
+def test_two_ranks_train_from_a_cache_like_one_process(data, cache, tmp_path):
+    """One of them runs out of batches before the other. No teacher is named."""
+    run = [*WORD_KD, "--kd-cache", cache, *NO_DROPOUT, "--max-update", "4"]
+    train(data, tmp_path / "one", *run, "--update-freq", "2")
+    ranks(2, data, tmp_path / "two", *run, "--save-interval-updates", "2")
+    one, two = (parameters(tmp_path / n / "checkpoint_last.pt") for n in ("one", "two"))
+    assert_same(two, one, rtol=0, atol=1e-5)
+
+
+def test_validation_beside_a_cache_asks_the_teacher_if_it_is_there(
+    data, teacher, cache, tmp_path
+):
+    with_it, without = (
+        train(data, tmp_path / name, *WORD_KD, "--kd-cache", cache, "--max-update", "1", *more)
+        for name, more in (("with", ["--teacher-path", teacher]), ("without", []))
+    )
+    losses = [float(logged(log, "valid")[-1]["valid_kd_loss"]) for log in (with_it, without)]
+    assert losses[0] > 0 and losses[1] == 0
 
 
 class TestErrors:

@@ -11,16 +11,13 @@ Example:
         --select closest --remove-bpe sentencepiece
 """
 
-import contextlib
-import os
-
-import torch
-
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
     add_selection_arguments,
     add_share_arguments,
+    anew,
     finish,
+    pick_device,
     selection_of,
     split_and_task,
     threads_of,
@@ -89,7 +86,7 @@ def run(arguments):
     selection = selection_of(arguments, split)
     check_numbers(arguments)
     recipe = recipe_of(arguments, task, threads, share)
-    with anew(arguments, share):
+    with anew(PseudoTargetStore(arguments.pseudo_targets), arguments.overwrite, share):
         store = open_store(arguments.pseudo_targets, split, selection, recipe)
     translate(store, split, recipe, share)
     left = left_over(store, split)
@@ -110,18 +107,6 @@ def check_numbers(arguments):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {value}, expected 1 or more")
-
-
-def anew(arguments, share):
-    """With --overwrite the store that is there goes when the new one is begun."""
-    if not arguments.overwrite:
-        return contextlib.nullcontext()
-    if share.world_size > 1:
-        raise ValueError(
-            f"--overwrite: this is one of {share.world_size} processes, and would delete what "
-            "others have done. Delete the folder first, then start them without --overwrite."
-        )
-    return PseudoTargetStore(arguments.pseudo_targets).replaced()
 
 
 def recipe_of(arguments, task, threads, share):
@@ -147,11 +132,3 @@ def recipe_of(arguments, task, threads, share):
         device=pick_device(arguments.cpu, share),
         threads=threads,
     )
-
-
-def pick_device(cpu, share):
-    """The GPU of this process, or the CPU."""
-    if cpu or not torch.cuda.is_available():
-        return torch.device("cpu")
-    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", share.rank))
-    return torch.device("cuda", int(local) % torch.cuda.device_count())

@@ -4,13 +4,14 @@ import argparse
 import logging
 import sys
 
-from fairseq_seqkd.cli import evaluate, generate, import_, merge, user_dir
+from fairseq_seqkd.cli import cache, evaluate, generate, import_, merge, user_dir
 
 SUBCOMMANDS = {
     "user-dir": user_dir,
     "generate": generate,
     "merge": merge,
     "import": import_,
+    "cache": cache,
     "evaluate": evaluate,
 }
 

@@ -1,7 +1,10 @@
 """What the subcommands that make stores have in common."""
 
+import contextlib
 import os
 import re
+
+import torch
 
 from fairseq_seqkd.pseudo.choose import build_databin, summary
 from fairseq_seqkd.pseudo.corpus import open_split
@@ -100,6 +103,32 @@ def threads_of(arguments, share=None):
     if arguments.threads is not None and arguments.threads < 1:
         raise ValueError(f"--threads is {arguments.threads}, expected 1 or more")
     return arguments.threads or (share or Share()).threads
+
+
+def anew(store, overwrite, share):
+    """With --overwrite the store that is there goes when the new one is begun.
+
+    Args:
+        store: :class:`~fairseq_seqkd.shards.ChunkedStore`
+        overwrite: whether the flag was given
+        share: of this process
+    """
+    if not overwrite:
+        return contextlib.nullcontext()
+    if share.world_size > 1:
+        raise ValueError(
+            f"--overwrite: this is one of {share.world_size} processes, and would delete what "
+            "others have done. Delete the folder first, then start them without --overwrite."
+        )
+    return store.replaced()
+
+
+def pick_device(cpu, share):
+    """The GPU of this process, or the CPU."""
+    if cpu or not torch.cuda.is_available():
+        return torch.device("cpu")
+    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", share.rank))
+    return torch.device("cuda", int(local) % torch.cuda.device_count())
 
 
 def selection_of(arguments, split):

@@ -92,11 +92,18 @@ class DistillConfig(AxisParameters):
             "divergence is multiplied by its square"
         },
     )
+    kd_cache: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "folder that fairseq-seqkd cache made: training needs no teacher then; "
+            "with --teacher-path, that it is this teacher's is checked"
+        },
+    )
     kd_top_k: Optional[int] = field(
         default=None,
         metadata={
             "help": "compare on the teacher's k most probable symbols and what is left "
-            "(default: on the whole vocabulary)"
+            "(default: on the whole vocabulary, or what --kd-cache has)"
         },
     )
     kd_leftover: Optional[Leftover] = field(
@@ -115,6 +122,7 @@ class DistillConfig(AxisParameters):
     )
     sentence_avg: bool = II("optimization.sentence_avg")
     seed: int = II("common.seed")
+    train_subset: str = II("dataset.train_subset")
     max_update: int = II("optimization.max_update")
 
 
@@ -130,7 +138,8 @@ def check_config(cfg):
     expect(0 < cfg.kd_temperature < math.inf, "kd_temperature", "a number above 0")
     expect(0 <= cfg.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
     expect(cfg.kd_top_k is None or cfg.kd_top_k >= 1, "kd_top_k", "a whole number above 0")
-    expect(cfg.kd_leftover is None or cfg.kd_top_k, "kd_leftover", "--kd-top-k beside it")
+    reduced = cfg.kd_top_k or cfg.kd_cache
+    expect(cfg.kd_leftover is None or reduced, "kd_leftover", "--kd-top-k beside it")
 
 
 def check_head(divergence, k, where):
@@ -158,12 +167,18 @@ def check_combination(cfg, uses_teacher, prefixes):
         uses_teacher: whether the divergence has any weight
         prefixes: what ``--kd-prefixes`` chose
     """
-    if uses_teacher and cfg.teacher_path is None:
+    if prefixes.writes and cfg.kd_cache is not None:
+        raise ValueError(
+            f"--kd-cache is {cfg.kd_cache!r}, but it has what the teacher says after the "
+            "data's prefixes, not the student's: expected --kd-prefixes data, or "
+            "--teacher-path without --kd-cache"
+        )
+    if uses_teacher and cfg.teacher_path is None and cfg.kd_cache is None:
         raise ValueError(
             "--teacher-path is None, expected a checkpoint to compare the student with "
-            "(or --kd-alpha 0 and --kd-prefixes data)"
+            "(or --kd-cache, or --kd-alpha 0 and --kd-prefixes data)"
         )
-    for name in ("kd_divergence", "kd_weighting", "kd_temperature", "kd_top_k"):
+    for name in ("kd_divergence", "kd_weighting", "kd_temperature", "kd_top_k", "kd_cache"):
         if not uses_teacher and str(cfg[name]) != str(getattr(DistillConfig, name)):
             raise ValueError(
                 f"{flag(name)} is {cfg[name]}, but with --kd-alpha {cfg.kd_alpha} and "

@@ -18,11 +18,14 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 )
 from fairseq.logging import metrics
 
+from fairseq_seqkd.cache.lookup import CachedRows
+from fairseq_seqkd.checkpoints import sums_of_checkpoints
 from fairseq_seqkd.criterions.config import (
     AXES,
     DistillConfig,
     check_combination,
     check_config,
+    check_head,
 )
 from fairseq_seqkd.distribution import LEFTOVER, NoTeacher, TopKAndRest, WholeVocabulary
 from fairseq_seqkd.models import encoder_outputs_of, logits_of, unwrapped
@@ -32,7 +35,7 @@ from fairseq_seqkd.objectives.divergences import DIVERGENCES
 from fairseq_seqkd.objectives.statistics import AtPositions, Statistics
 from fairseq_seqkd.objectives.weighting import WEIGHTINGS
 from fairseq_seqkd.prefixes import PREFIXES, Step
-from fairseq_seqkd.teacher import shared_teacher
+from fairseq_seqkd.teacher import dtype_beside, shared_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class DistillCriterion(FairseqCriterion):
         self._choose(cfg)
         self._teacher = None  # no module, so fairseq neither saves nor trains it
         self._teacher_is_missing = False
+        self._cache = None
         if self.kd_targets != "gold" and not hasattr(task, "use_targets"):
             raise ValueError(
                 f"--kd-targets {self.kd_targets} needs pseudo-targets, and the task "
@@ -87,6 +91,7 @@ class DistillCriterion(FairseqCriterion):
             chosen.append((DIVERGENCES, own_divergence))
         refuse_unused(AXES, chosen, settings, given=cfg)
         check_combination(cfg, self.uses_teacher, self.prefixes)
+        self.check_k(cfg.kd_top_k, "--kd-top-k is")
 
     def forward(self, model, sample, reduce=True):
         """The summed loss of a batch, in nats, its sample size and what is logged.
@@ -98,7 +103,7 @@ class DistillCriterion(FairseqCriterion):
             reduce: fairseq's argument; the loss is always summed
         """
         student = unwrapped(model)
-        teacher = self.teacher(student, sample["target"].device) if self.uses_teacher else None
+        teacher = self.teacher(student, sample["target"].device)
         sample, own, prefix_log = self.prefixes(
             sample, student, teacher, self.task.target_dictionary, self.step()
         )
@@ -143,13 +148,45 @@ class DistillCriterion(FairseqCriterion):
 
     def space(self, teacher, sample):
         """What compares the student with the teacher at every position of a batch."""
+        k, temperature = self.cfg.kd_top_k, self.cfg.kd_temperature
+        if self.uses_cache:
+            top, known = self.cache.top_k(sample["id"], sample["target"], self.padding_idx)
+            return TopKAndRest(top.first(k or self.cache.k), self.leftover, temperature, known)
         if teacher is None:
             return NoTeacher()
-        k, temperature = self.cfg.kd_top_k, self.cfg.kd_temperature
         scores = teacher.scores(sample["net_input"])
         if k is None:
             return WholeVocabulary(scores.logits, temperature)
         return TopKAndRest(scores.top_k(k, temperature), self.leftover, temperature)
+
+    @property
+    def uses_cache(self):
+        """Whether a cache stands in for the teacher: in training, since it is of that split."""
+        return self.uses_teacher and self.training and self.cfg.kd_cache is not None
+
+    @property
+    def cache(self):
+        """The cache, opened at the first call; see :class:`CachedRows` for what is raised."""
+        if self._cache is None:
+            path, train_subset = self.cfg.teacher_path, self.cfg.train_subset
+            expected = {
+                "temperature": float(self.cfg.kd_temperature),
+                "teacher": None if path is None else sums_of_checkpoints(path),
+                "data": {"split": train_subset},
+            }
+            self._cache = CachedRows(self.cfg.kd_cache, self.task, expected)
+            if (self.cfg.kd_top_k or 0) > self._cache.k:
+                raise ValueError(
+                    f"--kd-top-k is {self.cfg.kd_top_k}, but the cache {self.cfg.kd_cache!r} "
+                    f"has the top {self._cache.k}: expected that or less, or another cache."
+                )
+            self.check_k(self.cfg.kd_top_k or self._cache.k, "--kd-cache has the top")
+        return self._cache
+
+    def check_k(self, k, where):
+        """Refuse k symbols for a divergence that looks further; see :func:`check_head`."""
+        for divergence in (self.divergence, self.own_divergence):
+            check_head(divergence, k, where)
 
     def token_loss(self, logits, target, own, space, nll_weight):
         """The loss at the positions of one forward pass.
@@ -167,7 +204,8 @@ class DistillCriterion(FairseqCriterion):
         logits, symbols = logits.reshape(-1, logits.size(-1)), target.flatten()
         counts = target.ne(self.padding_idx)
         labelled = (counts & ~own.unsqueeze(-1)).flatten()
-        facts = self.facts(space, logits, target, own)
+        counts = counts if space.known is None else space.known
+        facts = self.facts(space, logits, target, own, counts)
         own = own.unsqueeze(-1).expand_as(target).flatten()
 
         def values_of(chunk, rows):
@@ -188,9 +226,8 @@ class DistillCriterion(FairseqCriterion):
         loss, values = weighted_sum(values_of, weights, logits)
         return loss, self.log_of(values, labelled, counts.flatten())
 
-    def facts(self, space, logits, target, own):
+    def facts(self, space, logits, target, own, counts):
         """Statistics of the positions with a share in the loss, or of all if there is none."""
-        counts = target.ne(self.padding_idx)
         compared = counts & (own.unsqueeze(-1) | (self.cfg.kd_alpha > 0))
         return Statistics(space, logits, target, compared if compared.any() else counts)
 
@@ -251,12 +288,18 @@ class DistillCriterion(FairseqCriterion):
         return log
 
     def teacher(self, model, device):
-        """The teacher, loaded at the first call; None if validation has to do without."""
+        """The teacher, loaded at the first call; None where there is none to ask.
+
+        That is where nothing is compared, where a cache stands in for it, and in a validation
+        without its checkpoint.
+        """
+        path, data = self.cfg.teacher_path, self.cfg.teacher_data
+        if not self.uses_teacher or self.uses_cache or path is None:
+            return None
         if self._teacher is None and (self.training or not self._teacher_is_missing):
-            dtype = next(model.parameters()).dtype
             try:
                 self._teacher = shared_teacher(
-                    self.cfg.teacher_path, self.task, self.cfg.teacher_data, device, dtype
+                    path, self.task, data, device, dtype_beside(model, self.cfg)
                 )
             except FileNotFoundError as error:
                 if self.training:

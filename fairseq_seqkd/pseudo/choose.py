@@ -19,9 +19,8 @@ import torch
 from fairseq_seqkd.pseudo.databin import write_databin
 from fairseq_seqkd.pseudo.filters import FILTERS, faults
 from fairseq_seqkd.pseudo.generate import complete, open_store, translate, wait_for_chunks
-from fairseq_seqkd.pseudo.progress import progress_bar
 from fairseq_seqkd.pseudo.store import OUTCOMES, read_nbest
-from fairseq_seqkd.shards import Share, naming, read_json, sweep, wait_until
+from fairseq_seqkd.shards import Share, naming, progress_bar, read_json, sweep, wait_until
 
 logger = logging.getLogger(__name__)
 

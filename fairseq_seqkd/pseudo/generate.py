@@ -8,13 +8,13 @@ from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
-from fairseq_seqkd.checkpoints import checkpoint_paths
+from fairseq_seqkd.checkpoints import sums_of_checkpoints
 from fairseq_seqkd.pseudo.backends import build_backend, choose_backend
 from fairseq_seqkd.pseudo.progress import TranslationProgress
 from fairseq_seqkd.pseudo.selection import check_choice
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
 from fairseq_seqkd.search import SearchOptions
-from fairseq_seqkd.shards import Share, chunk_size, sha256, wait_until
+from fairseq_seqkd.shards import Share, chunk_size, wait_until
 from fairseq_seqkd.teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Recipe:
 
     def teacher_sums(self):
         """The SHA-256 of each of the teacher's checkpoints."""
-        return [sha256(one) for one in checkpoint_paths(self.teacher_path)]
+        return sums_of_checkpoints(self.teacher_path)
 
 
 def open_store(root, split, selection, recipe):
@@ -91,11 +91,6 @@ def begin_store(store, split, selection, recipe):
             f"--pseudo-targets: there is no store at {store.root!r}. fairseq-seqkd generate "
             "makes one, and so does a training before it begins, both with --teacher-path "
             "CHECKPOINT; or name the folder of a finished one."
-        )
-    if store.chunks.find() and not store.exists:
-        raise ValueError(
-            f"--pseudo-targets: {store.root!r} has n-best lists, but no manifest.json that "
-            "says what they are. Delete the folder, or name another."
         )
     teacher = recipe.teacher_sums()
     search = new_search(selection.selector.name, recipe.search, recipe.seed)
@@ -142,9 +137,7 @@ def translate(store, split, recipe, share):
     """
     chunks = store.plan(split.dataset.src_sizes)
     own = share.of(len(chunks))
-    for path in store.chunks.remove_damaged(own):
-        logger.warning("%s was damaged: it is made again", path)
-    missing = store.chunks.missing(len(chunks))
+    missing = store.missing(len(chunks), own)
     if missing:  # on every rank, so that none waits for another
         check_can_translate(store, recipe, len(missing), len(chunks))
     mine = [index for index in missing if index in own]

@@ -1,13 +1,6 @@
-"""Progress bars: on a terminal they move, in a log file they add a line now and then."""
+"""How far the translating is."""
 
-import sys
-
-from tqdm import tqdm
-
-
-def progress_bar(*items, **options):
-    """tqdm's bar, which does not fill log files."""
-    return tqdm(*items, mininterval=0.2 if sys.stderr.isatty() else 10, **options)
+from fairseq_seqkd.shards import progress_bar
 
 
 class TranslationProgress:

@@ -15,3 +15,5 @@ from fairseq_seqkd.shards.files import (  # noqa: F401
 from fairseq_seqkd.shards.manifest import differences  # noqa: F401
 from fairseq_seqkd.shards.plan import chunk_size, plan_chunks  # noqa: F401
 from fairseq_seqkd.shards.processes import Share, this_share  # noqa: F401
+from fairseq_seqkd.shards.progress import progress_bar  # noqa: F401
+from fairseq_seqkd.shards.store import ChunkedStore  # noqa: F401

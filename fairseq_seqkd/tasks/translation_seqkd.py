@@ -24,7 +24,7 @@ from fairseq_seqkd.pseudo.select import METRICS, build_selector
 from fairseq_seqkd.pseudo.selection import Selection
 from fairseq_seqkd.shards import Share
 from fairseq_seqkd.tasks.pairs import PairsWithGold
-from fairseq_seqkd.teacher import TeacherConfig, load_teacher, shared_teacher
+from fairseq_seqkd.teacher import TeacherConfig, dtype_beside, load_teacher, shared_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +246,7 @@ class TranslationSeqKDTask(TranslationTask):
             self,
             self.cfg.teacher_data,
             sample["target"].device,
-            next(model.parameters()).dtype,
+            dtype_beside(model, self.cfg),
         )
         search = new_search(self.targets, self._search(), self.cfg.seed)
         return with_pseudo_targets(

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import lprobs_of
+from conftest import lprobs_of, make_cache
 from fairseq import criterions, utils
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
@@ -11,12 +11,15 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.models import BaseFairseqModel
 from omegaconf import OmegaConf
 
+from fairseq_seqkd.cache.corpus import describe_dictionary
+from fairseq_seqkd.cache.store import SENTENCE, DistributionCache, hash_of, row_of
 from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
 from fairseq_seqkd.criterions.seq_kd import SeqKDConfig
 from fairseq_seqkd.criterions.word_kd import WordKDConfig
+from fairseq_seqkd.distribution import top_k
 from fairseq_seqkd.teacher import Scores, load_teacher
 
 LN2 = math.log(2)
@@ -71,40 +74,95 @@ class FixedTeacher:
         return Scores([(self.logits.flatten(0, 1), lambda logits: logits)])
 
 
+@pytest.fixture(params=["teacher", "cache"])
+def source(request, teacher, data, tmp_path_factory):
+    """What says where the teacher's distributions for the validation set come from."""
+    if request.param == "teacher":
+        return {"teacher_path": str(teacher)}
+    root = tmp_path_factory.mktemp("cache") / "cache"
+    make_cache(root, data, teacher, "--split", "valid", "--top-k", 336)
+    return {"kd_cache": str(root), "train_subset": "valid"}
+
+
+@pytest.fixture(params=["teacher", "cache"])
+def fixed(request, task, monkeypatch, tmp_path):
+    """:func:`fixed_loss` with a live teacher, or with a cache of what it says."""
+
+    def loss(student, teacher, target, **values):
+        if request.param == "teacher":
+            return fixed_loss(task, monkeypatch, student, teacher, target, **values)
+        cache_fixed(
+            tmp_path / "cache", task, teacher, target, values.get("kd_temperature", 1.0)
+        )
+        values.update(kd_cache=str(tmp_path / "cache"), train_subset="valid")
+        return loss_and_gradient(build(task, **values), student, target)
+
+    loss.precision = 1e-6 if request.param == "teacher" else 1e-3
+    return loss
+
+
+def cache_fixed(root, task, logits, target, temperature):
+    """A cache of given logits, all of them."""
+    logits, target = torch.tensor(logits), torch.tensor(target)
+    counts = target.ne(task.target_dictionary.pad())
+    top = top_k(logits[counts], logits.size(-1), temperature)
+    rows = np.empty(len(top.rest), row_of(logits.size(-1), logits.size(-1)))
+    for name, values in top._asdict().items():
+        rows[name] = values.half() if name != "symbols" else values
+    lines = [
+        (id_, int(some.sum()), hash_of(tokens[some].numpy()))
+        for id_, (tokens, some) in enumerate(zip(target, counts))
+    ]
+    cache = DistributionCache(str(root))
+    data = {"split": "valid", "sentences": len(lines), "sha256": {}}
+    cache.create(
+        {
+            "data": data,
+            "dictionary": describe_dictionary(task.target_dictionary),
+            "teacher": [],
+            "temperature": float(temperature),
+            "top_k": logits.size(-1),
+            "chunk_size": 512,
+        }
+    )
+    cache.write_chunk(0, np.array(lines, SENTENCE), rows)
+
+
 def fixed_loss(task, monkeypatch, student, teacher, target, **values):
     """(loss, gradient of the student's logits, what is logged) for given logits."""
     criterion = build(task, teacher_path="fixed", **values)
     monkeypatch.setattr(criterion, "teacher", lambda *_: FixedTeacher(teacher))
+    return loss_and_gradient(criterion, student, target)
+
+
+def loss_and_gradient(criterion, student, target):
     model = Fixed(student)
     target = torch.tensor(target)
-    n_tokens = int(target.ne(task.target_dictionary.pad()).sum())
-    sample = {"net_input": {}, "target": target, "ntokens": n_tokens}
+    n_tokens = int(target.ne(criterion.padding_idx).sum())
+    ids = torch.arange(len(target))
+    sample = {"id": ids, "net_input": {}, "target": target, "ntokens": n_tokens}
     loss, _, log = criterion(model, sample)
     loss.backward()
     return loss.item(), model.logits.grad, log
 
 
-def test_word_kd_hand_worked(task, monkeypatch):
+def test_word_kd_hand_worked(fixed):
     # One position; p = (1/8, 1/8, 1/4, 1/2), q = (1/2, 1/8, 1/8, 1/4), target 3:
     # NLL = log 2; KL(q || p) = 1/2 log 4 + 1/8 log 1/2 + 1/4 log 1/2 = 5/8 log 2.
     p, q = [[[-3.0, -3, -2, -1]]], [[[-1.0, -3, -3, -2]]]
     student, teacher = (np.array(x, dtype=np.float32) * LN2 for x in (p, q))
-    loss, _, log = fixed_loss(
-        task, monkeypatch, student.tolist(), teacher.tolist(), [[3]], kd_alpha=0.5
-    )
-    assert loss == pytest.approx(0.5 * LN2 + 0.5 * 5 / 8 * LN2, abs=1e-6)
-    assert log["kd_loss"].item() == pytest.approx(5 / 8 * LN2, abs=1e-6)
+    loss, _, log = fixed(student.tolist(), teacher.tolist(), [[3]], kd_alpha=0.5)
+    assert loss == pytest.approx(0.5 * LN2 + 0.5 * 5 / 8 * LN2, abs=fixed.precision)
+    assert log["kd_loss"].item() == pytest.approx(5 / 8 * LN2, abs=fixed.precision)
     assert log["n_agree"].item() == 0
 
 
 @pytest.mark.parametrize("alpha, temperature, smoothing", [(0.5, 1, 0), (0.9, 2, 0.1)])
-def test_equals_float64_computation(task, monkeypatch, alpha, temperature, smoothing):
+def test_equals_float64_computation(task, fixed, alpha, temperature, smoothing):
     rng = np.random.default_rng(1)
     student, teacher = rng.standard_normal((2, 2, 3, 9)).astype(np.float32)
     target = [[4, 5, 2], [7, 2, task.target_dictionary.pad()]]
-    loss, _, _ = fixed_loss(
-        task,
-        monkeypatch,
+    loss, _, _ = fixed(
         *(student.tolist(), teacher.tolist(), target),
         kd_alpha=alpha,
         kd_temperature=temperature,
@@ -121,7 +179,7 @@ def test_equals_float64_computation(task, monkeypatch, alpha, temperature, smoot
             kl = (np.exp(q_T) * (q_T - p_T)).sum()
             nll = -(label * log_p).sum()
             expected += (1 - alpha) * nll + alpha * temperature**2 * kl
-    assert loss == pytest.approx(expected, rel=1e-6)
+    assert loss == pytest.approx(expected, rel=fixed.precision)
 
 
 def log_softmax64(logits):
@@ -132,24 +190,23 @@ def log_softmax64(logits):
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
 @pytest.mark.parametrize("target", [0, 3])
 @pytest.mark.parametrize("extreme", [1e4, -1e4, -math.inf])
-def test_extreme_logits_give_no_nan(task, monkeypatch, extreme, target, alpha):
+def test_extreme_logits_give_no_nan(fixed, extreme, target, alpha):
     student, teacher = [[[extreme, 0.0, 1, 2]]], [[[0.0, extreme, 1, 2]]]
-    loss, gradient, _ = fixed_loss(
-        task, monkeypatch, student, teacher, [[target]], kd_alpha=alpha
-    )
+    loss, gradient, _ = fixed(student, teacher, [[target]], kd_alpha=alpha)
     assert not math.isnan(loss)
     assert not gradient.isnan().any()
 
 
-def test_teacher_equal_to_student(task, teacher, batch):
+def test_teacher_equal_to_student(task, source, teacher, batch):
     model = load_teacher(str(teacher)).models[0]
-    criterion = build(task, teacher_path=str(teacher), label_smoothing=0.1)
+    criterion = build(task, **source, label_smoothing=0.1)
     stock = LabelSmoothedCrossEntropyCriterion(task, False, 0.1)
     _, _, log = criterion(model, batch)
     _, _, stock_log = stock(model, batch)
-    assert log["kd_loss"].item() == pytest.approx(0, abs=1e-4)
+    precision = 1e-4 if "teacher_path" in source else 1e-3 * batch["ntokens"]
+    assert log["kd_loss"].item() == pytest.approx(0, abs=precision)
     assert log["nll_loss"].item() == pytest.approx(stock_log["nll_loss"].item())
-    assert log["n_agree"].item() == batch["ntokens"]
+    assert log["n_agree"].item() == batch["ntokens"]  # also of a cache, which keeps the order
 
 
 def test_without_teacher_it_is_stock_label_smoothing(task, student, batch):
@@ -165,8 +222,8 @@ def test_without_teacher_it_is_stock_label_smoothing(task, student, batch):
         assert utils.item(log[key]) == pytest.approx(utils.item(value), rel=1e-6)
 
 
-def test_padding_columns_leave_the_loss_unchanged(task, teacher, student, batch):
-    criterion = build(task, teacher_path=str(teacher))
+def test_padding_columns_leave_the_loss_unchanged(task, source, student, batch):
+    criterion = build(task, **source)
     pad = torch.full((batch["target"].size(0), 3), task.target_dictionary.pad())
     wide = {**batch, "target": torch.cat([batch["target"], pad], 1)}
     wide["net_input"] = {**batch["net_input"]}
@@ -177,8 +234,8 @@ def test_padding_columns_leave_the_loss_unchanged(task, teacher, student, batch)
     assert wide_loss == pytest.approx(loss, rel=1e-5)
 
 
-def test_loss_of_two_sentences_is_the_sum_of_their_losses(task, teacher, student):
-    criterion = build(task, teacher_path=str(teacher))
+def test_loss_of_two_sentences_is_the_sum_of_their_losses(task, source, student):
+    criterion = build(task, **source)
     dataset = task.dataset("valid")
     one, two, both = (
         criterion(student, dataset.collater([dataset[i] for i in ids]))[0].item()
@@ -236,8 +293,8 @@ def test_hooks_do_not_pile_up(task, student, batch):
     assert not student.encoder._forward_hooks
 
 
-def test_same_keys_in_training_and_validation(task, teacher, student, batch):
-    criterion = build(task, teacher_path=str(teacher), report_accuracy=True)
+def test_same_keys_in_training_and_validation(task, source, student, batch):
+    criterion = build(task, **source, report_accuracy=True)
     logs = [criterion.train(mode)(student, batch)[2] for mode in (True, False)]
     assert logs[0].keys() == logs[1].keys()
 

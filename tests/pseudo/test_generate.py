@@ -297,7 +297,7 @@ class TestReplaced:
 
 def test_chunks_without_a_manifest_are_refused(store, data, recipe, tmp_path):
     shutil.copytree(store / "nbest", tmp_path / "store" / "nbest")
-    with pytest.raises(ValueError, match="has n-best lists, but no manifest.json"):
+    with pytest.raises(ValueError, match="has chunks, but no manifest.json"):
         open_store(str(tmp_path / "store"), load_split(data), BEST, recipe)
 
 

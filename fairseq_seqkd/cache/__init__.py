@@ -1,0 +1,1 @@
+"""The teacher's most probable symbols at every target position of a split, on disk."""

@@ -1,0 +1,79 @@
+"""The cache: one folder with the teacher's top k at every target position of one split.
+
+manifest.json                 what it was made from and how; never changes
+rows/chunk-00000-SUM.npy      two arrays one after the other: a line for each sentence of the
+                              chunk, and a row for each of their target positions, in the same
+                              order; SUM is the beginning of the file's SHA-256
+rows/sums.json                the whole SHA-256 of every chunk, once all are there
+"""
+
+import io
+import os
+import zlib
+
+import numpy as np
+from numpy.lib import format as npy
+
+from fairseq_seqkd.shards import ChunkedStore
+
+# What is known of a sentence. One that the teacher cannot take has length 0 and no rows.
+SENTENCE = np.dtype([("id", "<u4"), ("length", "<u4"), ("hash", "<u4")])
+
+
+def row_of(k, vocab):
+    """The dtype of a position's row: k symbols, their log-probabilities, and the rest's."""
+    symbol = next(f"<u{size}" for size in (1, 2, 4) if vocab <= 256**size)
+    return np.dtype([("symbols", symbol, (k,)), ("lprobs", "<f2", (k,)), ("rest", "<f2")])
+
+
+def hash_of(tokens):
+    """A checksum of a target's (length,) tokens, which tells it from another one."""
+    return zlib.crc32(np.ascontiguousarray(tokens, dtype="<i8"))
+
+
+class DistributionCache(ChunkedStore):
+    """A cache on disk; see :class:`~fairseq_seqkd.shards.ChunkedStore`."""
+
+    FLAG, KIND, FORMAT = "--kd-cache", "cache", 1
+    FOLDER, SUFFIX = "rows", "npy"
+
+    def write_chunk(self, index, sentences, rows):
+        """Write a chunk; it is there whole or not at all.
+
+        Args:
+            index: its number
+            sentences: (sentences,) of type ``SENTENCE``
+            rows: (positions,) as :func:`row_of` says, sentence by sentence
+        """
+        content = io.BytesIO()
+        np.save(content, sentences)
+        np.save(content, rows)
+        self.chunks.write(index, content.getvalue())
+
+    def read_chunk(self, path):
+        """A chunk's sentences and its rows, which stay on disk until they are looked at.
+
+        Raises:
+            ValueError: the file is cut short, or is none of a cache
+        """
+        try:
+            with open(path, "rb") as file:
+                sentences = np.load(file, allow_pickle=False)
+                npy.read_magic(file)
+                shape, _, dtype = npy.read_array_header_1_0(file)
+                begin = file.tell()
+            expected = begin + shape[0] * dtype.itemsize
+        except (ValueError, EOFError) as error:
+            raise self._damaged(path, f"it cannot be read ({error})") from error
+        if os.path.getsize(path) != expected:
+            found = f"it has {os.path.getsize(path)} bytes, expected {expected}"
+            raise self._damaged(path, found)
+        if not shape[0]:
+            return sentences, np.empty(shape, dtype)
+        return sentences, np.memmap(path, dtype, "r", offset=begin, shape=shape)
+
+    def _damaged(self, path, found):
+        return ValueError(
+            f"{self.FLAG}: {path!r} is cut short or damaged: {found}. Run fairseq-seqkd cache "
+            "again with the same flags: it makes what is missing or damaged."
+        )

@@ -1,0 +1,92 @@
+"""Write down what the teacher says at every target position of a split, for --kd-cache.
+
+Word-level distillation then needs no teacher: a training with --kd-cache DIR costs what plain
+cross-entropy does. For every position the cache has the teacher's most probable symbols,
+their log-probabilities, and the mass of all others. Run it again after an interruption and it
+goes on where it was. Several processes share the work under torchrun and under Slurm, or by
+hand with --num-shards and --shard-id.
+
+DATA is a data-bin with the teacher's dictionaries, such as one of a store of pseudo-targets.
+
+Example:
+    fairseq-seqkd cache data-bin --teacher-path teacher.pt --kd-cache cache
+    fairseq-seqkd cache pseudo/best --teacher-path teacher.pt --kd-cache cache-best --top-k 16
+"""
+
+import torch
+
+from fairseq_seqkd.cache.build import estimate, fill, open_cache, seal
+from fairseq_seqkd.cache.corpus import Targets
+from fairseq_seqkd.cache.store import DistributionCache
+from fairseq_seqkd.checkpoints import sums_of_checkpoints
+from fairseq_seqkd.cli.stores import add_share_arguments, anew, pick_device, threads_of
+from fairseq_seqkd.shards import this_share
+from fairseq_seqkd.teacher import DTYPES, load_teacher
+
+
+def add_arguments(parser):
+    parser.add_argument("data", metavar="DATA", help="data-bin that fairseq-preprocess wrote")
+    parser.add_argument("--kd-cache", metavar="DIR", required=True, help="the cache's folder")
+    parser.add_argument(
+        "--teacher-path",
+        metavar="T",
+        required=True,
+        help="the teacher's checkpoint, or several separated by colons",
+    )
+    parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
+    parser.add_argument("--split", default="train", help="default: %(default)s")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="delete the cache that is there, and start anew",
+    )
+    group = parser.add_argument_group("what is kept (default: what the cache has)")
+    group.add_argument("--top-k", type=int, metavar="K", help="symbols; for a new cache 8")
+    group.add_argument(
+        "--temperature", type=float, metavar="T", help="see --kd-temperature; for a new one 1"
+    )
+    group.add_argument(
+        "--teacher-dtype",
+        choices=list(DTYPES),
+        help="how the teacher computes; for a new cache float32",
+    )
+    group.add_argument("--max-tokens", type=int, help="tokens in a batch; for a new one 4096")
+    group.add_argument("--cpu", action="store_true", help="do without a GPU that is there")
+    add_share_arguments(parser)
+
+
+def run(arguments):
+    share = this_share(arguments.num_shards, arguments.shard_id)
+    torch.set_num_threads(threads_of(arguments, share))
+    teacher_sums = sums_of_checkpoints(arguments.teacher_path)
+    targets = Targets.load(arguments.teacher_path, arguments.data, arguments.split)
+    settings = {
+        "top_k": arguments.top_k,
+        "temperature": arguments.temperature,
+        "dtype": arguments.teacher_dtype,
+        "max_tokens": arguments.max_tokens,
+    }
+    cache = DistributionCache(arguments.kd_cache)
+
+    def load(dtype):
+        device = pick_device(arguments.cpu, share)
+        path, data = arguments.teacher_path, arguments.teacher_data
+        return load_teacher(path, data, device, DTYPES[dtype], targets.task)
+
+    with anew(cache, arguments.overwrite, share):
+        open_cache(cache, targets, teacher_sums, settings)
+    print(estimate(cache, targets))
+    left = fill(cache, targets, load, share)
+    if left:
+        print(
+            f"This process is done; {left} chunks of {cache.root} are left to others. If one "
+            "died, start it\nagain, or this command alone."
+        )
+        return
+    for line in seal(cache):
+        print(line)
+    print(
+        "Train a student with it, without the teacher:\n"
+        f"  fairseq-train {arguments.data} --user-dir $(fairseq-seqkd user-dir) "
+        f"--criterion word_kd \\\n      --kd-cache {cache.root} ..."
+    )

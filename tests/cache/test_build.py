@@ -1,0 +1,206 @@
+"""What the command writes, whoever wrote it and however often it was killed."""
+
+import random
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import LONG, ended_well, files, lprobs_of, make_cache, start_command
+
+from fairseq_seqkd.cache import build
+from fairseq_seqkd.cache.corpus import Targets
+from fairseq_seqkd.cache.store import DistributionCache, hash_of, row_of
+from fairseq_seqkd.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(build, "chunk_size", lambda sentences: 16)
+
+
+@pytest.fixture(scope="module")
+def targets(data, teacher):
+    return Targets.load(str(teacher), str(data), "train")
+
+
+def rows_by_id(root):
+    """{id: (hash, rows)} of a cache."""
+    cache, found = DistributionCache(str(root)), {}
+    for path in cache.chunks.find().values():
+        lines, rows = cache.read_chunk(path)
+        ends = np.cumsum(lines["length"])
+        for line, end in zip(lines, ends):
+            found[int(line["id"])] = line["hash"], rows[end - line["length"] : end]
+    return found
+
+
+@pytest.mark.parametrize("temperature", [1, 2])
+def test_every_sentence_has_its_own_rows(data, teacher, loaded, targets, tmp_path, temperature):
+    flags = ["--top-k", 5, "--temperature", temperature, "--max-tokens", 200]
+    found = rows_by_id(make_cache(tmp_path / "cache", data, teacher, *flags))
+    dataset = targets.dataset
+    assert sorted(found) == list(range(160))
+    for id_ in set(found) - {LONG}:
+        sample = dataset.collater([dataset[id_]])
+        lprobs = torch.log_softmax(lprobs_of(loaded, sample["net_input"])[0] / temperature, -1)
+        hash_, rows = found[id_]
+        assert hash_ == hash_of(dataset[id_]["target"].numpy())
+        best = lprobs.topk(5)
+        # Where two are as good as equal, the batch decides which comes first.
+        of_symbols = lprobs.gather(-1, torch.from_numpy(rows["symbols"].astype(np.int64)))
+        torch.testing.assert_close(of_symbols, best.values, rtol=0, atol=1e-4)
+        kept = torch.from_numpy(rows["lprobs"].astype(np.float32))
+        torch.testing.assert_close(kept, of_symbols, rtol=1e-3, atol=1e-3)
+        rest = 1 - best.values.exp().sum(-1)
+        np.testing.assert_allclose(np.exp(rows["rest"].astype(float)), rest, atol=2e-3)
+
+
+def test_a_sentence_that_is_too_long_for_the_teacher_has_no_rows(
+    data, teacher, tmp_path, capsys
+):
+    found = rows_by_id(make_cache(tmp_path / "cache", data, teacher))
+    assert [id_ for id_, (_, rows) in found.items() if not len(rows)] == [LONG]
+    assert "1 sentences are too long for the teacher" in capsys.readouterr().out
+
+
+def test_any_number_of_processes_writes_the_same(data, teacher, tmp_path):
+    make_cache(tmp_path / "one", data, teacher)
+    for rank in (2, 0, 1):
+        share = ["--num-shards", 3, "--shard-id", rank]
+        make_cache(tmp_path / "three", data, teacher, *share)
+    assert files(tmp_path / "one") == files(tmp_path / "three")
+
+
+def test_the_same_after_any_number_of_kills(data, teacher, tmp_path):
+    moments = random.Random(1)
+
+    def start(root):
+        flags = ["--teacher-path", teacher, "--kd-cache", root, "--threads", 1]
+        return start_command("cache", data, *flags)
+
+    assert ended_well(start_command("cache", "--help"))  # has to import everything
+    begin = time.monotonic()
+    assert ended_well(start(tmp_path / "unbroken"))
+    longest = time.monotonic() - begin
+    expected, kills, caches = files(tmp_path / "unbroken"), 0, 0
+    while kills < 10:
+        caches += 1
+        root = tmp_path / f"broken-{caches}"
+        while not (root / "rows" / "sums.json").exists():
+            child = start(root)
+            if kills < 10:
+                time.sleep(moments.uniform(0, longest))
+                child.kill()
+            kills += not ended_well(child)
+        assert ended_well(start(root))
+        assert files(root) == expected
+
+
+def test_a_damaged_chunk_is_made_again(data, teacher, tmp_path, capsys):
+    root = make_cache(tmp_path / "cache", data, teacher)
+    expected = files(root)
+    path = sorted((root / "rows").glob("*.npy"))[3]
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    make_cache(root, data, teacher)
+    assert files(root) == expected
+    assert "was damaged: it is made again" in capsys.readouterr().err
+
+
+def test_says_what_it_takes(data, teacher, targets, tmp_path, capsys):
+    make_cache(tmp_path / "cache", data, teacher)
+    out = capsys.readouterr().out
+    tokens = targets.target_tokens()
+    # the one that is too long is in the estimate, and not in what was written
+    assert f"{tokens} target tokens will take" in out
+    left = tokens - len(targets.dataset[LONG]["target"])
+    assert f"{left} target tokens, 3" in out and "mean mass beside the top 8: 0." in out
+    assert "--kd-cache" in out
+
+
+@pytest.mark.parametrize("vocab, size", [(256, 26), (257, 34), (32000, 34), (70000, 50)])
+def test_bytes_of_a_row(vocab, size):
+    assert row_of(8, vocab).itemsize == size
+
+
+def test_a_pseudo_target_stores_data_bin_has_a_cache_of_its_own(store, teacher, tmp_path):
+    found = rows_by_id(make_cache(tmp_path / "cache", store / "best", teacher))
+    targets = Targets.load(str(teacher), str(store / "best"), "train")
+    for id_, (hash_, rows) in found.items():
+        if len(rows):
+            assert hash_ == hash_of(targets.dataset[id_]["target"].numpy())
+
+
+class TestErrors:
+    @pytest.fixture
+    def fails(self, data, teacher, tmp_path, capsys):
+        def fails(*flags, data=data, root=tmp_path / "cache"):
+            with pytest.raises(SystemExit, match="2"):
+                make_cache(root, data, teacher, *flags)
+            (line, *more) = capsys.readouterr().err.splitlines()
+            return "\n".join([line, *more])
+
+        return fails
+
+    @pytest.mark.parametrize(
+        "flags, message",
+        [
+            (["--top-k", 0], "--top-k is 0, expected from 1 to 336, the teacher's symbols"),
+            (["--top-k", 400], "--top-k is 400, expected from 1 to 336"),
+            (["--temperature", 0], "--temperature is 0.0, expected a number above 0"),
+            (["--max-tokens", 0], "--max-tokens is 0, expected 1 or more"),
+            (["--split", "dev"], "has no split 'dev'"),
+            (["--teacher-path", "none.pt"], "no checkpoint at 'none.pt'"),
+        ],
+    )
+    def test_flags(self, fails, flags, message, tmp_path):
+        assert message in fails(*flags)
+        assert not (tmp_path / "cache").exists()
+
+    def test_other_settings(self, fails, data, teacher, tmp_path):
+        make_cache(tmp_path / "cache", data, teacher)
+        message = fails("--top-k", 4, "--temperature", 2)
+        assert "top_k: found 8, expected 4" in message
+        assert "temperature: found 1.0, expected 2.0" in message
+        make_cache(tmp_path / "cache", data, teacher, "--top-k", 4, "--overwrite")
+        assert DistributionCache(str(tmp_path / "cache")).manifest["top_k"] == 4
+
+    def test_other_data(self, fails, store, data, teacher, tmp_path):
+        make_cache(tmp_path / "cache", data, teacher)
+        assert "data.sha256.train.src-tgt.tgt.bin: found" in fails(data=store / "best")
+
+    def test_other_split(self, fails, data, teacher, tmp_path):
+        make_cache(tmp_path / "cache", data, teacher)
+        assert "data.split: found train, expected valid" in fails("--split", "valid")
+
+    def test_a_dictionary_that_is_not_the_teachers(self, fails, data, tmp_path):
+        shutil.copytree(data, tmp_path / "data")
+        path = tmp_path / "data" / "dict.tgt.txt"
+        path.write_text(path.read_text() + "more 1\n")
+        assert "dictionary" in fails(data=tmp_path / "data")
+
+    def test_two_folders(self, fails, data):
+        assert "found 2 separated by colons" in fails(data=f"{data}:{data}")
+
+    def test_something_else_in_the_folder(self, fails, data, teacher, tmp_path):
+        make_cache(tmp_path / "cache", data, teacher)
+        (tmp_path / "cache" / "thesis.txt").touch()
+        assert "'thesis.txt', which is not a cache's" in fails("--overwrite")
+
+    def test_no_targets(self, fails, text, data, tmp_path):
+        from conftest import fairseq
+
+        pair = ["--source-lang", "src", "--target-lang", "tgt", "--only-source"]
+        dictionaries = ["--srcdict", data / "dict.src.txt", "--destdir", tmp_path / "data"]
+        fairseq("preprocess", *pair, *dictionaries, "--trainpref", text / "train")
+        shutil.copy(data / "dict.tgt.txt", tmp_path / "data")
+        assert "has no targets" in fails(data=tmp_path / "data")
+
+
+def test_help_names_the_defaults(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["cache", "--help"])
+    assert "for a new cache 8" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,214 @@
+"""A criterion that finds the teacher's distributions in a cache."""
+
+import shutil
+
+import pytest
+import torch
+from conftest import LONG, make_cache
+from omegaconf import OmegaConf
+
+from fairseq_seqkd.cache import build as building
+from fairseq_seqkd.checkpoints import load_models
+from fairseq_seqkd.criterions.config import DistillConfig
+from fairseq_seqkd.criterions.distill import DistillCriterion
+from fairseq_seqkd.teacher import load_teacher
+
+
+@pytest.fixture(scope="module")
+def task(teacher):
+    task = load_teacher(str(teacher)).task
+    task.load_dataset("train")
+    return task
+
+
+@pytest.fixture(scope="module")
+def student(word_kd_student):
+    return load_models(str(word_kd_student[0] / "checkpoint_last.pt"))[0][0].eval()
+
+
+@pytest.fixture(scope="module")
+def small(data, teacher, tmp_path_factory):
+    """A cache of the top 8, in chunks of 16 sentences."""
+    root = tmp_path_factory.mktemp("small") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "chunk_size", lambda sentences: 16)
+        return make_cache(root, data, teacher)
+
+
+@pytest.fixture
+def own(small, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(small, tmp_path / "cache")
+
+
+def build(task, **values):
+    common = {"sentence_avg": False, "seed": 1, "max_update": 10, "train_subset": "train"}
+    cfg = OmegaConf.structured(DistillConfig(**{**common, **values}))
+    return DistillCriterion(task, cfg)
+
+
+def batch_of(task, ids):
+    dataset = task.dataset("train")
+    return dataset.collater([dataset[i] for i in ids])
+
+
+IDS = [3, 50, 20, 159, 0]
+
+
+def loss_and_gradients(criterion, student, batch):
+    student.zero_grad()
+    loss, _, log = criterion(student, batch)
+    loss.backward()
+    gradients = {n: p.grad.clone() for n, p in student.named_parameters() if p.grad is not None}
+    return loss, gradients, log
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"kd_divergence": "reverse_kl", "label_smoothing": 0.1},
+        {"kd_divergence": "split"},
+        {"kd_divergence": "decoupled", "kd_head": 3},
+        {"kd_weighting": "entropy_divergence", "kd_alpha": 1.0},
+    ],
+)
+def test_the_whole_distribution_is_the_teachers(task, student, teacher, cache, settings):
+    batch = batch_of(task, IDS)
+    live = loss_and_gradients(
+        build(task, teacher_path=str(teacher), **settings), student, batch
+    )
+    cached = loss_and_gradients(build(task, kd_cache=str(cache), **settings), student, batch)
+    torch.testing.assert_close(cached[0], live[0], rtol=1e-3, atol=0)
+    scale = max(float(gradient.abs().max()) for gradient in live[1].values())
+    for name, gradient in live[1].items():
+        torch.testing.assert_close(cached[1][name], gradient, rtol=0, atol=1e-3 * scale)
+
+
+@pytest.mark.parametrize("leftover", ["tail", "renormalise", "drop"])
+@pytest.mark.parametrize("k", [None, 3, 8])
+def test_the_top_k_are_the_teachers_top_k(task, student, teacher, small, k, leftover):
+    batch = batch_of(task, IDS)
+    same = {"kd_leftover": leftover}
+    live = build(task, teacher_path=str(teacher), kd_top_k=k or 8, **same)
+    cached = build(task, kd_cache=str(small), kd_top_k=k, **same)
+    one, other = (loss_and_gradients(each, student, batch)[2] for each in (live, cached))
+    assert one.keys() == other.keys()
+    for key in one:
+        assert float(other[key]) == pytest.approx(float(one[key]), rel=2e-3)
+
+
+def test_finds_sentences_in_any_order_and_company(task, student, small):
+    criterion = build(task, kd_cache=str(small))
+    each = [criterion(student, batch_of(task, [id_]))[0].item() for id_ in IDS]
+    together = criterion(student, batch_of(task, IDS[::-1]))[0].item()
+    assert together == pytest.approx(sum(each), rel=1e-5)
+
+
+def test_sentences_without_rows_keep_their_nll(task, student, teacher, small):
+    """The teacher cannot take the long one: it adds to the NLL, and to nothing else."""
+    criterion = build(task, kd_cache=str(small), kd_alpha=0.5)
+    alone, short = (criterion(student, batch_of(task, ids))[0] for ids in ([LONG], [3]))
+    nll = build(task, kd_alpha=0.0)(student, batch_of(task, [LONG]))[0]
+    torch.testing.assert_close(alone, 0.5 * nll)
+    both, _, log = criterion(student, batch_of(task, [LONG, 3]))
+    torch.testing.assert_close(both, alone + short)
+    assert log["n_agree"] <= len(task.dataset("train")[3]["target"])
+
+
+def test_no_teacher_is_loaded(task, student, small, monkeypatch):
+    monkeypatch.setattr(
+        "fairseq_seqkd.criterions.distill.shared_teacher", lambda *_: pytest.fail("loaded")
+    )
+    criterion = build(task, kd_cache=str(small))
+    assert criterion(student, batch_of(task, IDS))[2]["kd_loss"] > 0
+    assert criterion.eval()(student, batch_of(task, IDS))[2]["kd_loss"] == 0
+
+
+def test_a_batch_of_the_validation_set_is_let_through(teacher, student, small):
+    """Of several ranks one may get such a batch in training, and its result is thrown away."""
+    task = load_teacher(str(teacher)).task
+    for split in ("train", "valid"):
+        task.load_dataset(split)
+    dataset = task.dataset("valid")
+    log = build(task, kd_cache=str(small))(student, dataset.collater([dataset[3], dataset[8]]))[
+        2
+    ]
+    assert log["nll_loss"] > 0 and log["kd_loss"] == 0
+
+
+class TestErrors:
+    @pytest.fixture
+    def fails(self, task, student):
+        def fails(ids=(3,), task=task, error=ValueError, **settings):
+            with pytest.raises(error) as raised:
+                build(task, **settings)(student, batch_of(task, ids))
+            return str(raised.value)
+
+        return fails
+
+    def test_none_there(self, fails):
+        message = fails(kd_cache="nowhere", error=FileNotFoundError)
+        assert "no cache at 'nowhere'" in message and "fairseq-seqkd cache" in message
+
+    def test_of_another_temperature(self, fails, small):
+        message = fails(kd_cache=str(small), kd_temperature=2.0)
+        assert "temperature: found 1.0, expected 2.0" in message
+
+    def test_of_another_split(self, fails, small):
+        message = fails(kd_cache=str(small), train_subset="train2")
+        assert "data.split: found train, expected train2" in message
+
+    def test_of_another_teacher(self, fails, small, word_kd_student):
+        other = str(word_kd_student[0] / "checkpoint_last.pt")
+        assert "teacher: found" in fails(kd_cache=str(small), teacher_path=other)
+
+    def test_of_another_dictionary(self, fails, task, small, monkeypatch):
+        monkeypatch.setattr(task.target_dictionary, "symbols", ["a", "b"])
+        assert "dictionary.symbols: found 336" in fails(kd_cache=str(small))
+
+    def test_of_other_targets(self, fails, store, teacher, data, tmp_path):
+        root = make_cache(tmp_path / "cache", store / "best", teacher)
+        message = fails(ids=range(100), kd_cache=str(root))
+        assert "is of other targets than this training: the target of sentence" in message
+        assert "sha256.train.src-tgt.tgt.bin: found" in message
+
+    def test_of_fewer_sentences(self, fails, data, teacher, tmp_path):
+        fewer = shutil.copytree(data, tmp_path / "data")
+        for path in fewer.glob("valid.*"):
+            shutil.copy(path, fewer / path.name.replace("valid", "train"))
+        root = make_cache(tmp_path / "cache", fewer, teacher)
+        message = fails(ids=[100], kd_cache=str(root))
+        assert "sentence 100 is not in it: it has those from 0 to 23" in message
+
+    def test_a_chunk_is_missing(self, fails, own):
+        sorted((own / "rows").glob("*.npy"))[2].unlink()
+        message = fails(kd_cache=str(own))
+        assert "is not finished: 1 chunks are missing, the first is number 2" in message
+
+    @pytest.mark.parametrize("left", [-1, 200, 100, 0])
+    def test_a_chunk_is_cut_short(self, fails, own, left):
+        path = sorted((own / "rows").glob("*.npy"))[2]
+        path.write_bytes(path.read_bytes()[:left])
+        assert f"{str(path)!r} is cut short or damaged" in fails(kd_cache=str(own))
+
+    def test_too_few_symbols(self, fails, small):
+        message = fails(kd_cache=str(small), kd_top_k=9)
+        assert "--kd-top-k is 9" in message and "the top 8" in message
+
+    def test_too_few_symbols_for_a_divergence(self, fails, small):
+        message = fails(kd_cache=str(small), kd_divergence="decoupled")
+        assert "--kd-cache has the top 8" in message and "needs 11 of them or more" in message
+
+    def test_top_k_too_small_for_a_divergence(self, fails, teacher):
+        settings = {"kd_divergence": "decoupled", "kd_top_k": 10, "teacher_path": str(teacher)}
+        assert "--kd-top-k is 10" in fails(**settings)
+
+    def test_the_students_prefixes(self, fails, small):
+        message = fails(kd_cache=str(small), kd_prefixes="student", teacher_path="t.pt")
+        assert "--kd-cache is" in message and "expected --kd-prefixes data" in message
+
+    def test_nothing_compared(self, fails, small):
+        assert "nothing is compared with the teacher" in fails(
+            kd_cache=str(small), kd_alpha=0.0
+        )
