@@ -194,18 +194,29 @@ class Scores:
             logits of some of them
     """
 
+    # A matrix product of fewer rows takes as long: all weights are read for it.
+    _AT_ONCE = 128
+
     def __init__(self, each):
         self._each = each
+        self._block, self._logits = range(0), None
 
     def __len__(self):
         return len(self._each[0][0])
 
-    @torch.no_grad()
     def logits(self, rows):
-        """(rows, vocab) float32 at a slice of positions.
+        """(rows, vocab) float32 at a slice of positions; cheapest if asked for in order.
 
         Of several models, the log of their mean probability.
         """
+        first, last, _ = rows.indices(len(self))
+        if not (first in self._block and last <= self._block.stop):
+            self._block = range(first, max(last, min(first + self._AT_ONCE, len(self))))
+            self._logits = self._compute(slice(self._block.start, self._block.stop))
+        return self._logits[first - self._block.start : last - self._block.start]
+
+    @torch.no_grad()
+    def _compute(self, rows):
         each = [project(output[rows]).float() for output, project in self._each]
         if len(each) == 1:
             return each[0]

@@ -24,7 +24,7 @@ from fairseq_seqkd.criterions.gkd import GKDConfig, GKDCriterion
 from fairseq_seqkd.criterions.imit_kd import ImitKDConfig, ImitKDCriterion
 from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion
 from fairseq_seqkd.objectives.divergences import DIVERGENCES
-from fairseq_seqkd.teacher import shared_teacher
+from fairseq_seqkd.teacher import Scores, shared_teacher
 
 # Every row and batch is the student's own, as near the end of training.
 ALL_OWN = {"kd_schedule": "constant", "kd_beta": 0.0}
@@ -116,7 +116,8 @@ def main():
     batches = batches_of(task, arguments.max_tokens, arguments.batches)
     teacher = shared_teacher(arguments.teacher, task, arguments.data)
     clock = Clock()
-    teacher.lprobs = clock.wrap("scores", teacher.lprobs)
+    teacher.scores = clock.wrap("scores", teacher.scores)
+    Scores.logits = clock.wrap("scores", Scores.logits)
     criteria = methods(task, arguments)
     for criterion in list(criteria.values())[1:]:
         criterion.prefixes = TimedPrefixes(criterion.prefixes, clock)
