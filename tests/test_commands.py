@@ -300,6 +300,19 @@ def test_two_ranks_train_from_a_cache_like_one_process(data, cache, tmp_path):
     assert_same(two, one, rtol=0, atol=1e-5)
 
 
+def test_a_cache_of_pseudo_targets(data, teacher, store, tmp_path):
+    """Word-KD on the teacher's translations, with gold beside them, and without the teacher."""
+    cache = make_cache(tmp_path / "cache", store / "best", teacher)
+    seq_kd = ["--task", "translation_seqkd", "--criterion", "seq_kd", "--pseudo-targets", store]
+    flags = ["--kd-alpha", "0.5", "--gold-weight", "0.3", "--max-update", "2"]
+    log = train(data, tmp_path / "run", *seq_kd, *flags, "--kd-cache", cache)
+    assert float(logged(log, "train")[-1]["train_kd_loss"]) > 0
+    other = ["--kd-cache", cache, "--max-update", "2"]
+    refused = train(data, tmp_path / "gold", *WORD_KD, *other, fails=True)
+    assert "is of other targets than this training" in refused
+    assert not (tmp_path / "gold" / "checkpoint_last.pt").exists()
+
+
 def test_validation_beside_a_cache_asks_the_teacher_if_it_is_there(
     data, teacher, cache, tmp_path
 ):

@@ -92,6 +92,14 @@ longer none none-start $STOCK $FROM_SCRATCH --max-update "$UPDATES"
 student word_kd "Word-KD" --task translation --criterion word_kd $DISTIL $FROM_SCRATCH \
     --max-update "$UPDATES"
 
+if [ ! -e "$WORK/word_kd_cache" ]; then
+    step "the teacher's 8 most probable symbols at every target position, written down"
+    run cache fairseq-seqkd cache "$WORK/data-bin" --teacher-path "$TEACHER" \
+        --teacher-data "$WORK/data-bin" --kd-cache "$WORK/cache" $DEVICE
+fi
+student word_kd_cache "Word-KD from that cache, without the teacher" --task translation \
+    --criterion word_kd --kd-cache "$WORK/cache" $FROM_SCRATCH --max-update "$UPDATES"
+
 for loss in opt full; do
     student imit_kd_$loss "ImitKD ($loss), on the student's own prefixes" --task translation \
         --criterion imit_kd --imit-kd-loss $loss --kd-max-len-b 10 $DISTIL $FROM_SCRATCH \
@@ -117,6 +125,7 @@ step "the table, on test_2016_flickr"
     --out "$WORK/table.md" --checkpoints "teacher=$TEACHER" \
     "no distillation=$WORK/none/checkpoint_best.pt" \
     "Word-KD=$WORK/word_kd/checkpoint_best.pt" \
+    "Word-KD, cache of 8=$WORK/word_kd_cache/checkpoint_best.pt" \
     "ImitKD opt=$WORK/imit_kd_opt/checkpoint_best.pt" \
     "ImitKD full=$WORK/imit_kd_full/checkpoint_best.pt" \
     "Seq-KD=$WORK/seq_kd/checkpoint_best.pt" \
