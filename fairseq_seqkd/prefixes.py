@@ -174,6 +174,7 @@ class StudentPrefixes:
             dtype=torch.float64,
         )
 
+    @torch.no_grad()
     def write(self, sample, rows, student, teacher, dictionary, step, log):
         """(rows, length + 1) tokens with an EOS in front, see ``roll_out``."""
         ids = sample["id"][rows].tolist()

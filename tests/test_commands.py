@@ -309,7 +309,7 @@ def test_a_cache_of_pseudo_targets(data, teacher, store, tmp_path):
     assert float(logged(log, "train")[-1]["train_kd_loss"]) > 0
     other = ["--kd-cache", cache, "--max-update", "2"]
     refused = train(data, tmp_path / "gold", *WORD_KD, *other, fails=True)
-    assert "is of other targets than this training" in refused
+    assert "is of other sentences than this training" in refused
     assert not (tmp_path / "gold" / "checkpoint_last.pt").exists()
 
 

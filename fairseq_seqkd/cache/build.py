@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from fairseq import utils
 
-from fairseq_seqkd.cache.store import SENTENCE, hash_of, row_of
-from fairseq_seqkd.shards import chunk_size, progress_bar
+from fairseq_seqkd.cache.store import SENTENCE, hash_of, pairs_of, row_of
+from fairseq_seqkd.shards import chunk_size, progress_bar, sweep
 
 logger = logging.getLogger(__name__)
 
@@ -129,15 +129,18 @@ class Scorer:
         rows["symbols"] = symbols.numpy()
         rows["lprobs"] = lprobs.to(torch.float16).numpy()
         rows["rest"] = rest.to(torch.float16).numpy()
-        tokens = sample["target"][counts].numpy()
         ends = counts.sum(-1).cumsum(0).tolist()
-        for id_, begin, end in zip(sample["id"].tolist(), [0, *ends], ends):
-            yield id_, (hash_of(tokens[begin:end]), rows[begin:end])
+        pairs = pairs_of(sample, self.pad)
+        for (id_, source, target), begin, end in zip(pairs, [0, *ends], ends):
+            yield id_, (hash_of(source, target), rows[begin:end])
 
 
 def seal(cache):
     """Say that it is finished; returns what there is to tell of it, as lines to print."""
-    with cache.locked():
+    with cache.locked() as alone:
+        if alone:
+            sweep(cache.root)
+            sweep(cache.path(cache.FOLDER))
         cache.write_sums()
     tokens, size, rest, empty = 0, 0, 0.0, 0
     for path in cache.chunks.find().values():

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fairseq_seqkd.cache.corpus import describe_dictionary, sums_of
-from fairseq_seqkd.cache.store import DistributionCache, hash_of
+from fairseq_seqkd.cache.store import DistributionCache, hash_of, pairs_of
 from fairseq_seqkd.distribution import TopK
 from fairseq_seqkd.shards import differences
 
@@ -60,12 +60,11 @@ class CachedRows:
             self._length[ids], self._hash[ids] = lines["length"], lines["hash"]
             self._rows.append(rows)
 
-    def top_k(self, ids, target, pad):
+    def top_k(self, sample, pad):
         """The teacher's :class:`~fairseq_seqkd.distribution.TopK` for a batch.
 
         Args:
-            ids: (batch,) the sentences' ids
-            target: (batch, length) their symbols
+            sample: as fairseq collates it
             pad: the padding symbol
         Returns:
             the TopK of all batch * length positions; and (batch, length) True where the cache
@@ -74,11 +73,11 @@ class CachedRows:
         Raises:
             ValueError: a sentence is not in the cache, or has another target there
         """
+        target = sample["target"]
         counts = target.ne(pad)
         rows, known = [], []
-        on_cpu = target.cpu().numpy(), counts.cpu().numpy()
-        for id_, symbols, some in zip(ids.tolist(), *on_cpu):
-            rows.append(self._rows_of(id_, symbols[some]))
+        for id_, source, tokens in pairs_of(sample, pad):
+            rows.append(self._rows_of(id_, source, tokens))
             known.append(len(rows[-1]) > 0)
         known = counts & torch.tensor(known, device=counts.device).unsqueeze(-1)
         rows = np.concatenate(rows)
@@ -93,16 +92,17 @@ class CachedRows:
             tensor.index_copy_(0, places, values.to(tensor))
         return top, known
 
-    def _rows_of(self, id_, tokens):
+    def _rows_of(self, id_, source, tokens):
         found = None
         if id_ >= len(self._length):
             found = (
                 f"sentence {id_} is not in it: it has those from 0 to {len(self._length) - 1}"
             )
-        elif self._length[id_] and self._hash[id_] != hash_of(tokens):
+        elif self._length[id_] and self._hash[id_] != hash_of(source, tokens):
             found = (
-                f"the target of sentence {id_} has {len(tokens)} tokens in this batch, which "
-                f"are not the {self._length[id_]} in it"
+                f"sentence {id_} has {len(source)} source and {len(tokens)} target tokens in "
+                f"this batch, and another source, or {self._length[id_]} other target tokens, "
+                "in it"
             )
         if found is None:
             begin, length = int(self._begin[id_]), int(self._length[id_])
@@ -136,7 +136,7 @@ class CachedRows:
             lines = [f"the training is on {self.task.targets!r} targets of a store"]
         differing = "".join(f"\n  {line}" for line in lines)
         return ValueError(
-            f"--kd-cache: the cache {self.store.root!r} is of other targets than this "
+            f"--kd-cache: the cache {self.store.root!r} is of other sentences than this "
             f"training: {found}. It was made of the split {data['split']!r} with "
             f"{data['sentences']} sentences.{differing}\nMake one of the data-bin that is "
             "trained on; with pseudo-targets that is a folder of their store, such as best."

@@ -26,9 +26,27 @@ def row_of(k, vocab):
     return np.dtype([("symbols", symbol, (k,)), ("lprobs", "<f2", (k,)), ("rest", "<f2")])
 
 
-def hash_of(tokens):
-    """A checksum of a target's (length,) tokens, which tells it from another one."""
-    return zlib.crc32(np.ascontiguousarray(tokens, dtype="<i8"))
+def pairs_of(sample, pad):
+    """Yield (id, source, target) of a batch's sentences, without padding.
+
+    Args:
+        sample: as fairseq collates it
+        pad: the padding symbol
+    Returns:
+        ids; (length,) arrays of tokens, nothing for a source that is not made of symbols
+    """
+    target = sample["target"].cpu().numpy()
+    source = sample["net_input"].get("src_tokens")
+    if source is None or source.is_floating_point():
+        source = sample["target"][:, :0]
+    for id_, *both in zip(sample["id"].tolist(), source.cpu().numpy(), target):
+        yield (id_, *(tokens[tokens != pad] for tokens in both))
+
+
+def hash_of(source, target):
+    """A checksum of (length,) tokens, which tells a sentence pair from another one."""
+    source, target = (np.ascontiguousarray(tokens, dtype="<i8") for tokens in (source, target))
+    return zlib.crc32(target, zlib.crc32(source))
 
 
 class DistributionCache(ChunkedStore):

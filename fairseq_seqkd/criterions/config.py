@@ -139,7 +139,9 @@ def check_config(cfg):
     expect(0 <= cfg.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
     expect(cfg.kd_top_k is None or cfg.kd_top_k >= 1, "kd_top_k", "a whole number above 0")
     reduced = cfg.kd_top_k or cfg.kd_cache
-    expect(cfg.kd_leftover is None or reduced, "kd_leftover", "--kd-top-k beside it")
+    expect(
+        cfg.kd_leftover is None or reduced, "kd_leftover", "--kd-top-k or --kd-cache beside it"
+    )
 
 
 def check_head(divergence, k, where):

@@ -107,6 +107,8 @@ class DistillCriterion(FairseqCriterion):
         sample, own, prefix_log = self.prefixes(
             sample, student, teacher, self.task.target_dictionary, self.step()
         )
+        # Before the student runs: a GPU would have to be waited for afterwards.
+        space = self.space(teacher, sample)
         with encoder_outputs_of(model) as encoder_outputs:
             net_output = model(**sample["net_input"])
         target = student.get_targets(sample, net_output)
@@ -116,7 +118,7 @@ class DistillCriterion(FairseqCriterion):
             logits_of(student, net_output),
             target,
             own,
-            self.space(teacher, sample),
+            space,
             nll_weight=(1 - g) * (1 - a) + (g if gold is None else 0),
         )
         if gold is not None:
@@ -150,7 +152,7 @@ class DistillCriterion(FairseqCriterion):
         """What compares the student with the teacher at every position of a batch."""
         k, temperature = self.cfg.kd_top_k, self.cfg.kd_temperature
         if self.uses_cache:
-            top, known = self.cache.top_k(sample["id"], sample["target"], self.padding_idx)
+            top, known = self.cache.top_k(sample, self.padding_idx)
             return TopKAndRest(top.first(k or self.cache.k), self.leftover, temperature, known)
         if teacher is None:
             return NoTeacher()

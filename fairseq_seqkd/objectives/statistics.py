@@ -69,7 +69,9 @@ class Statistics:
                     compared.outcomes.teacher, compared.outcomes.rest, head
                 )
             )
-            self._tail_masses[head] = mass[self.counts].mean().clamp(min=tiny(mass))
+            # Where nothing is compared there is no mean, and NaN would reach the gradient.
+            some = mass[self.counts] if self.counts.any() else torch.ones_like(mass)
+            self._tail_masses[head] = some.mean().clamp(min=tiny(mass))
         return self._tail_masses[head]
 
     @torch.no_grad()

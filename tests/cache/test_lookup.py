@@ -11,6 +11,7 @@ from fairseq_seqkd.cache import build as building
 from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
+from fairseq_seqkd.objectives.divergences import DIVERGENCES
 from fairseq_seqkd.teacher import load_teacher
 
 
@@ -109,14 +110,20 @@ def test_finds_sentences_in_any_order_and_company(task, student, small):
     assert together == pytest.approx(sum(each), rel=1e-5)
 
 
-def test_sentences_without_rows_keep_their_nll(task, student, teacher, small):
+@pytest.mark.parametrize("divergence", DIVERGENCES.values)
+def test_sentences_without_rows_keep_their_nll(task, student, small, divergence):
     """The teacher cannot take the long one: it adds to the NLL, and to nothing else."""
-    criterion = build(task, kd_cache=str(small), kd_alpha=0.5)
+    settings = {"kd_divergence": divergence, "kd_alpha": 0.5}
+    settings.update({"kd_head": 3} if divergence == "decoupled" else {})
+    criterion = build(task, kd_cache=str(small), **settings)
+    _, gradients, _ = loss_and_gradients(criterion, student, batch_of(task, [LONG]))
+    assert not any(gradient.isnan().any() for gradient in gradients.values())
     alone, short = (criterion(student, batch_of(task, ids))[0] for ids in ([LONG], [3]))
     nll = build(task, kd_alpha=0.0)(student, batch_of(task, [LONG]))[0]
     torch.testing.assert_close(alone, 0.5 * nll)
     both, _, log = criterion(student, batch_of(task, [LONG, 3]))
-    torch.testing.assert_close(both, alone + short)
+    if divergence not in ("decoupled", "split"):  # which compare with the rest of the batch
+        torch.testing.assert_close(both, alone + short)
     assert log["n_agree"] <= len(task.dataset("train")[3]["target"])
 
 
@@ -174,8 +181,15 @@ class TestErrors:
     def test_of_other_targets(self, fails, store, teacher, data, tmp_path):
         root = make_cache(tmp_path / "cache", store / "best", teacher)
         message = fails(ids=range(100), kd_cache=str(root))
-        assert "is of other targets than this training: the target of sentence" in message
+        assert "is of other sentences than this training: sentence" in message
         assert "sha256.train.src-tgt.tgt.bin: found" in message
+
+    def test_of_another_source(self, fails, task, student, small):
+        """The same targets, as in corpora with more than two languages."""
+        batch = batch_of(task, [3])
+        batch["net_input"]["src_tokens"] = batch["net_input"]["src_tokens"].flip(1)
+        with pytest.raises(ValueError, match="sentence 3 has .* another source"):
+            build(task, kd_cache=str(small))(student, batch)
 
     def test_of_fewer_sentences(self, fails, data, teacher, tmp_path):
         fewer = shutil.copytree(data, tmp_path / "data")

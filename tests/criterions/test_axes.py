@@ -284,7 +284,7 @@ def test_every_parameter_of_every_axis_is_a_flag():
     "values, message",
     [
         ({"kd_top_k": 0}, "--kd-top-k is 0, expected a whole number above 0"),
-        ({"kd_leftover": "drop"}, "--kd-leftover is drop, expected --kd-top-k beside it"),
+        ({"kd_leftover": "drop"}, "--kd-leftover is drop, expected --kd-top-k or --kd-cache"),
         (
             {"kd_own_divergence": "tvd"},
             "--kd-own-divergence is tvd, but there are no rows for it",

@@ -110,7 +110,7 @@ def cache_fixed(root, task, logits, target, temperature):
     for name, values in top._asdict().items():
         rows[name] = values.half() if name != "symbols" else values
     lines = [
-        (id_, int(some.sum()), hash_of(tokens[some].numpy()))
+        (id_, int(some.sum()), hash_of([], tokens[some].numpy()))
         for id_, (tokens, some) in enumerate(zip(target, counts))
     ]
     cache = DistributionCache(str(root))
