@@ -106,6 +106,12 @@ class Scorer:
                 too_long[0],
             )
             progress.update(len(too_long))
+        longest = max((self.dataset.num_tokens(id_) for id_ in fitting), default=0)
+        if longest > self.manifest["max_tokens"]:
+            raise ValueError(
+                f"--max-tokens is {self.manifest['max_tokens']}, but a sentence has {longest} "
+                "tokens: expected as many or more. Begin anew with --overwrite."
+            )
         limit = {"max_tokens": self.manifest["max_tokens"], "required_batch_size_multiple": 1}
         for batch in self.dataset.batch_by_size(np.array(fitting, dtype=np.int64), **limit):
             found.update(self.rows_of(batch))

@@ -55,6 +55,12 @@ class Targets:
         task = task_on(teacher_path, folder)
         task.load_dataset(split)
         dataset = task.dataset(split)
+        if not isinstance(dataset[0], dict):
+            raise ValueError(
+                f"the data set of the task {type(task).__name__} cannot be cached: expected "
+                "sentences with a source and a target of symbols, or a text. Take "
+                "--teacher-path in the training."
+            )
         if "target" not in dataset[0] or dataset[0]["target"] is None:
             raise ValueError(
                 f"the split {split!r} of {folder!r} has no targets, whose positions the "

@@ -162,6 +162,9 @@ class TestErrors:
         assert message in fails(*flags)
         assert not (tmp_path / "cache").exists()
 
+    def test_a_sentence_longer_than_a_batch(self, fails):
+        assert "--max-tokens is 5, but a sentence has" in fails("--max-tokens", 5)
+
     def test_other_settings(self, fails, data, teacher, tmp_path):
         make_cache(tmp_path / "cache", data, teacher)
         message = fails("--top-k", 4, "--temperature", 2)
