@@ -26,3 +26,12 @@ run() {
     fi
     printf '  done in %d s, log: %s\n' $((SECONDS - begin)) "$WORK/logs/$name.log"
 }
+
+# size ENCODER DECODER WIDTH FFN: a Transformer's flags: its layers, its width, that of its
+# feed-forward layers.
+size() {
+    echo --encoder-layers "$1" --decoder-layers "$2" \
+        --encoder-embed-dim "$3" --decoder-embed-dim "$3" \
+        --encoder-ffn-embed-dim "$4" --decoder-ffn-embed-dim "$4" \
+        --encoder-attention-heads 4 --decoder-attention-heads 4
+}

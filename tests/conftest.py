@@ -19,6 +19,7 @@ from fairseq.data import Dictionary  # noqa: E402
 
 import fairseq_seqkd  # noqa: E402
 from fairseq_seqkd.cache import build  # noqa: E402
+from fairseq_seqkd.checkpoints import load_models  # noqa: E402
 from fairseq_seqkd.cli import main as cli  # noqa: E402
 from fairseq_seqkd.pseudo import generate  # noqa: E402
 from fairseq_seqkd.pseudo.corpus import Split  # noqa: E402
@@ -255,6 +256,15 @@ def word_kd_student(data, teacher, tmp_path_factory):
     loss = ["--criterion", "word_kd", "--teacher-path", teacher]
     log = train(data, folder, "--task", "translation", *loss, "--max-update", "4")
     return folder, log
+
+
+def without_dropout(checkpoint):
+    """Its model in train mode: what is trained on can be computed again."""
+    model = load_models(str(checkpoint))[0][0]
+    for part in model.modules():
+        if hasattr(part, "p"):
+            part.p = 0.0
+    return model.train()
 
 
 @pytest.fixture(scope="session")

@@ -32,13 +32,6 @@ train() {
         --max-update 1 --disable-validation --no-epoch-checkpoints "${@:2}"
 }
 
-size() { # layers of encoder and decoder, width, feed-forward width
-    echo --encoder-layers "$1" --decoder-layers "$2" \
-        --encoder-embed-dim "$3" --decoder-embed-dim "$3" \
-        --encoder-ffn-embed-dim "$4" --decoder-ffn-embed-dim "$4" \
-        --encoder-attention-heads 4 --decoder-attention-heads 4
-}
-
 step "random sentences of 32,000 symbols"
 if [ ! -e "$random/data-bin/dict.a.txt" ]; then
     python - "$random" <<'END'

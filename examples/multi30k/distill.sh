@@ -43,13 +43,6 @@ train() {
     mv "$WORK/$1.new" "$WORK/$1"
 }
 
-size() { # layers of encoder and decoder, width, feed-forward width
-    echo --encoder-layers "$1" --decoder-layers "$2" \
-        --encoder-embed-dim "$3" --decoder-embed-dim "$3" \
-        --encoder-ffn-embed-dim "$4" --decoder-ffn-embed-dim "$4" \
-        --encoder-attention-heads 4 --decoder-attention-heads 4
-}
-
 if [ -z "${TEACHER:-}" ]; then
     TEACHER=$WORK/teacher/checkpoint_best.pt
     if [ ! -e "$TEACHER" ]; then

@@ -122,7 +122,7 @@ class Scorer:
         return np.array(list(zip(ids, lengths, lines)), SENTENCE), np.concatenate(rows)
 
     def rows_of(self, ids):
-        """Yield (id, (hash of the target, its rows)) for each sentence of a batch."""
+        """Yield (id, (hash of source and target, the rows)) for each sentence of a batch."""
         sample = self.dataset.collater([self.dataset[id_] for id_ in ids])
         net_input = utils.apply_to_sample(
             lambda tensor: tensor.to(self.teacher.device), sample["net_input"]

@@ -71,7 +71,7 @@ class CachedRows:
             knows something, that is, neither at padding nor in a sentence that is too long for
             the teacher
         Raises:
-            ValueError: a sentence is not in the cache, or has another target there
+            ValueError: a sentence is not in the cache, or has another source or target there
         """
         target = sample["target"]
         counts = target.ne(pad)

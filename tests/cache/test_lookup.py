@@ -4,11 +4,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import LONG, make_cache
+from conftest import LONG, make_cache, without_dropout
 from omegaconf import OmegaConf
 
 from fairseq_seqkd.cache import build as building
-from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.objectives.divergences import DIVERGENCES
@@ -24,11 +23,7 @@ def task(teacher):
 
 @pytest.fixture(scope="module")
 def student(word_kd_student):
-    model = load_models(str(word_kd_student[0] / "checkpoint_last.pt"))[0][0]
-    for part in model.modules():
-        if hasattr(part, "p"):
-            part.p = 0.0  # dropout: in eval mode upstream's encoder has no gradient
-    return model.train()
+    return without_dropout(word_kd_student[0] / "checkpoint_last.pt")
 
 
 @pytest.fixture(scope="module")

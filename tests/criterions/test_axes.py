@@ -4,14 +4,13 @@ import argparse
 
 import pytest
 import torch
-from conftest import lprobs_of
+from conftest import lprobs_of, without_dropout
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
 )
 from fairseq.dataclass.utils import gen_parser_from_dataclass
 from omegaconf import OmegaConf
 
-from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.criterions.config import AXES, DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.criterions.gkd import GKDConfig, GKDCriterion
@@ -40,12 +39,7 @@ def task(teacher):
 
 @pytest.fixture(scope="module")
 def student(word_kd_student):
-    folder, _ = word_kd_student
-    model = load_models(str(folder / "checkpoint_last.pt"))[0][0]
-    for part in model.modules():
-        if hasattr(part, "p"):
-            part.p = 0.0  # dropout: what is trained on can be computed again
-    return model
+    return without_dropout(word_kd_student[0] / "checkpoint_last.pt")
 
 
 @pytest.fixture
