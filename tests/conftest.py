@@ -2,26 +2,23 @@
 commands, and a way to run those commands."""
 
 import importlib.util
+import json
 import os
 
 # Set before torch is imported: the tests' models are too small for two threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import multiprocessing  # noqa: E402
 import socket  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from fairseq.data import Dictionary  # noqa: E402
+from processes import fairseq, output_of, start  # noqa: E402
 
 import fairseq_seqkd  # noqa: E402
-from fairseq_seqkd.cache import build  # noqa: E402
 from fairseq_seqkd.checkpoints import load_models  # noqa: E402
 from fairseq_seqkd.cli import main as cli  # noqa: E402
-from fairseq_seqkd.pseudo import generate  # noqa: E402
 from fairseq_seqkd.pseudo.corpus import Split  # noqa: E402
 from fairseq_seqkd.pseudo.generate import Recipe  # noqa: E402
 from fairseq_seqkd.pseudo.select import Best  # noqa: E402
@@ -40,39 +37,16 @@ TINY = [
     *["--encoder-attention-heads", "2", "--decoder-attention-heads", "2"],
     "--share-decoder-input-output-embed",
 ]
+LSTM = [
+    *["--arch", "lstm", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16"],
+    *["--encoder-hidden-size", "16", "--decoder-hidden-size", "16"],
+    *["--decoder-out-embed-dim", "16"],
+]
 TRAINING = [
     *["--cpu", "--seed", "3", "--optimizer", "adam", "--lr", "0.005"],
     *["--max-tokens", "300", "--required-batch-size-multiple", "1"],
     *["--no-epoch-checkpoints", "--log-format", "json", "--log-interval", "1"],
 ]
-
-
-class Failed(Exception):
-    """A command that should have worked did not; its output is the message."""
-
-
-def start(command, *arguments, **environment):
-    """Start a fairseq command as a process of its own."""
-    program = [sys.executable, "-m", f"fairseq_cli.{command}", *map(str, arguments)]
-    return subprocess.Popen(
-        program,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **environment},
-    )
-
-
-def output_of(process, fails=False):
-    output = process.communicate()[0]
-    if (process.returncode != 0) != fails:
-        raise Failed(f"exit status {process.returncode}:\n{output}")
-    return output
-
-
-def fairseq(command, *arguments, fails=False, **environment):
-    """What a fairseq command prints; whether it fails is as expected, or Failed is raised."""
-    return output_of(start(command, *arguments, **environment), fails=fails)
 
 
 def free_port():
@@ -101,6 +75,12 @@ def train(data, save_dir, *arguments, model=TINY, **options):
     return fairseq("train", data, *plugin, *TRAINING, *model, *arguments, **options)
 
 
+def logged(output, key):
+    """The JSON lines that fairseq-train logged for training, validation or at the end."""
+    lines = [line.split(" | ")[-1] for line in output.splitlines() if f"| {key} |" in line]
+    return [json.loads(line) for line in lines]
+
+
 def files(root):
     """{path in the folder: SHA-256}, whatever is there."""
     return {
@@ -108,36 +88,6 @@ def files(root):
         for folder, _, names in os.walk(root)
         for name in names
     }
-
-
-# Forked by a process without threads: what another thread holds at that moment, such as a
-# progress bar's or an allocator's lock, a fork of this one would wait for without end.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["fairseq_seqkd.cli.main"])
-
-
-def run_command(arguments):
-    """A subcommand of ``fairseq-seqkd`` with small chunks, without a word."""
-    for module in (build, generate):
-        module.chunk_size = lambda sentences: 4
-    torch.set_num_threads(1)
-    with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
-    cli.main(arguments)
-
-
-def start_command(*arguments):
-    """It, in a real process, which may be killed."""
-    child = PROCESSES.Process(target=run_command, args=([*map(str, arguments)],))
-    child.start()
-    return child
-
-
-def ended_well(child):
-    """Whether it did, once it has ended."""
-    child.join()
-    return child.exitcode == 0
 
 
 def synthetic():

@@ -1,6 +1,5 @@
 """The real commands, end to end, each in processes of its own."""
 
-import json
 import re
 import shutil
 import sys
@@ -8,15 +7,17 @@ import sys
 import pytest
 import torch
 from conftest import (
+    LSTM,
     TINY,
     TRAINING,
     USER_DIR,
-    fairseq,
+    logged,
     make_cache,
     preprocess,
     ranks,
     train,
 )
+from processes import fairseq
 
 from fairseq_seqkd.evaluate.measure import evaluate
 
@@ -25,12 +26,6 @@ LM_SIZE = [
     *["--decoder-attention-heads", "2", "--decoder-embed-dim", "16"],
     *["--decoder-ffn-embed-dim", "16"],
 ]
-
-
-def logged(output, key):
-    """The JSON lines that fairseq-train logged for training, validation or at the end."""
-    lines = [line.split(" | ")[-1] for line in output.splitlines() if f"| {key} |" in line]
-    return [json.loads(line) for line in lines]
 
 
 def parameters(checkpoint):
@@ -193,13 +188,11 @@ checkpoint: {{save_dir: {tmp_path}, no_epoch_checkpoints: true}}
     "criterion", [["seq_kd", "--kd-alpha", "0.5"], ["imit_kd", "--kd-schedule", "linear"]]
 )
 def test_lstm_student_of_a_transformer(data, teacher, store, tmp_path, criterion):
-    model = ["--arch", "lstm", "--encoder-embed-dim", "16", "--decoder-embed-dim", "16"]
-    model += ["--encoder-hidden-size", "16", "--decoder-hidden-size", "16"]
     log = train(
         *[data, tmp_path, "--task", "translation_seqkd", "--criterion", *criterion],
-        *["--decoder-out-embed-dim", "16", "--gold-weight", "0.3"],
-        *["--teacher-path", teacher, "--pseudo-targets", store, "--max-update", "2"],
-        model=model,
+        *["--gold-weight", "0.3", "--teacher-path", teacher, "--pseudo-targets", store],
+        *["--max-update", "2"],
+        model=LSTM,
     )
     assert float(logged(log, "train")[-1]["train_kd_loss"]) > 0
 

@@ -1,12 +1,11 @@
 """Training under torch's own data-parallel wrapper, which fairseq uses by default."""
 
-import multiprocessing
-
 import torch
 import torch.distributed as dist
 from conftest import free_port
 from fairseq.modules import FairseqDropout
 from omegaconf import OmegaConf
+from processes import PROCESSES
 
 from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.criterions.config import DistillConfig
@@ -78,9 +77,8 @@ def test_two_ranks_equal_one_process(word_kd_student, teacher, data, store, tmp_
     student = word_kd_student[0] / "checkpoint_last.pt"
     paths = {"student": student, "teacher": teacher, "data": data, "store": store}
     paths = {k: str(v) for k, v in {**paths, "results": tmp_path / "rank"}.items()}
-    context = multiprocessing.get_context("spawn")
     port = free_port()
-    processes = [context.Process(target=run_rank, args=(r, port, paths)) for r in range(2)]
+    processes = [PROCESSES.Process(target=run_rank, args=(r, port, paths)) for r in range(2)]
     for process in processes:
         process.start()
     for process in processes:

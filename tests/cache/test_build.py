@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import LONG, ended_well, files, lprobs_of, make_cache, start_command
+from conftest import LONG, files, lprobs_of, make_cache
+from processes import ended_well, fairseq, start_command
 
 from fairseq_seqkd.cache import build
 from fairseq_seqkd.cache.corpus import Targets
@@ -196,8 +197,6 @@ class TestErrors:
         assert "'thesis.txt', which is not a cache's" in fails("--overwrite")
 
     def test_no_targets(self, fails, text, data, tmp_path):
-        from conftest import fairseq
-
         pair = ["--source-lang", "src", "--target-lang", "tgt", "--only-source"]
         dictionaries = ["--srcdict", data / "dict.src.txt", "--destdir", tmp_path / "data"]
         fairseq("preprocess", *pair, *dictionaries, "--trainpref", text / "train")

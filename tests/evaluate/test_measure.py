@@ -3,7 +3,8 @@ import re
 import pytest
 import sacrebleu
 import torch
-from conftest import USER_DIR, fairseq
+from conftest import USER_DIR
+from processes import fairseq
 
 from fairseq_seqkd.evaluate.measure import evaluate
 from fairseq_seqkd.evaluate.table import markdown
@@ -52,11 +53,13 @@ def test_every_line_is_counted_and_every_round_timed(rows):
 
 def test_parameters_are_counted_once(rows, teacher):
     weights = {
-        tensor.data_ptr(): tensor.numel()  # the shared embedding stands there twice
+        tensor.data_ptr(): tensor  # the shared embedding stands there twice
         for name, tensor in torch.load(teacher)["model"].items()
         if name.endswith(("weight", "bias"))
     }
-    assert rows[0].parameters == sum(weights.values())
+    assert rows[0].parameters == sum(tensor.numel() for tensor in weights.values())
+    assert rows[0].nonzero == sum(int((tensor != 0).sum()) for tensor in weights.values())
+    assert rows[0].nonzero < rows[0].parameters  # the padding symbol's embedding
 
 
 def test_reference_file(data, teacher, text):
@@ -75,6 +78,6 @@ def test_table_compares_with_the_first_models_largest_beam(rows):
     lines = markdown(rows).splitlines()
     assert lines[0].split("|")[1].strip() == "model"
     teacher_beam = [cell.strip() for cell in lines[3].split("|")[1:-1]]
-    assert teacher_beam[0] == "teacher" and teacher_beam[3] == "beam 3"
-    assert teacher_beam[2] == "1.0" and teacher_beam[6] == "1.0"
+    assert teacher_beam[0] == "teacher" and teacher_beam[4] == "beam 3"
+    assert teacher_beam[3] == "1.0" and teacher_beam[7] == "1.0"
     assert "all 20 lines" in lines[-1] and "tok:13a" in lines[-1]

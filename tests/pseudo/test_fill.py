@@ -3,17 +3,8 @@
 import os
 
 import pytest
-from conftest import (
-    EMPTY,
-    LONG,
-    USER_DIR,
-    all_nbest,
-    fairseq,
-    free_port,
-    load_split,
-    output_of,
-    start,
-)
+from conftest import EMPTY, LONG, USER_DIR, all_nbest, free_port, load_split
+from processes import fairseq, output_of, start
 
 from fairseq_seqkd.cli.main import main
 from fairseq_seqkd.pseudo.store import PseudoTargetStore

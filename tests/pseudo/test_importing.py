@@ -3,7 +3,8 @@ import os
 
 import numpy as np
 import pytest
-from conftest import EMPTY, LONG, USER_DIR, all_nbest, fairseq, load_split
+from conftest import EMPTY, LONG, USER_DIR, all_nbest, load_split
+from processes import fairseq
 
 from fairseq_seqkd.pseudo.choose import build_databin
 from fairseq_seqkd.pseudo.importing import Encoder, Import, import_store

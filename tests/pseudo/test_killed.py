@@ -4,7 +4,8 @@ import random
 import time
 
 import pytest
-from conftest import ended_well, files, load_split, start_command
+from conftest import files, load_split
+from processes import ended_well, start_command
 
 KILLS = 20
 

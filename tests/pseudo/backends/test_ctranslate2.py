@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from conftest import BEST, all_nbest, fairseq, load_split, recipe_with, train
+from conftest import BEST, all_nbest, load_split, recipe_with, train
+from processes import fairseq
 
 from fairseq_seqkd.pseudo.backends import build_backend, choose_backend
 from fairseq_seqkd.pseudo.backends.ctranslate2 import CTranslate2Backend
