@@ -9,6 +9,7 @@ import os
 import pickle
 import tempfile
 
+import torch
 from fairseq import checkpoint_utils, tasks, utils
 from fairseq.data import data_utils
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -38,10 +39,10 @@ def load_models(path, data=None, student_task=None):
             has other sizes than the dictionary
     """
     paths = checkpoint_paths(path)
-    state = _load_state(paths[0])
+    state = load_state(paths[0])
     task, knows_dictionary = _own_task(state, paths[0], data, student_task)
     models = [_build_model(state, task, paths[0])]
-    models += [_build_model(_load_state(other), task, other) for other in paths[1:]]
+    models += [_build_model(load_state(other), task, other) for other in paths[1:]]
     return models, task, knows_dictionary
 
 
@@ -55,7 +56,7 @@ def task_on(path, folder):
         FileNotFoundError: a checkpoint or a dictionary is not there
         ValueError: as for :func:`load_models`
     """
-    config = _config(_load_state(checkpoint_paths(path)[0])).task
+    config = config_of(load_state(checkpoint_paths(path)[0])).task
     try:
         return _setup_task(config, folder, None)
     except FileNotFoundError as error:
@@ -74,10 +75,7 @@ def checkpoint_paths(path):
     paths = utils.split_paths(path)
     for one in paths:
         if not os.path.isfile(one):
-            raise FileNotFoundError(
-                f"no checkpoint at {one!r}. Expected a file that fairseq-train wrote "
-                "(several are separated by colons)."
-            )
+            raise _no_checkpoint(one)
     return paths
 
 
@@ -86,10 +84,29 @@ def sums_of_checkpoints(path):
     return [sha256(one) for one in checkpoint_paths(path)]
 
 
-def _load_state(path):
+def load_state(path):
+    """A checkpoint as fairseq reads it: with its configuration under ``cfg``.
+
+    Raises:
+        FileNotFoundError: there is no such file
+        ValueError: it is no fairseq checkpoint, or holds a pickle that could run code
+    """
+    # The model's own validation BLEU is not wanted, and might need a tokeniser.
+    return _read(
+        path, lambda: checkpoint_utils.load_checkpoint_to_cpu(path, {"eval_bleu": False})
+    )
+
+
+def read_checkpoint(path):
+    """A checkpoint as it is in its file; errors as of :func:`load_state`."""
+    return _read(path, lambda: torch.load(path, map_location="cpu"))
+
+
+def _read(path, load):
+    if not os.path.isfile(path):
+        raise _no_checkpoint(path)
     try:
-        # The teacher's own validation BLEU is not wanted, and might need a tokeniser.
-        state = checkpoint_utils.load_checkpoint_to_cpu(path, {"eval_bleu": False})
+        state = load()
     except pickle.UnpicklingError as error:
         how = "refused and nothing in it was executed" if LOADS_SAFELY else "not readable"
         raise ValueError(
@@ -104,6 +121,13 @@ def _load_state(path):
     return state
 
 
+def _no_checkpoint(path):
+    return FileNotFoundError(
+        f"no checkpoint at {path!r}. Expected a file that fairseq-train wrote (several are "
+        "separated by colons)."
+    )
+
+
 def _not_a_checkpoint(path, found):
     return ValueError(
         f"{path!r} is not a fairseq checkpoint ({found}). Expected a "
@@ -111,10 +135,17 @@ def _not_a_checkpoint(path, found):
     )
 
 
-def _config(state):
+def config_of(state):
+    """The configuration of a checkpoint that :func:`load_state` returned."""
     if state.get("cfg") is not None:
         return state["cfg"]
     return convert_namespace_to_omegaconf(state["args"])
+
+
+def writable(config):
+    """A context in which keys may be added to a configuration of any kind."""
+    # Tasks and models without a dataclass keep theirs in a plain Namespace.
+    return open_dict(config) if OmegaConf.is_config(config) else contextlib.nullcontext()
 
 
 def _own_config(task):
@@ -129,7 +160,7 @@ def _data_folder(config):
 
 def _own_task(state, path, data, student_task):
     """The teacher's task with the teacher's dictionaries, and whether they are its own."""
-    config, student = _config(state).task, _own_config(student_task)
+    config, student = config_of(state).task, _own_config(student_task)
     recorded = _data_folder(config)
     beside = os.path.dirname(os.path.abspath(path))
     places = [beside, recorded] if data is None else [data]
@@ -163,8 +194,7 @@ def _setup_task(config, folder, student):
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(folder)
-    # Tasks without a dataclass keep their configuration in a plain Namespace.
-    with open_dict(config) if OmegaConf.is_config(config) else contextlib.nullcontext():
+    with writable(config):
         config.data = folder
         if "source_lang" in config:
             _settle_languages(config, folder, student)
@@ -205,7 +235,7 @@ def _dictionary_for_each_language(config, folder):
 
 
 def _build_model(state, task, path):
-    config = _config(state).model
+    config = config_of(state).model
     model = task.build_model(config, **from_checkpoint(task.build_model))
     try:
         model.load_state_dict(state["model"], strict=True, model_cfg=config)

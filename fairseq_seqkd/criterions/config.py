@@ -1,13 +1,14 @@
 """What a distillation criterion can be told: the axes, their parameters, and the shares."""
 
 import math
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
 from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 
 from fairseq_seqkd.distribution import LEFTOVER
+from fairseq_seqkd.flags import names_of, with_parameters
 from fairseq_seqkd.objectives.axis import flag
 from fairseq_seqkd.objectives.divergences import DIVERGENCES
 from fairseq_seqkd.objectives.weighting import WEIGHTINGS
@@ -15,29 +16,12 @@ from fairseq_seqkd.prefixes import PREFIXES
 from fairseq_seqkd.teacher import TeacherConfig
 
 Targets = ChoiceEnum(["gold", "best", "closest"])
-Prefixes, Divergence, Weighting, Leftover = (
-    ChoiceEnum(list(axis.values)) for axis in (PREFIXES, DIVERGENCES, WEIGHTINGS, LEFTOVER)
-)
 AXES = (PREFIXES, DIVERGENCES, WEIGHTINGS)
+Prefixes, Divergence, Weighting, Leftover = map(names_of, (*AXES, LEFTOVER))
 
 
-def parameter_field(parameter, users):
-    """The dataclass field of an axis's parameter; None, its default, means unset."""
-    kind, names = type(parameter.default), parameter.choices
-    if parameter.axis is not None:
-        names = tuple(parameter.axis.values)
-    if names:
-        kind = ChoiceEnum(list(names))
-    defaults = ", ".join(f"{default} for {user}" for user, default in users.items())
-    help_ = f"{parameter.help} (default: {defaults})"
-    return parameter.name, Optional[kind], field(default=None, metadata={"help": help_})
-
-
-AxisParameters = make_dataclass(
-    "AxisParameters",
-    [parameter_field(*entry) for axis in AXES for entry in axis.parameters().values()],
-    bases=(TeacherConfig,),
-    namespace={"__doc__": "The parameters of all values of all axes."},
+AxisParameters = with_parameters(
+    "AxisParameters", "The parameters of all values of all axes.", AXES, bases=(TeacherConfig,)
 )
 
 
