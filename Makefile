@@ -34,8 +34,8 @@ $(VENV)/.installed: setup.py Makefile .ci/constraints.txt
 	    echo "(with Python 3.10 and upstream fairseq: see the README)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c .ci/constraints.txt torch numpy cython setuptools wheel \
-	    bitarray cffi ctranslate2 hydra-core omegaconf regex sacrebleu sacremoses scikit-learn \
-	    sentencepiece tabulate tqdm hypothesis pytest ruff
+	    bitarray cffi ctranslate2 hydra-core omegaconf regex sacrebleu sacremoses safetensors \
+	    scikit-learn sentencepiece tabulate tqdm hypothesis pytest ruff
 	$(BIN)/pip install --quiet -c .ci/constraints.txt --no-build-isolation --no-deps fairseq-fixed
 	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
@@ -52,7 +52,7 @@ $(UPSTREAM)/.installed: setup.py .ci/constraints-upstream.txt
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt pip setuptools wheel
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt torch numpy cython
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt fairseq \
-	    sacrebleu sacremoses sentencepiece tabulate tqdm hypothesis pytest
+	    sacrebleu sacremoses safetensors sentencepiece tabulate tqdm hypothesis pytest
 	$(UPSTREAM)/bin/pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
 

@@ -16,6 +16,7 @@ setup(
         "torch>=1.12",
         "numpy<2",
         "sacrebleu>=2.0",
+        "safetensors",
         "sentencepiece",
         "tabulate",
         "tqdm",

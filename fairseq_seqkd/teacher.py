@@ -93,6 +93,12 @@ class Teacher:
         """The number of parameters, each counted once, of all models together."""
         return sum(p.numel() for model in self.models for p in model.parameters())
 
+    @property
+    def nonzero(self):
+        """How many of them are not zero."""
+        each = [p for model in self.models for p in model.parameters()]
+        return sum(int(torch.count_nonzero(p)) for p in each)
+
     @torch.no_grad()
     def scores(self, net_input):
         """What follows every prefix of a batch, as :class:`Scores`.

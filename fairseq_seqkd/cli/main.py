@@ -4,7 +4,16 @@ import argparse
 import logging
 import sys
 
-from fairseq_seqkd.cli import cache, evaluate, generate, import_, merge, user_dir
+from fairseq_seqkd.cli import (
+    cache,
+    evaluate,
+    export,
+    generate,
+    import_,
+    merge,
+    prune,
+    user_dir,
+)
 
 SUBCOMMANDS = {
     "user-dir": user_dir,
@@ -12,7 +21,9 @@ SUBCOMMANDS = {
     "merge": merge,
     "import": import_,
     "cache": cache,
+    "prune": prune,
     "evaluate": evaluate,
+    "export": export,
 }
 
 

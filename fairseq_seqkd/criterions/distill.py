@@ -52,6 +52,10 @@ class DistillCriterion(FairseqCriterion):
         ValueError: a value is out of its range, or the task has no pseudo-targets
     """
 
+    stock_name = (
+        "label_smoothed_cross_entropy"  # what an exported student's criterion is called
+    )
+
     # What a method takes where the configuration says nothing of an axis's parameter.
     preset = {}
 

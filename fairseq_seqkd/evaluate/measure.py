@@ -23,7 +23,7 @@ class Row:
 
     Attributes:
         name, beam: which model, and its beam size
-        parameters: counted once where they are shared
+        parameters, nonzero: all, and those that are not zero, each counted once
         bleu: corpus BLEU, 0 to 100, on every line of the split
         signature: sacreBLEU's, which says how to get the same number
         sentences: how many lines were translated and counted
@@ -34,6 +34,7 @@ class Row:
     name: str
     beam: int
     parameters: int
+    nonzero: int
     bleu: float = 0.0
     signature: str = ""
     sentences: int = 0
@@ -66,7 +67,9 @@ def evaluate(checkpoints, data, split, beams, remove_bpe, reference_file, rounds
     gold = _load_gold(next(iter(models.values())).task, data, split)
     references = _references(gold, remove_bpe, reference_file)
     rows = [
-        Row(name, beam, model.parameters) for name, model in models.items() for beam in beams
+        Row(name, beam, model.parameters, model.nonzero)
+        for name, model in models.items()
+        for beam in beams
     ]
     for row in tqdm(rows * rounds, unit=" runs", desc=f"translating {split}"):
         model = models[row.name]

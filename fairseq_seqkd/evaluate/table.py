@@ -5,7 +5,8 @@ from tabulate import tabulate
 HEADERS = [
     "model",
     "parameters",
-    "times smaller",
+    "not zero",
+    "times fewer",
     "decoding",
     "BLEU",
     "sentences/s",
@@ -24,7 +25,8 @@ def markdown(rows):
         [
             row.name,
             f"{row.parameters:,}",
-            f"{first.parameters / row.parameters:.1f}",
+            f"{row.nonzero:,}",
+            f"{first.nonzero / row.nonzero:.1f}",
             "greedy" if row.beam == 1 else f"beam {row.beam}",
             f"{row.bleu:.2f}",
             f"{row.sentences_per_second:.0f}",
@@ -32,11 +34,11 @@ def markdown(rows):
         ]
         for row in rows
     ]
-    align = ["left", "right", "right", "left", "right", "right", "right"]
+    align = ["left", *["right"] * 3, "left", *["right"] * 3]
     table = tabulate(cells, HEADERS, tablefmt="github", colalign=align, disable_numparse=True)
     return (
         f"{table}\n\n"
         f"BLEU on all {first.sentences} lines, {first.signature}. Speed is the median of "
-        f"{len(first.seconds)} rounds in turns, {first.threads} threads; smaller and "
-        f"faster: than {first.name} with beam {first.beam}."
+        f"{len(first.seconds)} rounds in turns, {first.threads} threads; fewer (of "
+        f"those that are not zero) and faster: than {first.name} with beam {first.beam}."
     )

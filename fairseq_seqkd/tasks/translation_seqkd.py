@@ -1,4 +1,5 @@
-"""Stock ``translation`` whose training targets may be the teacher's.
+"""Stock ``translation`` whose training targets may be the teacher's, and whose student may be
+pruned while it is trained.
 
 Validation and test sets stay gold.
 """
@@ -15,6 +16,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
+from fairseq_seqkd.pruning.hook import PruningConfig, PruningMixin
 from fairseq_seqkd.pseudo.choose import prepare_databin
 from fairseq_seqkd.pseudo.corpus import plain_split
 from fairseq_seqkd.pseudo.fill import fill_store
@@ -30,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class TranslationSeqKDConfig(TranslationConfig, TeacherConfig):
+class TranslationSeqKDConfig(TranslationConfig, TeacherConfig, PruningConfig):
     pseudo_targets: Optional[str] = field(
         default=None,
         metadata={
@@ -96,8 +98,10 @@ ONLINE = "online"
 
 
 @register_task("translation_seqkd", dataclass=TranslationSeqKDConfig)
-class TranslationSeqKDTask(TranslationTask):
+class TranslationSeqKDTask(PruningMixin, TranslationTask):
     """Translation on gold or on the teacher's targets, as the criterion asks for."""
+
+    stock_name = "translation"  # what an exported student's task is called
 
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)

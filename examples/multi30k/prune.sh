@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Multi30k German-English: the Seq-KD student of distill.sh, pruned and retrained (Kim & Rush 2016,
+# section 4.2), and a table of what is left of it.
+#
+#   bash examples/multi30k/distill.sh     # first: the student, the teacher and its translations
+#   bash examples/multi30k/prune.sh
+#
+# A step whose output is there is skipped. Settings, by environment variables: those of distill.sh,
+# and SPARSITIES (default: "0 0.5 0.61 0.8 0.9"; 0.61 leaves a thirteenth of the teacher).
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/training.sh"
+SPARSITIES=${SPARSITIES:-0 0.5 0.61 0.8 0.9}
+[ -e "$WORK/seq_kd" ] || fail "there is no $WORK/seq_kd: run examples/multi30k/distill.sh first"
+
+# As many updates as the student had before, on the same pseudo-targets and with the same learning
+# rates. Weights go during the first three fifths of them: most at the beginning (cubic).
+rows=()
+for sparsity in $SPARSITIES; do
+    student "pruned-$sparsity" "$sparsity of the weights pruned, $UPDATES updates more" \
+        $PSEUDO --criterion seq_kd $DISTIL $FROM_SCRATCH --max-update "$UPDATES" \
+        --finetune-from-model "$WORK/seq_kd/checkpoint_best.pt" \
+        --prune-sparsity "$sparsity" --prune-schedule cubic --prune-every 100 \
+        --prune-end-update $((UPDATES * 3 / 5))
+    rows+=("$sparsity pruned=$WORK/pruned-$sparsity/checkpoint_best.pt")
+done
+
+step "the table, on test_2016_flickr"
+run pruned_table fairseq-seqkd evaluate "$WORK/data-bin" \
+    --remove-bpe sentencepiece --ref "$WORK/raw/test_2016_flickr.en" \
+    --out "$WORK/pruned.md" --checkpoints "teacher=$TEACHER" "${rows[@]}"
+cat "$WORK/pruned.md"
+
+step "what a file takes: as a checkpoint without optimizer, and sparse"
+for sparsity in $SPARSITIES; do
+    for format in fairseq:pt sparse:safetensors; do
+        fairseq-seqkd export "$WORK/pruned-$sparsity/checkpoint_best.pt" --to "${format%:*}" \
+            --out "$WORK/pruned-$sparsity.${format#*:}" 2>/dev/null | head -n 1
+    done
+done

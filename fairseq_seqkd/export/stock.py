@@ -1,0 +1,139 @@
+"""A student as a checkpoint that stock fairseq loads, without this package and with any torch.
+
+What training keeps beside the model (the optimizer's state, meters) stays behind; the
+configuration becomes plain containers; this package's task and criterion become those that they
+extend, as their attribute ``stock_name`` says.
+"""
+
+from argparse import Namespace
+from dataclasses import dataclass, fields
+from enum import Enum
+
+import torch
+from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
+from omegaconf import OmegaConf
+
+from fairseq_seqkd.checkpoints import config_of, load_state
+from fairseq_seqkd.pruning.weights import Weights, aliases_of, parameters_of
+from fairseq_seqkd.shards import atomic_file
+
+_REGISTRIES = {
+    "task": (TASK_REGISTRY, TASK_DATACLASS_REGISTRY),
+    "criterion": (CRITERION_REGISTRY, CRITERION_DATACLASS_REGISTRY),
+}
+
+
+@dataclass
+class Student:
+    """What is shipped of a checkpoint.
+
+    Attributes:
+        model: {name: tensor}; a shared one is one tensor under all of its names
+        config: fairseq's configuration, as plain containers with stock names
+        updates: how many the student was trained for
+    """
+
+    model: dict
+    config: dict
+    updates: int = 0
+
+    @classmethod
+    def of_checkpoint(cls, path, average=False):
+        """The student in a checkpoint.
+
+        Args:
+            path: its file
+            average: take the moving average of the weights in the place of the last ones
+        Raises:
+            FileNotFoundError, ValueError: as for
+                :func:`~fairseq_seqkd.checkpoints.load_state`, or there is no moving average
+        """
+        state = load_state(path)
+        model = averaged(state, path) if average else state["model"]
+        updates = state["optimizer_history"][-1].get("num_updates", 0)
+        return cls(model, stock_config(config_of(state)), updates)
+
+    def save(self, path):
+        """Write it as a checkpoint; it is there whole or not at all."""
+        history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}
+        state = {
+            "args": None,
+            "cfg": self.config,
+            "model": self.model,
+            "criterion": None,
+            "optimizer_history": [{**history, "num_updates": self.updates}],
+            "task_state": {},
+            "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+            "last_optimizer_state": None,
+        }
+        with atomic_file(path) as file:
+            torch.save(state, file)
+
+
+def averaged(state, path):
+    """The moving average of a checkpoint's weights, with what was pruned at zero.
+
+    By itself the average remembers for long what a weight was before it was pruned.
+
+    Raises:
+        ValueError: there is none
+    """
+    average = (state.get("extra_state") or {}).get("ema")
+    if average is None:
+        raise ValueError(
+            f"--ema: {path!r} has no moving average of its weights. Expected a checkpoint of a "
+            "training with --store-ema."
+        )
+    names = aliases_of(state["model"])
+    for first, mask in Weights(parameters_of(state["model"])).dead().items():
+        for name in names[first]:
+            average[name].masked_fill_(mask, 0)
+    return average
+
+
+def stock_config(config):
+    """fairseq's configuration as plain containers, with stock fairseq's names alone.
+
+    Args:
+        config: an OmegaConf container, whose ``model`` may be a Namespace
+    """
+    plain = plain_containers(config)
+    model, common = plain["model"], plain["common"]
+    for settings in (model, common):
+        if "user_dir" in settings:
+            settings["user_dir"] = None
+    for key, registries in _REGISTRIES.items():
+        plain[key], ours = _stock(plain[key], *registries)
+        # From the command line a model's configuration has everything else in it as well.
+        for name in ours & set(model):
+            del model[name]
+        if key in model:
+            model[key] = plain[key]["_name"]
+    return plain
+
+
+def _stock(settings, registry, dataclasses):
+    """The settings of what a task or criterion extends, and the names of the others."""
+    known = registry.get(settings["_name"])
+    name = getattr(known, "stock_name", None)
+    if name is None:
+        return settings, set()
+    stock = {field.name for field in fields(dataclasses[name])}
+    kept = {key: value for key, value in settings.items() if key in stock}
+    return {**kept, "_name": name}, set(settings) - stock - {"_name"}
+
+
+def plain_containers(value):
+    """Dictionaries, lists, numbers and strings in the place of anything that holds some."""
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    if isinstance(value, dict):
+        return {key: plain_containers(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_containers(one) for one in value]
+    if isinstance(value, Enum):
+        return str(value.value)
+    return value

@@ -1,0 +1,1 @@
+"""Weights that are set to zero, and stay there."""

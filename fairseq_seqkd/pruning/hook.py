@@ -1,0 +1,173 @@
+"""Pruning in training, for any fairseq task: a mixin, and the flags that it needs.
+
+@dataclass
+class MyConfig(TranslationConfig, PruningConfig):
+    ...
+
+@register_task("my_task", dataclass=MyConfig)
+class MyTask(PruningMixin, TranslationTask):
+    ...
+"""
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from omegaconf import II
+
+from fairseq_seqkd.flags import names_of, with_parameters
+from fairseq_seqkd.objectives.axis import flag, refuse_unused
+from fairseq_seqkd.pruning.pruner import Pruner
+from fairseq_seqkd.pruning.schedules import SCHEDULES
+from fairseq_seqkd.pruning.schemes import SCHEMES
+
+ScheduleParameters = with_parameters(
+    "ScheduleParameters",
+    "The parameters of all pruning schedules.",
+    [SCHEDULES],
+    bases=(FairseqDataclass,),
+)
+
+
+@dataclass
+class PruningConfig(ScheduleParameters):
+    prune_sparsity: Optional[float] = field(
+        default=None,
+        metadata={"help": "prune until this share of the weights is zero, from 0 to below 1"},
+    )
+    prune_scheme: Optional[names_of(SCHEMES)] = field(
+        default=None,
+        metadata={
+            "help": "which weights go: the smallest of all (class_blind, the default), of each "
+            "class, in proportion to the class's standard deviation; or whole heads, whole "
+            "feed-forward units"
+        },
+    )
+    prune_schedule: Optional[names_of(SCHEDULES)] = field(
+        default=None,
+        metadata={"help": "when they go: all at once (one_shot, the default), or by and by"},
+    )
+    prune_skip: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "regular expression: parameters in whose names it is found are not pruned; "
+            "biases, layer norms and positional tables never are"
+        },
+    )
+    max_update: int = II("optimization.max_update")
+    use_bmuf: bool = II("optimization.use_bmuf")
+    ddp_backend: str = II("distributed_training.ddp_backend")
+    zero_sharding: str = II("distributed_training.zero_sharding")
+
+
+class PruningMixin:
+    """Gives a task the pruning hook; its configuration has :class:`PruningConfig`'s keys.
+
+    Raises:
+        ValueError: a flag is out of its range, or pruning is asked for together with something
+            that it cannot go with
+    """
+
+    def __init__(self, cfg, *args, **kwargs):
+        super().__init__(cfg, *args, **kwargs)
+        self.pruner = build_pruner(cfg)
+
+    def begin_epoch(self, epoch, model):
+        super().begin_epoch(epoch, model)
+        if self.pruner is not None:
+            self.pruner.begin(model)
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        if self.pruner is not None:
+            self.pruner.before_step(model, optimizer, update_num)
+        result = super().train_step(
+            sample, model, criterion, optimizer, update_num, ignore_grad
+        )
+        if self.pruner is not None:
+            self.pruner.after_backward()
+        return result
+
+    def optimizer_step(self, optimizer, model, update_num):
+        super().optimizer_step(optimizer, model, update_num)
+        if self.pruner is not None:
+            self.pruner.after_step(optimizer)
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        super().reduce_metrics(logging_outputs, criterion)
+        if self.pruner is not None:
+            for name, value in self.pruner.log.items():
+                metrics.log_scalar(name, value, weight=0, round=2)
+
+
+def build_pruner(cfg):
+    """The :class:`Pruner` that the flags ask for; None if they ask for none.
+
+    Args:
+        cfg: with the keys of :class:`PruningConfig` as attributes
+    Raises:
+        ValueError: as :class:`PruningMixin` says
+    """
+    names = [key for key in PruningConfig.__dataclass_fields__ if key.startswith("prune_")]
+    settings = {name: getattr(cfg, name, None) for name in names}
+    sparsity = settings.pop("prune_sparsity")
+    if sparsity is None:
+        for name, value in settings.items():
+            if value is not None:
+                raise ValueError(
+                    f"{flag(name)} is {value}, but nothing is pruned: expected "
+                    "--prune-sparsity beside it"
+                )
+        return None
+    check_sparsity(sparsity, "--prune-sparsity")
+    name = str(settings["prune_schedule"] or "one_shot")
+    schedule = SCHEDULES.choose(name, settings)
+    refuse_unused([SCHEDULES], [(SCHEDULES, name)], settings, given=settings)
+    check_updates(schedule.arguments, cfg.max_update)
+    check_training(cfg)
+    scheme = str(settings["prune_scheme"] or "class_blind")
+    teacher_path = getattr(cfg, "teacher_path", None)
+    return Pruner(sparsity, scheme, schedule, settings["prune_skip"], teacher_path)
+
+
+def check_sparsity(sparsity, name):
+    """Refuse a sparsity that leaves nothing, or none."""
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"{name} is {sparsity}, expected a number from 0 to below 1")
+
+
+def check_updates(schedule, max_update):
+    """Refuse a schedule that ends before it begins, or after training does.
+
+    Args:
+        schedule: its parameters
+        max_update: 0 if the length of training is not known
+    """
+    start, end = schedule["start"], schedule.get("end")
+    if end is not None and end <= start:
+        raise ValueError(
+            f"--prune-end-update is {end}, expected an update after --prune-start-update, "
+            f"which is {start}"
+        )
+    name = "--prune-start-update" if end is None else "--prune-end-update"
+    last = start if end is None else end
+    if max_update and last >= max_update:
+        raise ValueError(
+            f"{name} is {last}, expected below --max-update, which is {max_update}: weights "
+            "that are pruned at the end of training are not retrained"
+        )
+
+
+def check_training(cfg):
+    """Refuse ways of training in which weights are elsewhere than in the model."""
+    for name, refused in (
+        ("ddp_backend", ("fully_sharded", "slowmo")),
+        ("zero_sharding", ("os",)),
+        ("use_bmuf", (True,)),
+    ):
+        if getattr(cfg, name, None) in refused:
+            raise ValueError(
+                f"{flag(name)} is {getattr(cfg, name)}, in which weights are kept elsewhere "
+                "than in the model and would come back after pruning. Expected "
+                "--ddp-backend pytorch_ddp or legacy_ddp alone, or no --prune-sparsity."
+            )
