@@ -56,15 +56,21 @@ def run(arguments):
     checkpoint = Checkpoint(arguments.checkpoint, arguments.skip)
     if arguments.sparsity is not None:
         checkpoint.prune(arguments.scheme, arguments.sparsity, arguments.again)
-    if arguments.compact:
-        for side, (before, after) in checkpoint.compact().items():
-            print(f"{side}: feed-forward width {before} -> {after}")
+    widths = checkpoint.compact() if arguments.compact else {}
     checkpoint.save(arguments.out)
+    for side, (before, after) in widths.items():
+        print(f"{side}: feed-forward width {before} -> {after}")
     print(table(checkpoint.parameters))
-    print(
-        f"{arguments.out}\nTrain it on, its zeros kept:\n"
-        "  fairseq-train DATA --user-dir $(fairseq-seqkd user-dir) "
-        "--task translation_seqkd \\\n"
-        f"      --finetune-from-model {arguments.out} --prune-sparsity "
-        f"{arguments.sparsity or 0.5} ..."
+    print(next_command(arguments, widths))
+
+
+def next_command(arguments, widths):
+    """What to type when the file is there."""
+    flags = [f"--{side}-ffn-embed-dim {after}" for side, (_, after) in widths.items()]
+    if not arguments.compact:
+        flags.append(f"--prune-sparsity {arguments.sparsity}")
+    return (
+        f"{arguments.out}\nTrain it on (zeros stay with --prune-sparsity):\n"
+        "  fairseq-train DATA --user-dir $(fairseq-seqkd user-dir) --task translation_seqkd "
+        f"\\\n      --finetune-from-model {arguments.out} {' '.join(flags)} ..."
     )

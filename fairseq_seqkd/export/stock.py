@@ -115,7 +115,7 @@ def stock_config(config):
 
 def _stock(settings, registry, dataclasses):
     """The settings of what a task or criterion extends, and the names of the others."""
-    known = registry.get(settings["_name"])
+    known = registry.get((settings or {}).get("_name"))
     name = getattr(known, "stock_name", None)
     if name is None:
         return settings, set()

@@ -6,13 +6,9 @@ from collections import defaultdict
 import torch
 
 from fairseq_seqkd.checkpoints import read_checkpoint, writable
-from fairseq_seqkd.pruning.pruner import zeros
-from fairseq_seqkd.pruning.schemes import SCHEMES, units_of
+from fairseq_seqkd.pruning.schemes import Scheme
 from fairseq_seqkd.pruning.weights import Weights, aliases_of, parameters_of
 from fairseq_seqkd.shards import atomic_file
-
-# A model of which more is zero was pruned before.
-_UNPRUNED = 0.005
 
 
 class Checkpoint:
@@ -64,20 +60,11 @@ class Checkpoint:
         Raises:
             ValueError: it was and may not, or is sparser already than asked for
         """
-        units = units_of(scheme, self.weights)
-        found = zeros(self.weights, units)
-        before = max(found, zeros(self.weights, []))
-        if before > _UNPRUNED and not again:
-            raise ValueError(
-                f"{self.path!r} was pruned before: {before:.3f} of it is zero. With --again it "
-                "is pruned further."
-            )
-        if found > sparsity + _UNPRUNED:
-            raise ValueError(
-                f"--sparsity is {sparsity}, but {found:.3f} of {self.path!r} is zero already: "
-                f"expected a sparsity from {found:.3f} on"
-            )
-        for first, mask in SCHEMES.choose(scheme, {})(self.weights, sparsity).items():
+        scheme = Scheme(scheme, self.weights)
+        if not again:
+            scheme.refuse_pruned(self.path)
+        scheme.refuse_less(sparsity, "--sparsity")
+        for first, mask in scheme.masks(sparsity).items():
             self._zero(first, mask)
 
     def _zero(self, first, mask):

@@ -7,13 +7,10 @@ from fairseq_seqkd.checkpoints import checkpoint_paths, load_state
 from fairseq_seqkd.models import unwrapped
 from fairseq_seqkd.pruning.masks import mask_gradients, mask_weights
 from fairseq_seqkd.pruning.report import table
-from fairseq_seqkd.pruning.schemes import SCHEMES, units_of
+from fairseq_seqkd.pruning.schemes import Scheme
 from fairseq_seqkd.pruning.weights import Weights, nonzero, parameters_of, share_of_zeros
 
 logger = logging.getLogger(__name__)
-
-# So many weights may be zero by accident, or are those of the padding symbol.
-_BY_ACCIDENT = 0.005
 
 
 class Pruner:
@@ -30,7 +27,7 @@ class Pruner:
 
     def __init__(self, sparsity, scheme, schedule, skip=None, teacher_path=None):
         self.sparsity = sparsity
-        self.scheme, self._select = scheme, SCHEMES.choose(scheme, {})
+        self.scheme_name = scheme
         self.schedule = schedule
         self.skip = skip
         self.teacher_path = teacher_path
@@ -46,13 +43,7 @@ class Pruner:
             ValueError: nothing of it can be pruned, or more is pruned already than is asked for
         """
         self._open(model)
-        found = zeros(self.weights, self.units)
-        if found > self.sparsity + _BY_ACCIDENT:
-            raise ValueError(
-                f"--prune-sparsity is {self.sparsity}, but {found:.3f} of the model is zero "
-                f"already: expected a sparsity from {found:.3f} on, or a model that is less "
-                "sparse"
-            )
+        self.scheme.refuse_less(self.sparsity, "--prune-sparsity")
         self._count()
 
     def _open(self, model):
@@ -62,7 +53,7 @@ class Pruner:
         heads = {n: m.num_heads for n, m in model.named_modules() if hasattr(m, "num_heads")}
         self.parameters = dict(model.named_parameters())
         self.weights = Weights(self.parameters, self.skip, heads.get)
-        self.units = units_of(self.scheme, self.weights)
+        self.scheme = Scheme(self.scheme_name, self.weights)
         if self._model is None and logger.isEnabledFor(logging.INFO):
             atexit.register(self._report)  # fairseq tells nobody when training ends
         self._model = model
@@ -84,10 +75,10 @@ class Pruner:
             logger.info("pruned after %d updates: %s", update, self._one_line())
         self._update = update
         if self._dead is None:
-            self._dead = self.weights.dead(self.units)
+            self._dead = self.scheme.dead()
 
     def _prune(self, optimizer, sparsity):
-        mask_weights(self._select(self.weights, sparsity), self.parameters, optimizer)
+        mask_weights(self.scheme.masks(sparsity), self.parameters, optimizer)
         self._dead = None
 
     def after_backward(self):
@@ -116,20 +107,6 @@ class Pruner:
     def _report(self):
         teacher = None if self.teacher_path is None else nonzero_of(self.teacher_path)
         logger.info("parameters:\n%s", table(self.parameters, teacher))
-
-
-def zeros(weights, units):
-    """The share of a model that is pruned: of its units if there are some, else of its weights.
-
-    Args:
-        weights: :class:`~fairseq_seqkd.pruning.weights.Weights`
-        units: list of :class:`~fairseq_seqkd.pruning.weights.Units`
-    """
-    if units:
-        return sum(int(some.dead().sum()) for some in units) / sum(
-            some.number for some in units
-        )
-    return share_of_zeros(weights.matrices)
 
 
 def nonzero_of(path):

@@ -1,6 +1,6 @@
 """Which weights are pruned: those of the smallest magnitude, compared in one way or another.
 
-A scheme takes the :class:`~fairseq_seqkd.pruning.weights.Weights` of a model and the sparsity,
+It takes the :class:`~fairseq_seqkd.pruning.weights.Weights` of a model and the sparsity,
 and returns {name: mask}, True where a weight goes. Weights that are zero go first, so that what
 was pruned before stays pruned. Which of equal magnitudes go is decided by their order.
 
@@ -11,11 +11,82 @@ Pruning (arXiv 1606.09274), section 3.2; Kim & Rush 2016 take class_blind.
 import torch
 
 from fairseq_seqkd.objectives.axis import Axis
+from fairseq_seqkd.pruning.weights import share_of_zeros
 
 SCHEMES = Axis("prune_scheme")
 
 # Those that take whole units, by the names that Weights has for them.
-STRUCTURED = ("heads", "ffn")
+_OF_UNITS = ("heads", "ffn")
+# So many weights may be zero by accident, or are those of the padding symbol.
+_BY_ACCIDENT = 0.005
+
+
+class Scheme:
+    """A scheme for one model.
+
+    Args:
+        name: of the axis SCHEMES
+        weights: :class:`~fairseq_seqkd.pruning.weights.Weights` of the model
+    Raises:
+        ValueError: the scheme takes heads or units, and the model has none
+    """
+
+    def __init__(self, name, weights):
+        self.weights = weights
+        self.units = getattr(weights, name) if name in _OF_UNITS else []
+        self._choose = SCHEMES.choose(name, {})
+        if name in _OF_UNITS and not self.units:
+            raise ValueError(
+                f"the pruning scheme is {name}, but the model has none, or none that is not "
+                "skipped. Expected a model of fairseq's Transformer layers, or one of "
+                f"{', '.join(one for one in SCHEMES.values if one not in _OF_UNITS)}."
+            )
+
+    def masks(self, sparsity):
+        """{name: mask}, True in what goes at a sparsity."""
+        return self._choose(self.weights, sparsity)
+
+    def dead(self):
+        """{name: mask} of what is zero and has to stay so."""
+        return self.weights.dead(self.units)
+
+    def share(self):
+        """The share of the model's units, or of its weights if it takes those, that is zero."""
+        if not self.units:
+            return share_of_zeros(self.weights.matrices)
+        dead = sum(int(some.dead().sum()) for some in self.units)
+        return dead / sum(some.number for some in self.units)
+
+    def refuse_pruned(self, path):
+        """Refuse a model of which more is zero than by accident, by whatever scheme.
+
+        Args:
+            path: of its file
+        Raises:
+            ValueError: it was pruned before
+        """
+        found = max(self.share(), share_of_zeros(self.weights.matrices))
+        if found > _BY_ACCIDENT:
+            raise ValueError(
+                f"{path!r} was pruned before: {found:.3f} of it is zero. With --again it is "
+                "pruned further."
+            )
+
+    def refuse_less(self, sparsity, name):
+        """Refuse a sparsity that would bring weights back.
+
+        Args:
+            sparsity: what is asked for
+            name: of its flag
+        Raises:
+            ValueError: the model is sparser already
+        """
+        found = self.share()
+        if found > sparsity + _BY_ACCIDENT:
+            raise ValueError(
+                f"{name} is {sparsity}, but {found:.3f} of the model is zero already: expected "
+                f"a sparsity from {found:.3f} on, or a model that is less sparse"
+            )
 
 
 @SCHEMES.value()
@@ -64,27 +135,6 @@ def ffn(weights, sparsity):
     A layer loses as many as the others, since an architecture has one width for all of them.
     """
     return smallest_units(weights.ffn, sparsity)
-
-
-def units_of(scheme, weights):
-    """The heads or feed-forward units that a scheme takes as a whole; none if it takes weights.
-
-    Args:
-        scheme: its name
-        weights: :class:`~fairseq_seqkd.pruning.weights.Weights`
-    Raises:
-        ValueError: the model has none of them
-    """
-    if scheme not in STRUCTURED:
-        return []
-    units = getattr(weights, scheme)
-    if not units:
-        raise ValueError(
-            f"the pruning scheme is {scheme}, but the model has none, or none that is not "
-            "skipped. Expected a model of fairseq's Transformer layers, or one of class_blind, "
-            "class_uniform, class_distribution."
-        )
-    return units
 
 
 def magnitudes(tensors):

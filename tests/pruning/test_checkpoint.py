@@ -240,7 +240,7 @@ class TestErrors:
         message = fails("--sparsity", "0.8", checkpoint=once)
         assert "was pruned before: 0.500 of it is zero. With --again it is pruned" in message
         message = fails("--sparsity", "0.4", "--again", checkpoint=once)
-        assert "--sparsity is 0.4, but 0.500 of" in message
+        assert "--sparsity is 0.4, but 0.500 of the model is zero already" in message
         prune(once, tmp_path / "twice.pt", "--sparsity", "0.8", "--again")
         prune(wide, tmp_path / "direct.pt", "--sparsity", "0.8")
         twice, direct = (model_of(tmp_path / name) for name in ("twice.pt", "direct.pt"))

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd.pruning.schemes import SCHEMES, smallest, units_of
+from fairseq_seqkd.pruning.schemes import SCHEMES, Scheme, smallest
 from fairseq_seqkd.pruning.weights import Weights
 
 SHAPES = {
@@ -161,5 +161,5 @@ def test_a_model_without_heads():
     model = {"encoder.embed_tokens.weight": torch.ones(3, 3)}
     for scheme in ("heads", "ffn"):
         with pytest.raises(ValueError, match=f"scheme is {scheme}, but the model has none"):
-            units_of(scheme, Weights(model))
-    assert units_of("class_blind", Weights(model)) == []
+            Scheme(scheme, Weights(model))
+    assert Scheme("class_blind", Weights(model)).units == []
