@@ -6,22 +6,25 @@
 #   bash examples/multi30k/prune.sh
 #
 # A step whose output is there is skipped. Settings, by environment variables: those of distill.sh,
-# and SPARSITIES (default: "0 0.5 0.61 0.8 0.9"; 0.61 leaves a thirteenth of the teacher).
+# and
+#   SPARSITIES  default: "0 0.5 0.61 0.8 0.9"; 0.61 leaves a thirteenth of the teacher
+#   RETRAINING  updates, 3000; weights go during the first two thirds, most of them at the beginning
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/training.sh"
 SPARSITIES=${SPARSITIES:-0 0.5 0.61 0.8 0.9}
+RETRAINING=${RETRAINING:-3000}
 [ -e "$WORK/seq_kd" ] || fail "there is no $WORK/seq_kd: run examples/multi30k/distill.sh first"
 
-# As many updates as the student had before, on the same pseudo-targets and with the same learning
-# rates. Weights go during the first three fifths of them: most at the beginning (cubic).
 rows=()
 for sparsity in $SPARSITIES; do
-    student "pruned-$sparsity" "$sparsity of the weights pruned, $UPDATES updates more" \
-        $PSEUDO --criterion seq_kd $DISTIL $FROM_SCRATCH --max-update "$UPDATES" \
+    student "pruned-$sparsity" "$sparsity of the weights pruned, $RETRAINING updates more" \
+        $PSEUDO --criterion seq_kd $DISTIL --max-update "$RETRAINING" \
+        --lr 3e-3 --lr-scheduler polynomial_decay --warmup-updates 400 \
+        --total-num-update "$RETRAINING" \
         --finetune-from-model "$WORK/seq_kd/checkpoint_best.pt" \
         --prune-sparsity "$sparsity" --prune-schedule cubic --prune-every 100 \
-        --prune-end-update $((UPDATES * 3 / 5))
+        --prune-end-update $((RETRAINING * 2 / 3))
     rows+=("$sparsity pruned=$WORK/pruned-$sparsity/checkpoint_best.pt")
 done
 

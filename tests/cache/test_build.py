@@ -10,7 +10,7 @@ import torch
 from conftest import LONG, files, lprobs_of, make_cache
 from processes import ended_well, fairseq, start_command
 
-from fairseq_seqkd.cache import build
+from fairseq_seqkd.cache import build, corpus
 from fairseq_seqkd.cache.corpus import Targets
 from fairseq_seqkd.cache.store import DistributionCache, hash_of, row_of
 from fairseq_seqkd.cli.main import main
@@ -195,6 +195,16 @@ class TestErrors:
         make_cache(tmp_path / "cache", data, teacher)
         (tmp_path / "cache" / "thesis.txt").touch()
         assert "'thesis.txt', which is not a cache's" in fails("--overwrite")
+
+    def test_a_data_set_of_another_kind(self, fails, targets, monkeypatch):
+        """Speech tasks have items that are no dictionaries."""
+        sentences = [(0, torch.zeros(3, 80), torch.tensor([5, 2]))]
+        monkeypatch.setattr(targets.task, "load_dataset", lambda split: None)
+        monkeypatch.setattr(targets.task, "dataset", lambda split: sentences)
+        monkeypatch.setattr(corpus, "task_on", lambda *_: targets.task)
+        message = fails()
+        assert "the data set of the task TranslationTask cannot be cached" in message
+        assert "Take --teacher-path in the training" in message
 
     def test_no_targets(self, fails, text, data, tmp_path):
         pair = ["--source-lang", "src", "--target-lang", "tgt", "--only-source"]
