@@ -179,10 +179,15 @@ class TopKAndRest:
 def top_k(logits, k, temperature=1.0):
     """The :class:`TopK` of (positions, vocab) float32 logits."""
     symbols = largest_logits(logits, min(k, logits.size(-1)))
-    found = read(
-        logits if temperature == 1 else logits / temperature, symbols, symbols.size(-1)
-    )
-    return TopK(symbols, found.lprobs, found.rest)
+    if temperature != 1:
+        logits = logits / temperature
+    first = logits.gather(-1, symbols)
+    largest = first[:, :1]
+    # The rest is summed, not taken as 1 - mass(first), which would lose a small one.
+    rest = (logits - largest).exp_().scatter_(-1, symbols, 0.0).sum(-1)
+    first = first - largest
+    log_total = (rest + first.exp().sum(-1)).log()
+    return TopK(symbols, first - log_total.unsqueeze(-1), finite(rest.log() - log_total))
 
 
 def largest_logits(logits, k, block=64):

@@ -210,6 +210,10 @@ class Scores:
     def __len__(self):
         return len(self._each[0][0])
 
+    def at(self, mask):
+        """Those where a (positions,) mask is True."""
+        return Scores([(output[mask.to(output.device)], layer) for output, layer in self._each])
+
     def logits(self, rows):
         """(rows, vocab) float32 at a slice of positions; cheapest if asked for in order.
 

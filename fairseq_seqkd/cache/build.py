@@ -11,18 +11,21 @@ from fairseq_seqkd.shards import chunk_size, progress_bar, sweep
 
 logger = logging.getLogger(__name__)
 
-DEFAULTS = {"top_k": 8, "temperature": 1.0, "dtype": "float32", "max_tokens": 4096}
+DEFAULTS = {"top_k": 8, "temperature": 1.0, "dtype": "float32"}
+# Tokens of a batch. Small ones stay in a CPU's caches; GPUs want large ones.
+MAX_TOKENS = {"cpu": 2048, "cuda": 4096}
 
 
-def open_cache(cache, targets, teacher_sums, settings):
+def open_cache(cache, targets, teacher_sums, settings, device):
     """Check a cache that is there, or begin one.
 
     Args:
         cache: :class:`~fairseq_seqkd.cache.store.DistributionCache`
         targets: :class:`~fairseq_seqkd.cache.corpus.Targets`
         teacher_sums: the SHA-256 of the teacher's checkpoints
-        settings: values for the names in ``DEFAULTS``; None takes what the cache has, for a
-            new one the default
+        settings: values for the names in ``DEFAULTS`` and ``max_tokens``; None takes what the
+            cache has, for a new one the default
+        device: torch.device of the teacher
     Raises:
         ValueError: the cache was made from something else or otherwise, or a number means
             nothing
@@ -34,15 +37,16 @@ def open_cache(cache, targets, teacher_sums, settings):
         cache.check(asked)
         return
     given = {name: value for name, value in settings.items() if value is not None}
+    defaults = {**DEFAULTS, "max_tokens": MAX_TOKENS[device.type]}
     size = {"chunk_size": chunk_size(len(targets)), "vocabulary": vocab}
-    cache.create({**asked, **DEFAULTS, **given, **size})
+    cache.create({**asked, **defaults, **given, **size})
 
 
 def check_settings(settings, vocab):
     """Refuse numbers that mean nothing."""
     for name, holds, expected in (
         ("top_k", lambda x: 1 <= x <= vocab, f"from 1 to {vocab}, the teacher's symbols"),
-        ("temperature", lambda x: 0 < x < np.inf, "a number above 0"),
+        ("temperature", lambda x: 0 < x <= 1000, "a number above 0, up to 1000"),
         ("max_tokens", lambda x: x >= 1, "1 or more"),
     ):
         value = settings.get(name)
@@ -128,9 +132,14 @@ class Scorer:
             lambda tensor: tensor.to(self.teacher.device), sample["net_input"]
         )
         k, temperature = self.manifest["top_k"], self.manifest["temperature"]
-        top = self.teacher.scores(net_input).top_k(k, temperature)
         counts = sample["target"].ne(self.pad)
-        symbols, lprobs, rest = (one[counts.flatten().to(one.device)].cpu() for one in top)
+        top = self.teacher.scores(net_input).at(counts.flatten()).top_k(k, temperature)
+        if top.rest.isnan().any():
+            raise ValueError(
+                f"the teacher {self.teacher.path!r} has no probabilities (NaN) for sentence "
+                f"{ids[0]} or one like it: its training has diverged. Take another checkpoint."
+            )
+        symbols, lprobs, rest = (one.cpu() for one in top)
         rows = np.empty(len(symbols), self.row)
         rows["symbols"] = symbols.numpy()
         rows["lprobs"] = lprobs.to(torch.float16).numpy()

@@ -73,8 +73,16 @@ class Targets:
         return len(self.dataset)
 
     def lengths(self):
-        """(sentences,) how long each is, in tokens, its source or its target."""
-        return np.array([self.dataset.num_tokens(id_) for id_ in range(len(self))])
+        """(sentences,) numbers by which sentences of alike lengths come to stand together.
+
+        Where the data set knows both sides, the target's length counts, and among equal ones
+        the source's: a batch is padded least on both sides.
+        """
+        sides = [getattr(self.dataset, f"{side}_sizes", None) for side in ("tgt", "src")]
+        if any(side is None for side in sides):
+            return np.array([self.dataset.num_tokens(id_) for id_ in range(len(self))])
+        target, source = (np.asarray(side, dtype=np.int64) for side in sides)
+        return target * (source.max(initial=0) + 1) + source
 
     def target_tokens(self):
         """The number of all target tokens, roughly where the data set does not say."""

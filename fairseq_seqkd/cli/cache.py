@@ -50,12 +50,18 @@ def add_arguments(parser):
         choices=list(DTYPES),
         help="how the teacher computes; for a new cache float32",
     )
-    group.add_argument("--max-tokens", type=int, help="tokens in a batch; for a new one 4096")
+    group.add_argument(
+        "--max-tokens",
+        type=int,
+        help="tokens in a batch; for a new one 2048 on a CPU, 4096 on a GPU",
+    )
     group.add_argument("--cpu", action="store_true", help="do without a GPU that is there")
     add_share_arguments(parser)
 
 
 def run(arguments):
+    if not arguments.kd_cache:
+        raise ValueError("--kd-cache is empty, expected the name of a folder")
     share = this_share(arguments.num_shards, arguments.shard_id)
     torch.set_num_threads(threads_of(arguments, share))
     teacher_sums = sums_of_checkpoints(arguments.teacher_path)
@@ -68,13 +74,14 @@ def run(arguments):
     }
     cache = DistributionCache(arguments.kd_cache)
 
+    device = pick_device(arguments.cpu, share)
+
     def load(dtype):
-        device = pick_device(arguments.cpu, share)
         path, data = arguments.teacher_path, arguments.teacher_data
         return load_teacher(path, data, device, DTYPES[dtype], targets.task)
 
     with anew(cache, arguments.overwrite, share):
-        open_cache(cache, targets, teacher_sums, settings)
+        open_cache(cache, targets, teacher_sums, settings, device)
     print(estimate(cache, targets))
     left = fill(cache, targets, load, share)
     if left:
@@ -85,8 +92,18 @@ def run(arguments):
         return
     for line in seal(cache):
         print(line)
-    print(
+    print(next_command(arguments, cache.manifest["temperature"]))
+
+
+def next_command(arguments, temperature):
+    """What to type when the cache is there."""
+    flags = f"--kd-cache {arguments.kd_cache}"
+    if arguments.split != "train":
+        flags += f" --train-subset {arguments.split}"
+    if temperature != 1:
+        flags += f" --kd-temperature {temperature:g}"
+    return (
         "Train a student with it, without the teacher:\n"
         f"  fairseq-train {arguments.data} --user-dir $(fairseq-seqkd user-dir) "
-        f"--criterion word_kd \\\n      --kd-cache {cache.root} ..."
+        f"--criterion word_kd \\\n      {flags} ..."
     )

@@ -1,6 +1,5 @@
 """What a distillation criterion can be told: the axes, their parameters, and the shares."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -119,7 +118,7 @@ def check_config(cfg):
 
     expect(0 <= cfg.kd_alpha <= 1, "kd_alpha", "a number from 0 to 1")
     expect(0 <= cfg.gold_weight <= 1, "gold_weight", "a number from 0 to 1")
-    expect(0 < cfg.kd_temperature < math.inf, "kd_temperature", "a number above 0")
+    expect(0 < cfg.kd_temperature <= 1000, "kd_temperature", "a number above 0, up to 1000")
     expect(0 <= cfg.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
     expect(cfg.kd_top_k is None or cfg.kd_top_k >= 1, "kd_top_k", "a whole number above 0")
     reduced = cfg.kd_top_k or cfg.kd_cache

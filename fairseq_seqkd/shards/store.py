@@ -40,8 +40,22 @@ class ChunkedStore:
 
     @property
     def manifest(self):
-        """What the store was made from and how, as nested dictionaries."""
-        return read_json(self.path("manifest.json"))
+        """What the store was made from and how, as nested dictionaries.
+
+        Raises:
+            ValueError: the file is damaged
+        """
+        path = self.path("manifest.json")
+        try:
+            manifest = read_json(path)
+        except ValueError as error:
+            manifest = error
+        if not isinstance(manifest, dict):
+            raise ValueError(
+                f"{self.FLAG}: {path!r} is damaged (found {manifest!r}, expected a JSON "
+                f"object). Delete the folder and make the {self.KIND} anew."
+            )
+        return manifest
 
     def locked(self):
         """Hold this while building; see :func:`~fairseq_seqkd.shards.locked`."""

@@ -119,7 +119,9 @@ def test_says_what_it_takes(data, teacher, targets, tmp_path, capsys):
     assert f"{tokens} target tokens will take" in out
     left = tokens - len(targets.dataset[LONG]["target"])
     assert f"{left} target tokens, 3" in out and "mean mass beside the top 8: 0." in out
-    assert "--kd-cache" in out
+    assert f"--kd-cache {tmp_path / 'cache'} ..." in out
+    make_cache(tmp_path / "valid", data, teacher, "--split", "valid", "--temperature", 2)
+    assert "--train-subset valid --kd-temperature 2 ..." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("vocab, size", [(256, 26), (257, 34), (32000, 34), (70000, 50)])
@@ -154,6 +156,8 @@ class TestErrors:
             (["--top-k", 0], "--top-k is 0, expected from 1 to 336, the teacher's symbols"),
             (["--top-k", 400], "--top-k is 400, expected from 1 to 336"),
             (["--temperature", 0], "--temperature is 0.0, expected a number above 0"),
+            (["--temperature", 1e30], "expected a number above 0, up to 1000"),
+            (["--kd-cache", ""], "--kd-cache is empty, expected the name of a folder"),
             (["--max-tokens", 0], "--max-tokens is 0, expected 1 or more"),
             (["--split", "dev"], "has no split 'dev'"),
             (["--teacher-path", "none.pt"], "no checkpoint at 'none.pt'"),
@@ -195,6 +199,21 @@ class TestErrors:
         make_cache(tmp_path / "cache", data, teacher)
         (tmp_path / "cache" / "thesis.txt").touch()
         assert "'thesis.txt', which is not a cache's" in fails("--overwrite")
+
+    def test_a_teacher_that_diverged(self, fails, teacher, tmp_path, data):
+        state = torch.load(teacher)
+        state["model"]["decoder.embed_tokens.weight"].fill_(float("nan"))
+        torch.save(state, tmp_path / "nan.pt")
+        message = fails("--teacher-path", tmp_path / "nan.pt", "--teacher-data", data)
+        assert "nan.pt' has no probabilities (NaN) for sentence" in message
+        assert not list((tmp_path / "cache" / "rows").iterdir())
+
+    @pytest.mark.parametrize("content", ["", "[]", "{"])
+    def test_a_damaged_manifest(self, fails, data, teacher, tmp_path, content):
+        make_cache(tmp_path / "cache", data, teacher)
+        (tmp_path / "cache" / "manifest.json").write_text(content)
+        message = fails()
+        assert "manifest.json' is damaged" in message and "Delete the folder" in message
 
     def test_a_data_set_of_another_kind(self, fails, targets, monkeypatch):
         """Speech tasks have items that are no dictionaries."""
