@@ -4,6 +4,7 @@ fairseq keeps no dictionary in a checkpoint, so it has to be found.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import pickle
@@ -16,7 +17,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf, open_dict
 
 from fairseq_seqkd.compat import LOADS_SAFELY, from_checkpoint
-from fairseq_seqkd.shards import sha256
+from fairseq_seqkd.shards import atomic_file, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def task_on(path, folder):
         FileNotFoundError: a checkpoint or a dictionary is not there
         ValueError: as for :func:`load_models`
     """
-    config = config_of(load_state(checkpoint_paths(path)[0])).task
+    first = checkpoint_paths(path)[0]
+    config = config_of(load_state(first), first).task
     try:
         return _setup_task(config, folder, None)
     except FileNotFoundError as error:
@@ -75,7 +77,10 @@ def checkpoint_paths(path):
     paths = utils.split_paths(path)
     for one in paths:
         if not os.path.isfile(one):
-            raise _no_checkpoint(one)
+            raise FileNotFoundError(
+                f"no checkpoint at {one!r}. Expected a file that fairseq-train wrote "
+                "(several are separated by colons)."
+            )
     return paths
 
 
@@ -104,7 +109,15 @@ def read_checkpoint(path):
 
 def _read(path, load):
     if not os.path.isfile(path):
-        raise _no_checkpoint(path)
+        raise FileNotFoundError(
+            f"no checkpoint at {path!r}. Expected a file that fairseq-train wrote."
+        )
+    with open(path, "rb") as file:
+        if file.read(9)[8:] == b"{":  # the header of a safetensors file
+            raise ValueError(
+                f"{path!r} is not a fairseq checkpoint: it looks like a sparse file. "
+                "fairseq-seqkd export FILE.safetensors --to fairseq makes a checkpoint of it."
+            )
     try:
         state = load()
     except pickle.UnpicklingError as error:
@@ -112,20 +125,22 @@ def _read(path, load):
         raise ValueError(
             f"the checkpoint {path!r} was {how}. Expected a fairseq checkpoint; this file "
             "is none, or holds a pickle that runs code. Take the checkpoint from a source "
-            f"you trust. ({error})"
+            f"you trust. ({_reason(error)})"
         ) from error
-    except (RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise _not_a_checkpoint(path, f"{type(error).__name__}: {error}") from error
-    if not isinstance(state, dict) or "model" not in state:
+    except (PermissionError, MemoryError):
+        raise
+    except Exception as error:  # whatever a file that is none, or is damaged, leads to
+        raise _not_a_checkpoint(path, f"{type(error).__name__}: {_reason(error)}") from error
+    model = state.get("model") if isinstance(state, dict) else None
+    if not isinstance(model, dict) or not any(map(torch.is_tensor, model.values())):
         raise _not_a_checkpoint(path, "it holds no model")
     return state
 
 
-def _no_checkpoint(path):
-    return FileNotFoundError(
-        f"no checkpoint at {path!r}. Expected a file that fairseq-train wrote (several are "
-        "separated by colons)."
-    )
+def _reason(error):
+    """The line of torch's error that says what it met, without its advice."""
+    lines = str(error).strip().splitlines() or [""]
+    return next((line.strip() for line in lines if "Unsupported" in line), lines[0])
 
 
 def _not_a_checkpoint(path, found):
@@ -135,11 +150,31 @@ def _not_a_checkpoint(path, found):
     )
 
 
-def config_of(state):
-    """The configuration of a checkpoint that :func:`load_state` returned."""
-    if state.get("cfg") is not None:
-        return state["cfg"]
-    return convert_namespace_to_omegaconf(state["args"])
+def write_checkpoint(state, path):
+    """Write a checkpoint; the file is there whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; names the file
+    """
+    with atomic_file(path) as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch hides what the file system said
+            raise OSError(errno.EIO, f"cannot be written ({_reason(error)})", path) from error
+
+
+def config_of(state, path):
+    """The configuration of a checkpoint that :func:`load_state` returned.
+
+    Raises:
+        ValueError: it has none; names the file
+    """
+    config = state.get("cfg")
+    if config is None and state.get("args") is not None:
+        config = convert_namespace_to_omegaconf(state["args"])
+    if config is None or config.get("model") is None or config.get("task") is None:
+        raise _not_a_checkpoint(path, "it has no configuration of a model and its task")
+    return config
 
 
 def writable(config):
@@ -160,7 +195,7 @@ def _data_folder(config):
 
 def _own_task(state, path, data, student_task):
     """The teacher's task with the teacher's dictionaries, and whether they are its own."""
-    config, student = config_of(state).task, _own_config(student_task)
+    config, student = config_of(state, path).task, _own_config(student_task)
     recorded = _data_folder(config)
     beside = os.path.dirname(os.path.abspath(path))
     places = [beside, recorded] if data is None else [data]
@@ -235,7 +270,7 @@ def _dictionary_for_each_language(config, folder):
 
 
 def _build_model(state, task, path):
-    config = config_of(state).model
+    config = config_of(state, path).model
     model = task.build_model(config, **from_checkpoint(task.build_model))
     try:
         model.load_state_dict(state["model"], strict=True, model_cfg=config)

@@ -16,6 +16,8 @@ SPARSITIES=${SPARSITIES:-0 0.5 0.61 0.8 0.9}
 RETRAINING=${RETRAINING:-3000}
 [ -e "$WORK/seq_kd" ] || fail "there is no $WORK/seq_kd: run examples/multi30k/distill.sh first"
 
+# No validation before all that is to go has gone: the best checkpoint would be a denser one.
+pruned=$((RETRAINING * 2 / 3))
 rows=()
 for sparsity in $SPARSITIES; do
     student "pruned-$sparsity" "$sparsity of the weights pruned, $RETRAINING updates more" \
@@ -24,7 +26,7 @@ for sparsity in $SPARSITIES; do
         --total-num-update "$RETRAINING" \
         --finetune-from-model "$WORK/seq_kd/checkpoint_best.pt" \
         --prune-sparsity "$sparsity" --prune-schedule cubic --prune-every 100 \
-        --prune-end-update $((RETRAINING * 2 / 3))
+        --prune-end-update $pruned --validate-after-updates $pruned
     rows+=("$sparsity pruned=$WORK/pruned-$sparsity/checkpoint_best.pt")
 done
 

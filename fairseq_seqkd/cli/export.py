@@ -11,6 +11,7 @@ Example:
 
 import os
 
+from fairseq_seqkd.cli.files import check_out
 from fairseq_seqkd.export import sparse
 from fairseq_seqkd.export.stock import Student
 
@@ -32,9 +33,13 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    is_sparse = arguments.student.endswith(sparse.SUFFIX)
-    if arguments.to == "sparse" and not arguments.out.endswith(sparse.SUFFIX):
-        raise ValueError(f"--out is {arguments.out!r}, expected a name in {sparse.SUFFIX}")
+    check_out(arguments.out, "--out", arguments.student)
+    is_sparse, to_sparse = (
+        name.endswith(sparse.SUFFIX) for name in (arguments.student, arguments.out)
+    )
+    if to_sparse != (arguments.to == "sparse"):
+        expected = f"a name in {sparse.SUFFIX}" if arguments.to == "sparse" else "one in .pt"
+        raise ValueError(f"--out is {arguments.out!r}, expected {expected}")
     if is_sparse and arguments.ema:
         raise ValueError("--ema: a sparse file has one set of weights. Export the checkpoint.")
     if is_sparse:

@@ -48,6 +48,9 @@ def main(arguments=None):
     except (OSError, ValueError) as error:
         print(f"fairseq-seqkd {parsed.subcommand}: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"fairseq-seqkd {parsed.subcommand}: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ Example:
     fairseq-seqkd prune student.pt smaller.pt --sparsity 0.5 --scheme ffn --compact
 """
 
-import os
+import shlex
 
+from fairseq_seqkd.cli.files import check_out
 from fairseq_seqkd.pruning.checkpoint import Checkpoint
 from fairseq_seqkd.pruning.hook import check_sparsity
 from fairseq_seqkd.pruning.report import table
 from fairseq_seqkd.pruning.schemes import SCHEMES
+from fairseq_seqkd.pruning.weights import share_of_zeros
 
 
 def add_arguments(parser):
@@ -51,26 +53,32 @@ def run(arguments):
         raise ValueError("nothing to do: expected --sparsity, or --compact, or both")
     if arguments.sparsity is not None:
         check_sparsity(arguments.sparsity, "--sparsity")
-    if os.path.abspath(arguments.checkpoint) == os.path.abspath(arguments.out):
-        raise ValueError(f"OUT.pt is {arguments.out!r}, the checkpoint itself: name another")
+    check_out(arguments.out, "OUT.pt", arguments.checkpoint)
     checkpoint = Checkpoint(arguments.checkpoint, arguments.skip)
     if arguments.sparsity is not None:
-        checkpoint.prune(arguments.scheme, arguments.sparsity, arguments.again)
+        print(checkpoint.prune(arguments.scheme, arguments.sparsity, arguments.again))
     widths = checkpoint.compact() if arguments.compact else {}
     checkpoint.save(arguments.out)
     for side, (before, after) in widths.items():
         print(f"{side}: feed-forward width {before} -> {after}")
     print(table(checkpoint.parameters))
-    print(next_command(arguments, widths))
+    print(next_command(arguments, widths, checkpoint))
 
 
-def next_command(arguments, widths):
+def next_command(arguments, widths, checkpoint):
     """What to type when the file is there."""
     flags = [f"--{side}-ffn-embed-dim {after}" for side, (_, after) in widths.items()]
-    if not arguments.compact:
+    left = share_of_zeros(checkpoint.weights.matrices)
+    if arguments.compact and left > 0:  # what else is zero, of whatever scheme
+        flags.append(f"--prune-sparsity {left:.6f}")
+    elif not arguments.compact:
         flags.append(f"--prune-sparsity {arguments.sparsity}")
+        if arguments.scheme != "class_blind":
+            flags.append(f"--prune-scheme {arguments.scheme}")
+    if arguments.skip and not arguments.compact:
+        flags.append(f"--prune-skip {shlex.quote(arguments.skip)}")
     return (
-        f"{arguments.out}\nTrain it on (zeros stay with --prune-sparsity):\n"
+        f"{arguments.out}\nTrain it on; what is zero stays so:\n"
         "  fairseq-train DATA --user-dir $(fairseq-seqkd user-dir) --task translation_seqkd "
         f"\\\n      --finetune-from-model {arguments.out} {' '.join(flags)} ..."
     )

@@ -8,6 +8,7 @@ and in the header, as strings: the format, everything else as JSON, and a SHA-25
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import torch
@@ -56,20 +57,23 @@ def read(path):
         FileNotFoundError: there is no such file
         ValueError: it is cut short, changed, or was not written by :func:`write`
     """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"no file {path!r}. Expected one that fairseq-seqkd export --to sparse wrote."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path!r} is cut short or damaged: {error}. Expected a file that fairseq-seqkd "
-            "export --to sparse wrote; export the student again."
-        ) from error
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
     if header.get("format") != _FORMAT:
         raise ValueError(
             f"{path!r} has the format {header.get('format')!r}, expected {_FORMAT!r}: a file "
             "that fairseq-seqkd export --to sparse wrote"
         )
+    if not {"content", "sha256"} <= set(header):
+        raise _damaged(path, "its header has no content")
     found = checksum(header["content"], tensors)
     if found != header["sha256"]:
         raise ValueError(
@@ -82,6 +86,13 @@ def read(path):
         tensor = unpacked(first, content["shapes"][first], tensors)
         model.update(dict.fromkeys(names, tensor))
     return Student(model, content["config"], content["updates"])
+
+
+def _damaged(path, found):
+    return ValueError(
+        f"{path!r} is cut short or damaged: {found}. Expected a file that fairseq-seqkd export "
+        "--to sparse wrote; export the student again."
+    )
 
 
 def packed(name, tensor):

@@ -9,14 +9,13 @@ from argparse import Namespace
 from dataclasses import dataclass, fields
 from enum import Enum
 
-import torch
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 from omegaconf import OmegaConf
 
-from fairseq_seqkd.checkpoints import config_of, load_state
+from fairseq_seqkd.checkpoints import config_of, load_state, write_checkpoint
+from fairseq_seqkd.pruning.checkpoint import heads_in
 from fairseq_seqkd.pruning.weights import Weights, aliases_of, parameters_of
-from fairseq_seqkd.shards import atomic_file
 
 _REGISTRIES = {
     "task": (TASK_REGISTRY, TASK_DATACLASS_REGISTRY),
@@ -50,9 +49,10 @@ class Student:
                 :func:`~fairseq_seqkd.checkpoints.load_state`, or there is no moving average
         """
         state = load_state(path)
-        model = averaged(state, path) if average else state["model"]
+        config = config_of(state, path)
+        model = averaged(state, config.model, path) if average else state["model"]
         updates = state["optimizer_history"][-1].get("num_updates", 0)
-        return cls(model, stock_config(config_of(state)), updates)
+        return cls(model, stock_config(config), updates)
 
     def save(self, path):
         """Write it as a checkpoint; it is there whole or not at all."""
@@ -67,15 +67,18 @@ class Student:
             "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
             "last_optimizer_state": None,
         }
-        with atomic_file(path) as file:
-            torch.save(state, file)
+        write_checkpoint(state, path)
 
 
-def averaged(state, path):
+def averaged(state, config, path):
     """The moving average of a checkpoint's weights, with what was pruned at zero.
 
     By itself the average remembers for long what a weight was before it was pruned.
 
+    Args:
+        state: of the checkpoint
+        config: of its model
+        path: of its file
     Raises:
         ValueError: there is none
     """
@@ -86,7 +89,8 @@ def averaged(state, path):
             "training with --store-ema."
         )
     names = aliases_of(state["model"])
-    for first, mask in Weights(parameters_of(state["model"])).dead().items():
+    weights = Weights(parameters_of(state["model"]), heads_of=heads_in(config))
+    for first, mask in weights.dead(weights.ffn + weights.heads).items():
         for name in names[first]:
             average[name].masked_fill_(mask, 0)
     return average

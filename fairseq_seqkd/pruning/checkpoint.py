@@ -3,12 +3,9 @@
 from argparse import Namespace
 from collections import defaultdict
 
-import torch
-
-from fairseq_seqkd.checkpoints import read_checkpoint, writable
+from fairseq_seqkd.checkpoints import read_checkpoint, writable, write_checkpoint
 from fairseq_seqkd.pruning.schemes import Scheme
 from fairseq_seqkd.pruning.weights import Weights, aliases_of, parameters_of
-from fairseq_seqkd.shards import atomic_file
 
 
 class Checkpoint:
@@ -32,17 +29,12 @@ class Checkpoint:
     def _look(self):
         self.names = aliases_of(self.state["model"])
         self.parameters = parameters_of(self.state["model"])
-        self.weights = Weights(self.parameters, self.skip, self._heads_of)
-
-    def _heads_of(self, module):
-        side = module.split(".")[0]
-        found = _find(self._model_config, side, "attention_heads")
-        return None if found is None else _items(found[0])[found[1]]
+        self.weights = Weights(self.parameters, self.skip, heads_in(self._model_config))
 
     @property
     def _model_config(self):
         cfg = self.state.get("cfg")
-        return self.state["args"] if cfg is None else cfg["model"]
+        return self.state.get("args") if cfg is None else _items(cfg).get("model")
 
     def _copies(self):
         """The model, and the moving averages of it that a training keeps."""
@@ -57,15 +49,18 @@ class Checkpoint:
             scheme: a name of the axis SCHEMES
             sparsity: the share of weights, heads or units that is zero then
             again: whether a model may have been pruned before
+        Returns:
+            how much is pruned now, in words
         Raises:
             ValueError: it was and may not, or is sparser already than asked for
         """
         scheme = Scheme(scheme, self.weights)
         if not again:
             scheme.refuse_pruned(self.path)
-        scheme.refuse_less(sparsity, "--sparsity")
+        scheme.refuse_sparsity(sparsity, "--sparsity")
         for first, mask in scheme.masks(sparsity).items():
             self._zero(first, mask)
+        return scheme.describe()
 
     def _zero(self, first, mask):
         for tensors in self._copies():
@@ -85,13 +80,18 @@ class Checkpoint:
             ValueError: nothing can be taken out, or the architecture has no such width
         """
         sides = defaultdict(list)
-        for units in self.weights.ffn:
+        for units in Weights(self.parameters).ffn:  # all of them, skipped or not
             sides[units.name.split(".")[0]].append(units)
         widths = {}
         for side, layers in sides.items():
             before = max(units.number for units in layers)
             after = max(int((~units.dead()).sum()) for units in layers)
             widths[side] = before, max(after, 1)
+        if not widths:
+            raise ValueError(
+                f"--compact: the model {self.path!r} has no feed-forward layers (fc1, fc2) "
+                "that could be made smaller. Expected one of fairseq's Transformers."
+            )
         if all(before == after for before, after in widths.values()):
             raise ValueError(
                 f"--compact: no feed-forward units of {self.path!r} are zero in every layer "
@@ -106,15 +106,15 @@ class Checkpoint:
         return widths
 
     def _set_width(self, side, width):
-        found = _find(self._model_config, side, "ffn_embed_dim")
-        if found is None:
+        places = _places(self._model_config, side, "ffn_embed_dim")
+        if not places:
             raise ValueError(
                 f"--compact: the architecture of {self.path!r} has no {side}_ffn_embed_dim "
                 "that could be made smaller. Expected one of fairseq's Transformers."
             )
-        config, key = found
-        with writable(config):
-            _items(config)[key] = width
+        for config, key in places:
+            with writable(config):
+                _items(config)[key] = width
 
     def _narrow(self, units, width):
         # Those that are left, in their order, and zero ones up to the width.
@@ -127,24 +127,38 @@ class Checkpoint:
 
     def save(self, path):
         """Write it; the file is there whole or not at all."""
-        with atomic_file(path) as file:
-            torch.save(self.state, file)
+        write_checkpoint(self.state, path)
 
 
-def _find(config, side, name):
+def heads_in(config):
+    """What tells the number of an attention's heads by its name, see :class:`Weights`.
+
+    Args:
+        config: of the model, of any kind, or None
+    """
+
+    def number(module):
+        places = _places(config, module.split(".")[0], "attention_heads")
+        return _items(places[0][0])[places[0][1]] if places else None
+
+    return number
+
+
+def _places(config, side, name):
     """Where a model's configuration has a setting of its encoder or decoder.
 
     Returns:
-        the container and the key in it: ``encoder_NAME``, or ``NAME`` in ``encoder``; None if
-        it has neither
+        a list of containers and the key in each: ``NAME`` in ``encoder``, which is what counts
+        if it is there, and ``encoder_NAME``
     """
     items = _items(config)
-    if f"{side}_{name}" in items:
-        return config, f"{side}_{name}"
     nested = items.get(side)
-    return (nested, name) if nested is not None and name in _items(nested) else None
+    found = [(nested, name)] if nested is not None and name in _items(nested) else []
+    return [*found, *([(config, f"{side}_{name}")] if f"{side}_{name}" in items else [])]
 
 
 def _items(config):
     """A configuration's settings, by their names."""
+    if config is None:
+        return {}
     return vars(config) if isinstance(config, Namespace) else config

@@ -9,6 +9,7 @@ class MyTask(PruningMixin, TranslationTask):
     ...
 """
 
+import logging
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -21,6 +22,8 @@ from fairseq_seqkd.objectives.axis import flag, refuse_unused
 from fairseq_seqkd.pruning.pruner import Pruner
 from fairseq_seqkd.pruning.schedules import SCHEDULES
 from fairseq_seqkd.pruning.schemes import SCHEMES
+
+logger = logging.getLogger(__name__)
 
 ScheduleParameters = with_parameters(
     "ScheduleParameters",
@@ -56,6 +59,8 @@ class PruningConfig(ScheduleParameters):
         },
     )
     max_update: int = II("optimization.max_update")
+    validate_after_updates: int = II("dataset.validate_after_updates")
+    disable_validation: bool = II("dataset.disable_validation")
     use_bmuf: bool = II("optimization.use_bmuf")
     ddp_backend: str = II("distributed_training.ddp_backend")
     zero_sharding: str = II("distributed_training.zero_sharding")
@@ -123,8 +128,15 @@ def build_pruner(cfg):
     name = str(settings["prune_schedule"] or "one_shot")
     schedule = SCHEDULES.choose(name, settings)
     refuse_unused([SCHEDULES], [(SCHEDULES, name)], settings, given=settings)
-    check_updates(schedule.arguments, cfg.max_update)
+    last = check_updates(schedule.arguments, cfg.max_update)
     check_training(cfg)
+    if last > cfg.validate_after_updates and not cfg.disable_validation:
+        logger.warning(
+            "checkpoint_best.pt may become a model that is not pruned yet, since it is chosen "
+            "from the first validation on: expected --validate-after-updates %d, the last "
+            "update at which weights are pruned",
+            last,
+        )
     scheme = str(settings["prune_scheme"] or "class_blind")
     teacher_path = getattr(cfg, "teacher_path", None)
     return Pruner(sparsity, scheme, schedule, settings["prune_skip"], teacher_path)
@@ -142,6 +154,8 @@ def check_updates(schedule, max_update):
     Args:
         schedule: its parameters
         max_update: 0 if the length of training is not known
+    Returns:
+        the last update at which weights are pruned
     """
     start, end = schedule["start"], schedule.get("end")
     if end is not None and end <= start:
@@ -156,6 +170,7 @@ def check_updates(schedule, max_update):
             f"{name} is {last}, expected below --max-update, which is {max_update}: weights "
             "that are pruned at the end of training are not retrained"
         )
+    return last
 
 
 def check_training(cfg):

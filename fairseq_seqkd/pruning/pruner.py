@@ -43,7 +43,7 @@ class Pruner:
             ValueError: nothing of it can be pruned, or more is pruned already than is asked for
         """
         self._open(model)
-        self.scheme.refuse_less(self.sparsity, "--prune-sparsity")
+        self.scheme.refuse_sparsity(self.sparsity, "--prune-sparsity")
         self._count()
 
     def _open(self, model):
@@ -100,11 +100,18 @@ class Pruner:
         classes = self.weights.classes.items()
         each = [f"{name} {100 * share_of_zeros(members):.1f}" for name, members in classes]
         return (
-            f"{self.log['sparsity']:.2f} % of the weights are zero ({', '.join(each)}), "
+            f"{self.scheme.describe()} (weights by layer: {', '.join(each)}), "
             f"{self.log['nonzero']:,} parameters are not"
         )
 
     def _report(self):
+        if self._update is not None and self.schedule(self._update) < 1:
+            logger.warning(
+                "training ended after %d updates, before all that --prune-sparsity %s asks for "
+                "was pruned: expected an earlier --prune-end-update, or a longer training",
+                self._update + 1,
+                self.sparsity,
+            )
         teacher = None if self.teacher_path is None else nonzero_of(self.teacher_path)
         logger.info("parameters:\n%s", table(self.parameters, teacher))
 

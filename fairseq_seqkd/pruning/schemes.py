@@ -32,6 +32,7 @@ class Scheme:
     """
 
     def __init__(self, name, weights):
+        self.name = name
         self.weights = weights
         self.units = getattr(weights, name) if name in _OF_UNITS else []
         self._choose = SCHEMES.choose(name, {})
@@ -43,8 +44,29 @@ class Scheme:
             )
 
     def masks(self, sparsity):
-        """{name: mask}, True in what goes at a sparsity."""
+        """{name: mask}, True in what goes at a sparsity.
+
+        Raises:
+            ValueError: there are weights that are no numbers, and cannot be compared
+        """
+        for name, tensor in self.weights.matrices.items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(
+                    f"{name} has weights that are infinite or no numbers (NaN), which cannot "
+                    "be compared: training has diverged. Take an earlier checkpoint."
+                )
         return self._choose(self.weights, sparsity)
+
+    def describe(self):
+        """How much is pruned, in words."""
+        if not self.units:
+            return f"{100 * self.share():.2f} % of the weights are zero"
+        numbers = sorted({some.number for some in self.units})
+        each = " or ".join(map(str, numbers))
+        return (
+            f"{100 * self.share():.2f} % of the {self.name} are zero (each of "
+            f"{len(self.units)} modules has {each})"
+        )
 
     def dead(self):
         """{name: mask} of what is zero and has to stay so."""
@@ -72,15 +94,21 @@ class Scheme:
                 "pruned further."
             )
 
-    def refuse_less(self, sparsity, name):
-        """Refuse a sparsity that would bring weights back.
+    def refuse_sparsity(self, sparsity, name):
+        """Refuse a sparsity that would bring weights back, or take no unit of any module.
 
         Args:
             sparsity: what is asked for
             name: of its flag
         Raises:
-            ValueError: the model is sparser already
+            ValueError: says what is expected
         """
+        most = max((some.number for some in self.units), default=0)
+        if most and sparsity > 0 and round(sparsity * most) < 1:
+            raise ValueError(
+                f"{name} is {sparsity}, which is none of {most} {self.name}: expected more "
+                f"than {0.5 / most:.3f}"
+            )
         found = self.share()
         if found > sparsity + _BY_ACCIDENT:
             raise ValueError(

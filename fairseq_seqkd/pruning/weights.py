@@ -13,7 +13,10 @@ import torch
 # Kept beside the parameters in fairseq's checkpoints.
 _BUFFERS = re.compile(r"(^|\.)(version|_float_tensor)$")
 # Few, and with no magnitude to compare with a weight's. What has one dimension is never pruned.
-_NEVER_PRUNED = re.compile(r"bias|embed_positions|layer_?norm")
+# Nor are weights that are divided by their norm, which may not be zero.
+_NEVER_PRUNED = re.compile(
+    r"bias|embed_positions|layer_?norm|weight_[gv]$|\.parametrizations\."
+)
 _SKIP = "--prune-skip (of fairseq-seqkd prune: --skip)"
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 
@@ -53,7 +56,8 @@ def _is_shared(one, other):
         return True
     if one.dim() < 2 or one.flatten()[-1] != other.flatten()[-1]:
         return False
-    return torch.equal(one, other) and bool(one.any())
+    signs = torch.signbit(one), torch.signbit(other)  # 0.0 and -0.0 are equal
+    return torch.equal(one, other) and torch.equal(*signs) and bool(one.any())
 
 
 def nonzero(tensors):
@@ -135,6 +139,7 @@ class Weights:
 
     Attributes:
         matrices: {name: tensor} of weights that can be pruned one by one
+        skipped: {name: tensor} of those that ``skip`` leaves alone
         heads, ffn: lists of :class:`Units`
     Raises:
         ValueError: nothing is left to prune, or ``skip`` is no regular expression
@@ -147,25 +152,36 @@ class Weights:
             raise ValueError(
                 f"{_SKIP} is {skip!r}, expected a regular expression ({error})"
             ) from error
-        kept = {
+        weights = {
             name: tensor
             for name, tensor in parameters.items()
-            if tensor.is_floating_point() and not (skipped and skipped.search(name))
+            if tensor.is_floating_point()
+            and tensor.dim() > 1
+            and not _NEVER_PRUNED.search(name)
         }
-        self.matrices = {
-            name: tensor
-            for name, tensor in kept.items()
-            if tensor.dim() > 1 and not _NEVER_PRUNED.search(name)
-        }
+        self.skipped = {n: w for n, w in weights.items() if skipped and skipped.search(n)}
+        self.matrices = {n: w for n, w in weights.items() if n not in self.skipped}
         if not self.matrices:
             raise ValueError(
-                f"{_SKIP} is {skip!r}, which leaves nothing to prune of {len(parameters)} "
-                f"parameters such as {next(iter(parameters), 'none')!r}. Expected a regular "
-                "expression that is not found in all of their names."
+                f"nothing can be pruned of {len(parameters)} parameters such as "
+                f"{next(iter(parameters), 'none')!r}: "
+                + (
+                    f"{_SKIP} is {skip!r}, which is found in all names"
+                    if weights
+                    else "no weights"
+                )
+                + ". Expected matrices of weights, some of which are not skipped."
             )
+        kept = {n: p for n, p in parameters.items() if not (skipped and skipped.search(n))}
         self.ffn = [_ffn(name, kept) for name in _modules(kept, ("fc1", "fc2"))]
         numbers = {name: heads_of(name) for name in _modules(kept, _ATTENTION)}
         self.heads = [_heads(name, kept, number) for name, number in numbers.items() if number]
+        for units in self.heads:
+            if any(tensor.size(d) % units.number for tensor, d in units.parts.values()):
+                raise ValueError(
+                    f"{units.name!r} is said to have {units.number} heads, which do not divide "
+                    "its matrices: the model's configuration is not that of its weights"
+                )
 
     @property
     def classes(self):
@@ -185,7 +201,10 @@ class Weights:
         masks = {}
         for some in units:
             masks.update(some.masks(some.dead()))
-        masks.update((name, tensor.detach() == 0) for name, tensor in self.matrices.items())
+        # One that is zero as a whole was not pruned, but begins so, and is to be trained.
+        skipped = {name: tensor for name, tensor in self.skipped.items() if tensor.any()}
+        for name, tensor in {**self.matrices, **skipped}.items():
+            masks[name] = tensor.detach() == 0
         return masks
 
 

@@ -33,7 +33,8 @@ def atomic_file(path, new=False):
         OSError: it could not be written, such as on a full disk; names the file
     """
     folder, name = os.path.split(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(**_half_written(name), dir=folder)
+    with naming(path, instead=True):
+        handle, temporary = tempfile.mkstemp(**_half_written(name), dir=folder)
     try:
         with naming(path), os.fdopen(handle, "wb") as file:
             yield file
@@ -43,7 +44,8 @@ def atomic_file(path, new=False):
         if new:
             os.link(temporary, path)
         else:
-            os.replace(temporary, path)
+            with naming(path, instead=True):
+                os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -61,7 +63,8 @@ def atomic_directory(path):
         OSError: it could not be written, such as on a full disk; names the folder
     """
     parent, name = os.path.split(os.path.abspath(path))
-    temporary = tempfile.mkdtemp(**_half_written(name), dir=parent)
+    with naming(path, instead=True):
+        temporary = tempfile.mkdtemp(**_half_written(name), dir=parent)
     try:
         with naming(path):
             yield temporary
@@ -78,12 +81,16 @@ def atomic_directory(path):
 
 
 @contextlib.contextmanager
-def naming(path):
-    """Let an error of the operating system that names no file name this one."""
+def naming(path, instead=False):
+    """Let an error of the operating system that names no file name this one.
+
+    Args:
+        instead: also if it names another one
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno is not None:
+        if (error.filename is None or instead) and error.errno is not None:
             error.filename = str(path)
         raise
 

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,13 @@ def test_error_is_one_line(data, capsys):
         main(["evaluate", str(data), "--checkpoints", "x.pt"])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("fairseq-seqkd evaluate: no checkpoint at 'x.pt'")
+
+
+def test_interrupted(monkeypatch, capsys):
+    monkeypatch.setattr(SUBCOMMANDS["user-dir"], "run", lambda _: signal.raise_signal(2))
+    with pytest.raises(SystemExit, match="130"):
+        main(["user-dir"])
+    assert capsys.readouterr().err == "fairseq-seqkd user-dir: interrupted\n"
 
 
 @pytest.mark.parametrize(

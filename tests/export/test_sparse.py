@@ -113,6 +113,15 @@ def test_another_safetensors_file(tmp_path):
         sparse.read(path)
 
 
+def test_a_header_without_content(tmp_path):
+    from safetensors.torch import save_file
+
+    path = str(tmp_path / "other.safetensors")
+    save_file({"a": torch.ones(3)}, path, {"format": "fairseq-seqkd sparse 1"})
+    with pytest.raises(ValueError, match="its header has no content"):
+        sparse.read(path)
+
+
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         sparse.read(str(tmp_path / "none.safetensors"))

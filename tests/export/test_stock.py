@@ -117,9 +117,29 @@ class TestErrors:
         assert "has no moving average of its weights. Expected a checkpoint of a" in message
         assert not (tmp_path / "out.pt").exists()
 
-    def test_name_of_a_sparse_file(self, fails, tmp_path):
+    def test_names(self, fails, tmp_path, word_kd_student):
         message = fails("--to", "sparse", "--out", tmp_path / "out.pt")
         assert "expected a name in .safetensors" in message
+        message = fails("--to", "fairseq", "--out", tmp_path / "out.safetensors")
+        assert "expected one in .pt" in message
+        itself = word_kd_student[0] / "checkpoint_last.pt"
+        assert "itself: name another file" in fails("--to", "fairseq", "--out", itself)
+
+    @pytest.mark.parametrize("change", [{"cfg": None}, {"optimizer_history": []}])
+    def test_a_checkpoint_without_its_entries(self, fails, word_kd_student, tmp_path, change):
+        state = read_checkpoint(str(word_kd_student[0] / "checkpoint_last.pt"))
+        torch.save({**state, **change}, tmp_path / "own.pt")
+        message = fails(
+            *["--to", "fairseq", "--out", tmp_path / "o.pt"], student=tmp_path / "own.pt"
+        )
+        assert "own.pt' is not a fairseq checkpoint (" in message
+
+    def test_a_sparse_file_in_the_place_of_a_checkpoint(self, fails, word_kd_student, tmp_path):
+        itself = word_kd_student[0] / "checkpoint_last.pt"
+        export(itself, "--to", "sparse", "--out", tmp_path / "student.safetensors")
+        (tmp_path / "student.safetensors").rename(tmp_path / "student.pt")
+        message = fails(*["--to", "fairseq", "--out", "o.pt"], student=tmp_path / "student.pt")
+        assert "it looks like a sparse file. fairseq-seqkd export" in message
 
     def test_average_of_a_sparse_file(self, fails):
         message = fails("--to", "fairseq", "--ema", "--out", "o.pt", student="a.safetensors")

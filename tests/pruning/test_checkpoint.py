@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from argparse import Namespace
 
 import pytest
@@ -73,6 +75,7 @@ def test_the_checkpoint_is_whole_and_has_no_optimizer(wide, tmp_path, capsys):
     out = capsys.readouterr().out
     left = nonzero(parameters_of(state["model"]))
     assert re.search(rf"\| all +\| +[\d,]+ \| +{left:,} \|", out)
+    assert out.startswith("50.00 % of the weights are zero")
     assert "--finetune-from-model" in out and "decoder.layers.0" in out
 
 
@@ -185,12 +188,45 @@ def test_a_configuration_of_containers(wide, data, tmp_path):
         names = ("ffn_embed_dim", "attention_heads", "embed_dim", "layers")
         nested[side] = {name: flat[f"{side}_{name}"] for name in names}
     state["cfg"]["model"] = nested
+    # Beside it fairseq keeps defaults, which do not count.
+    state["cfg"]["model"].update(encoder_ffn_embed_dim=2048, encoder_attention_heads=8)
     torch.save(state, tmp_path / "hydra.pt")
     flags = ["--sparsity", "0.5", "--scheme", "ffn", "--compact"]
     prune(tmp_path / "hydra.pt", tmp_path / "out.pt", *flags)
     model = read_checkpoint(str(tmp_path / "out.pt"))["cfg"]["model"]
-    assert model["encoder"]["ffn_embed_dim"] == 12
+    assert model["encoder"]["ffn_embed_dim"] == model["encoder_ffn_embed_dim"] == 12
     assert model["decoder"]["ffn_embed_dim"] == 8
+    found, _ = outputs(tmp_path / "out.pt", data)
+    prune(wide, tmp_path / "flat.pt", *flags)
+    torch.testing.assert_close(found, outputs(tmp_path / "flat.pt", data)[0])
+    prune(
+        tmp_path / "hydra.pt", tmp_path / "heads.pt", "--sparsity", "0.5", "--scheme", "heads"
+    )
+    weights = Weights(model_of(tmp_path / "heads.pt"), heads_of=lambda name: 2)
+    assert [int(units.dead().sum()) for units in weights.heads] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "flags, printed",
+    [
+        (["--scheme", "ffn"], "--prune-sparsity 0.5 --prune-scheme ffn ..."),
+        (["--skip", "embed_(t|x)"], "--prune-sparsity 0.5 --prune-skip 'embed_(t|x)' ..."),
+        (
+            ["--scheme", "ffn", "--compact"],
+            "--encoder-ffn-embed-dim 12 --decoder-ffn-embed-dim 8",
+        ),
+    ],
+)
+def test_the_next_command_prunes_no_more(wide, tmp_path, capsys, flags, printed):
+    prune(wide, tmp_path / "out.pt", "--sparsity", "0.5", *flags)
+    assert printed in capsys.readouterr().out
+
+
+def test_compact_takes_skipped_layers_into_account(wide, tmp_path, capsys):
+    flags = ["--sparsity", "0.5", "--scheme", "ffn", "--compact"]
+    prune(wide, tmp_path / "out.pt", *flags, "--skip", "encoder.layers.0.fc1")
+    out = capsys.readouterr().out
+    assert "encoder: feed-forward width 24 -> 24" in out and "16 -> 8" in out
 
 
 class TestErrors:
@@ -210,7 +246,8 @@ class TestErrors:
             (["--sparsity", "1"], "--sparsity is 1.0, expected a number from 0 to below 1"),
             (["--sparsity", "-0.5"], "--sparsity is -0.5, expected"),
             ([], "nothing to do: expected --sparsity, or --compact"),
-            (["--sparsity", "0.5", "--skip", "."], "leaves nothing to prune"),
+            (["--sparsity", "0.5", "--skip", "."], "which is found in all names"),
+            (["--sparsity", "0.1", "--scheme", "heads"], "which is none of 2 heads"),
             (["--sparsity", "0.5", "--skip", "("], "expected a regular expression"),
             (["--compact"], "--compact: no feed-forward units of"),
             (
@@ -232,7 +269,47 @@ class TestErrors:
         shutil.copy(wide, tmp_path / "student.pt")
         with pytest.raises(SystemExit, match="2"):
             prune(tmp_path / "student.pt", tmp_path / "student.pt", "--sparsity", "0.5")
-        assert "the checkpoint itself: name another" in capsys.readouterr().err
+        assert "student.pt' itself: name another file" in capsys.readouterr().err
+        (tmp_path / "link.pt").symlink_to(tmp_path / "student.pt")
+        with pytest.raises(SystemExit, match="2"):
+            prune(tmp_path / "link.pt", tmp_path / "student.pt", "--sparsity", "0.5")
+        assert (tmp_path / "student.pt").read_bytes() == wide.read_bytes()
+
+    def test_where_it_cannot_be_written(self, wide, tmp_path, capsys):
+        for out, message in ((tmp_path, "a folder"), (tmp_path / "no" / "out.pt", "make it")):
+            with pytest.raises(SystemExit, match="2"):
+                prune(wide, out, "--sparsity", "0.5")
+            assert message in capsys.readouterr().err
+
+    def test_a_full_disk(self, wide, tmp_path):
+        limit = f"ulimit -f 20; exec {sys.executable} -m fairseq_seqkd.cli.main"
+        command = f"{limit} prune {wide} {tmp_path}/out.pt --sparsity 0.5"
+        result = subprocess.run(
+            ["bash", "-c", f"trap '' XFSZ; {command}"], capture_output=True, text=True
+        )
+        assert result.returncode == 2
+        assert "cannot be written" in result.stderr and "out.pt" in result.stderr
+        assert "Traceback" not in result.stderr and not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            ({"model": None}, "is not a fairseq checkpoint (it holds no model)"),
+            ({"model": {"a": 3}}, "is not a fairseq checkpoint (it holds no model)"),
+        ],
+    )
+    def test_something_else_than_a_model(self, fails, wide, tmp_path, change, message):
+        torch.save({**read_checkpoint(str(wide)), **change}, tmp_path / "own.pt")
+        assert message in fails("--sparsity", "0.5", checkpoint=tmp_path / "own.pt")
+
+    def test_without_a_configuration(self, wide, tmp_path):
+        """Which is not needed to prune weights one by one."""
+        state = {
+            k: v for k, v in read_checkpoint(str(wide)).items() if k not in ("cfg", "args")
+        }
+        torch.save(state, tmp_path / "own.pt")
+        prune(tmp_path / "own.pt", tmp_path / "out.pt", "--sparsity", "0.5")
+        assert sparsity_of(model_of(tmp_path / "out.pt")) == pytest.approx(0.5, abs=1e-4)
 
     def test_twice(self, fails, wide, tmp_path):
         once = tmp_path / "once.pt"

@@ -123,6 +123,7 @@ def test_retraining_on_pseudo_targets_with_word_kd(data, teacher, store, tmp_pat
         *["--prune-end-update", "4", "--prune-scheme", "class_uniform"],
     ]
     log = train(data, tmp_path, *flags)
+    assert "checkpoint_best.pt may become a model that is not pruned yet" in log
     assert re.findall(r"pruned after (\d+) updates: ([\d.]+) %", log) == [
         ("2", "43.75"),
         ("4", "50.00"),
@@ -141,7 +142,7 @@ def test_retraining_on_pseudo_targets_with_word_kd(data, teacher, store, tmp_pat
 @pytest.mark.parametrize("scheme", ["ffn", "heads"])
 def test_whole_units(data, tmp_path, scheme):
     flags = ["--prune-sparsity", "0.5", "--prune-scheme", scheme, "--max-update", "20"]
-    train(data, tmp_path, *TASK, *flags, *DECAY)
+    log = train(data, tmp_path, *TASK, *flags, *DECAY)
     weights = Weights(model_of(tmp_path / "checkpoint_last.pt"), heads_of=lambda name: 2)
     units = getattr(weights, scheme)
     assert len(units) == (2 if scheme == "ffn" else 3)
@@ -149,6 +150,7 @@ def test_whole_units(data, tmp_path, scheme):
         assert some.dead().sum() == some.number // 2
         for name, mask in some.masks(some.dead()).items():
             assert not some.parts[name][0][mask].any()
+    assert f"50.00 % of the {scheme} are zero (each of {len(units)} modules has" in log
 
 
 def test_bfloat16_from_yaml(data, tmp_path):
@@ -209,12 +211,30 @@ def test_a_training_that_is_gone_on_with_is_pruned_late(data, tmp_path):
     )
 
 
+def test_a_training_that_ends_before_pruning_does(data, tmp_path):
+    flags = ["--prune-sparsity", "0.8", "--prune-schedule", "cubic", "--prune-every", "1"]
+    log = train(data, tmp_path, *TASK, *flags, "--prune-end-update", "500", "--max-epoch", "1")
+    assert re.search(r"training ended after \d+ updates, before all that --prune-sparsity", log)
+    assert 0 < sparsity_of(model_of(tmp_path / "checkpoint_last.pt")) < 0.2
+
+
+def test_the_best_checkpoint_is_a_pruned_one(data, tmp_path):
+    flags = ["--prune-sparsity", "0.8", "--prune-start-update", "6", "--max-update", "8"]
+    more = ["--validate-interval-updates", "2", "--validate-after-updates", "6"]
+    log = train(data, tmp_path, *TASK, *flags, *more)
+    assert "may become a model that is not pruned yet" not in log
+    assert sparsity_of(model_of(tmp_path / "checkpoint_best.pt")) == pytest.approx(
+        0.8, abs=1e-3
+    )
+
+
 class AnyTask(PruningMixin, TranslationTask):
     """What a user of the mixin writes."""
 
 
 def settings(**values):
     common = {"max_update": 100, "use_bmuf": False, "ddp_backend": "pytorch_ddp"}
+    common.update(validate_after_updates=0, disable_validation=False)
     values = {"prune_sparsity": 0.5, **common, "zero_sharding": "none", **values}
     return OmegaConf.structured(PruningConfig(**values))
 
@@ -275,7 +295,7 @@ class TestErrors:
     def test_of_the_command(self, data, tmp_path):
         for flags, message in (
             (["--prune-scheme", "l1"], "argument --prune-scheme: invalid choice: 'l1'"),
-            (["--prune-skip", "."], "--prune-skip .* is '.', which leaves nothing to prune"),
+            (["--prune-skip", "."], "--prune-skip .* is '.', which is found in all names"),
         ):
             run = [*TASK, "--prune-sparsity", "0.5", *flags, "--max-update", "2"]
             assert re.search(message, train(data, tmp_path, *run, fails=True))

@@ -157,6 +157,25 @@ def test_one_unit_stays(scheme):
             assert (~masks[name]).sum() == tensor.numel() // units.number, (name, dimension)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES.values)
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(scheme, number):
+    model = random_model(6)
+    model["encoder.layers.1.fc2.weight"][0, 3] = number
+    with pytest.raises(ValueError, match="encoder.layers.1.fc2.weight has weights that are"):
+        Scheme(scheme, weights_of(model)).masks(0.5)
+
+
+def test_less_than_one_unit():
+    scheme = Scheme("heads", weights_of(random_model(7)))
+    with pytest.raises(
+        ValueError, match="--sparsity is 0.1, which is none of 4 heads: expected"
+    ):
+        scheme.refuse_sparsity(0.1, "--sparsity")
+    scheme.refuse_sparsity(0.2, "--sparsity")
+    assert scheme.describe() == "0.00 % of the heads are zero (each of 1 modules has 4)"
+
+
 def test_a_model_without_heads():
     model = {"encoder.embed_tokens.weight": torch.ones(3, 3)}
     for scheme in ("heads", "ffn"):

@@ -35,6 +35,11 @@ def test_shared_parameters_count_once():
     assert list(parameters_of(tensors)) == ["a", "b"]
 
 
+def test_zeros_of_another_sign_are_another_tensor():
+    tensors = {"a": torch.tensor([[0.0, 1.0]]), "b": torch.tensor([[-0.0, 1.0]])}
+    assert list(parameters_of(tensors)) == ["a", "b"]
+
+
 @pytest.mark.parametrize("tensor", [torch.ones(3), torch.zeros(3, 3)])
 def test_equal_ones_that_are_not_shared(tensor):
     """Layer norms and biases before training; layers of which nothing is left."""
@@ -67,8 +72,29 @@ class TestWhatCanBePruned:
         assert list(found) == ["encoder.layers.0.fc1.weight"]
 
     def test_nothing_left(self):
-        with pytest.raises(ValueError, match="--prune-skip .* is 'e', which leaves nothing"):
+        with pytest.raises(ValueError, match="--prune-skip .* is 'e', which is found in all"):
             Weights(self.model(), skip="e")
+
+    def test_nothing_there(self):
+        with pytest.raises(
+            ValueError, match="nothing can be pruned of 1 parameters .*no weights"
+        ):
+            Weights({"bias": torch.ones(3)})
+
+    def test_weights_that_are_divided_by_their_norm(self):
+        """Where they are zero, a convolution of fairseq's fconv would be 0 / 0."""
+        layer = torch.nn.utils.weight_norm(torch.nn.Conv1d(3, 4, 2))
+        model = {f"l.{n}": p for n, p in layer.named_parameters()}
+        assert {name for name in model if model[name].dim() > 1} == {"l.weight_g", "l.weight_v"}
+        with pytest.raises(ValueError, match="no weights"):
+            Weights(model)
+
+    def test_heads_that_do_not_divide_the_width(self):
+        model = {f"l.{x}_proj.weight": torch.ones(6, 6) for x in ("q", "k", "v", "out")}
+        with pytest.raises(
+            ValueError, match="'l' is said to have 4 heads, which do not divide"
+        ):
+            Weights(model, heads_of=lambda name: 4)
 
     def test_no_regular_expression(self):
         with pytest.raises(ValueError, match=r"is '\(', expected a regular expression"):
@@ -87,6 +113,13 @@ class TestDead:
         dead = weights.dead()
         assert set(dead) == {"l.fc1.weight", "l.fc2.weight"}
         assert (dead["l.fc1.weight"] == (weights.matrices["l.fc1.weight"] == 0)).all()
+
+    def test_skipped_ones_keep_the_zeros_that_they_have(self):
+        """But for one that begins as zeros, and is to be trained."""
+        pruned, fresh = torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2)
+        tensors = {"a": pruned, "b": fresh, "c": torch.ones(1, 2)}
+        dead = Weights(tensors, skip="a|b").dead()
+        assert dead["a"].tolist() == [[True, False]] and "b" not in dead
 
     def test_a_dead_units_bias_is_dead_and_no_other(self):
         weights = self.weights()
