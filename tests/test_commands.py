@@ -2,12 +2,13 @@
 
 import re
 import shutil
-import sys
 
 import pytest
 import torch
 from conftest import (
+    HALF,
     LSTM,
+    RESUMES,
     TINY,
     TRAINING,
     USER_DIR,
@@ -197,9 +198,7 @@ def test_lstm_student_of_a_transformer(data, teacher, store, tmp_path, criterion
     assert float(logged(log, "train")[-1]["train_kd_loss"]) > 0
 
 
-@pytest.mark.skipif(
-    torch.__version__ < "2.0", reason="earlier versions multiply no half floats on a CPU"
-)
+@HALF
 @pytest.mark.parametrize("mode", [["--fp16", "--fp16-no-flatten-grads"], ["--amp"]])
 @pytest.mark.parametrize("criterion", ["word_kd", "gkd", "cached"])
 def test_half_precision(data, teacher, cache, tmp_path, mode, criterion):
@@ -226,10 +225,7 @@ def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):
     assert scored != pytest.approx(rows[1].bleu, abs=0.01)
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 11),
-    reason="upstream 0.12.2 does not resume bit for bit with stock cross_entropy either",
-)
+@RESUMES
 @pytest.mark.parametrize(
     "criterion, flags",
     [

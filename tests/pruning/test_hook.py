@@ -1,11 +1,10 @@
 """Pruning in training, by the real commands."""
 
 import re
-import sys
 
 import pytest
 import torch
-from conftest import LSTM, TINY, USER_DIR, logged, ranks, train
+from conftest import HALF, LSTM, RESUMES, TINY, USER_DIR, logged, ranks, train
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import OmegaConf
 from processes import fairseq
@@ -22,9 +21,6 @@ from fairseq_seqkd.pruning.weights import (
 TASK = ["--task", "translation_seqkd", "--criterion", "label_smoothed_cross_entropy"]
 SHARED = [*TINY, "--share-all-embeddings"]
 DECAY = ["--weight-decay", "0.1"]
-HALF = pytest.mark.skipif(
-    torch.__version__ < "2.0", reason="earlier versions multiply no half floats on a CPU"
-)
 
 
 def model_of(path):
@@ -80,10 +76,7 @@ def test_what_is_pruned_stays_at_zero_for_fifty_updates(joined, tmp_path, model,
 
 
 @pytest.mark.parametrize("mode", [[], pytest.param(["--memory-efficient-fp16"], marks=HALF)])
-@pytest.mark.skipif(
-    sys.version_info < (3, 11),
-    reason="upstream 0.12.2 does not resume bit for bit with stock cross_entropy either",
-)
+@RESUMES
 def test_ten_updates_equal_five_resume_five(joined, tmp_path, mode):
     run = [
         *[*TASK, *mode, *DECAY, "--max-update", "10", "--save-interval-updates", "5"],
