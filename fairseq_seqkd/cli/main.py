@@ -1,56 +1,82 @@
 """``fairseq-seqkd SUBCOMMAND``: each subcommand is one file beside this one."""
 
 import argparse
+import ast
+import importlib
 import logging
+import os
+import shlex
 import sys
 
-from fairseq_seqkd.cli import (
-    cache,
-    evaluate,
-    export,
-    generate,
-    import_,
-    merge,
-    prune,
-    user_dir,
-)
+import fairseq_seqkd
 
+# {subcommand: its file}. Only the one that is asked for is imported, and docstrings are read
+# without it: most files import fairseq, and doctor must run where that fails.
 SUBCOMMANDS = {
-    "user-dir": user_dir,
-    "generate": generate,
-    "merge": merge,
-    "import": import_,
-    "cache": cache,
-    "prune": prune,
-    "evaluate": evaluate,
-    "export": export,
+    "doctor": "doctor",
+    "user-dir": "user_dir",
+    "generate": "generate",
+    "merge": "merge",
+    "import": "import_",
+    "cache": "cache",
+    "prune": "prune",
+    "evaluate": "evaluate",
+    "export": "export",
 }
 
 
 def main(arguments=None):
     """Run one subcommand; an expected error becomes one line and exit status 2."""
-    parser = argparse.ArgumentParser(prog="fairseq-seqkd")
-    subparsers = parser.add_subparsers(dest="subcommand", required=True)
-    for name, module in SUBCOMMANDS.items():
-        summary = module.__doc__.split("\n")[0]
-        subparser = subparsers.add_parser(
-            name,
-            help=summary,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(subparser)
-    parsed = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    asked = next((word for word in arguments if word in SUBCOMMANDS), None)
+    module = asked and _import(asked)
+    parsed = _parser(asked, module).parse_args(arguments)
+    parsed.command_line = " ".join(map(shlex.quote, ["fairseq-seqkd", *arguments]))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", force=True)
     logging.getLogger("fairseq_seqkd").setLevel(logging.INFO)
     try:
-        SUBCOMMANDS[parsed.subcommand].run(parsed)
+        module.run(parsed)
     except (OSError, ValueError) as error:
-        print(f"fairseq-seqkd {parsed.subcommand}: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(asked, error, 2)
     except KeyboardInterrupt:
-        print(f"fairseq-seqkd {parsed.subcommand}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _fail(asked, "interrupted", 130)
+
+
+def _parser(asked, module):
+    """All subcommands with their help, and the arguments of the one that is asked for."""
+    parser = argparse.ArgumentParser(prog="fairseq-seqkd")
+    subparsers = parser.add_subparsers(dest="subcommand", required=True)
+    for name in SUBCOMMANDS:
+        text = _docstring(name)
+        subparser = subparsers.add_parser(
+            name,
+            help=text.split("\n")[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == asked:
+            module.add_arguments(subparser)
+    return parser
+
+
+def _docstring(name):
+    path = os.path.join(os.path.dirname(__file__), f"{SUBCOMMANDS[name]}.py")
+    with open(path, encoding="utf-8") as file:
+        return ast.get_docstring(ast.parse(file.read()))
+
+
+def _import(name):
+    try:
+        return importlib.import_module(f"fairseq_seqkd.cli.{SUBCOMMANDS[name]}")
+    except Exception:
+        if fairseq_seqkd.import_error is None:
+            raise
+        _fail(name, f"{fairseq_seqkd.import_error}. Next: fairseq-seqkd doctor", 2)
+
+
+def _fail(name, error, status):
+    print(f"fairseq-seqkd {name}: {error}", file=sys.stderr)
+    sys.exit(status)
 
 
 if __name__ == "__main__":
