@@ -89,13 +89,8 @@ class Teacher:
         return next(self.models[0].parameters()).device
 
     @property
-    def parameters(self):
-        """The number of parameters, each counted once, of all models together."""
-        return sum(p.numel() for model in self.models for p in model.parameters())
-
-    @property
     def nonzero(self):
-        """How many of them are not zero."""
+        """How many parameters of all models together are not zero, each counted once."""
         each = [p for model in self.models for p in model.parameters()]
         return sum(int(torch.count_nonzero(p)) for p in each)
 

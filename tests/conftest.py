@@ -53,6 +53,12 @@ TRAINING = [
 HALF = pytest.mark.skipif(
     torch.__version__ < "2.0", reason="earlier versions multiply no half floats on a CPU"
 )
+FIXED = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="upstream 0.12.2 or torch 1.12 cannot"
+)
+CTRANSLATE2 = pytest.mark.skipif(
+    importlib.util.find_spec("ctranslate2") is None, reason="CTranslate2 is not installed"
+)
 RESUMES = pytest.mark.skipif(
     sys.version_info < (3, 11),
     reason="upstream 0.12.2 does not resume bit for bit with stock cross_entropy either",

@@ -51,7 +51,7 @@ class Pruner:
         if model is self._model:
             return
         heads = {n: m.num_heads for n, m in model.named_modules() if hasattr(m, "num_heads")}
-        self.parameters = dict(model.named_parameters())
+        self.parameters = parameters_of(dict(model.named_parameters()))
         self.weights = Weights(self.parameters, self.skip, heads.get)
         self.scheme = Scheme(self.scheme_name, self.weights)
         if self._model is None and logger.isEnabledFor(logging.INFO):

@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 import torch
 
-# Kept beside the parameters in fairseq's checkpoints.
-_BUFFERS = re.compile(r"(^|\.)(version|_float_tensor)$")
+# Kept beside the parameters in fairseq's checkpoints. fairseq 0.12.2 has room in every encoder
+# layer for a copy of its weights, which stays zero unless torch's fast path fills it.
+_BUFFERS = re.compile(
+    r"(^|\.)(version|_float_tensor)$|layers\.\d+\.(in_proj|out_proj|fc[12])_(weight|bias)$"
+)
 # Few, and with no magnitude to compare with a weight's. What has one dimension is never pruned.
 # Nor are weights that are divided by their norm, which may not be zero.
 _NEVER_PRUNED = re.compile(

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from conftest import HALF
 from fairseq import optim
 from fairseq.optim.fp16_optimizer import FP16Optimizer
 from omegaconf import OmegaConf
@@ -41,7 +42,9 @@ def build(kind, cfg, parameters):
 
 
 @pytest.mark.parametrize("optimizer", [ADAM, SGD], ids=lambda one: one["_name"])
-@pytest.mark.parametrize("kind", ["single", "masters", "flat"])
+@pytest.mark.parametrize(
+    "kind", ["single", *(pytest.param(one, marks=HALF) for one in ("masters", "flat"))]
+)
 def test_nothing_comes_back(kind, optimizer):
     student = model()
     student = student if kind == "single" else student.half()

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import FIXED
 
 from fairseq_seqkd.pruning.weights import (
     Weights,
@@ -35,6 +36,7 @@ def test_shared_parameters_count_once():
     assert list(parameters_of(tensors)) == ["a", "b"]
 
 
+@FIXED  # torch.signbit of -0.0 is False there
 def test_zeros_of_another_sign_are_another_tensor():
     tensors = {"a": torch.tensor([[0.0, 1.0]]), "b": torch.tensor([[-0.0, 1.0]])}
     assert list(parameters_of(tensors)) == ["a", "b"]
