@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UPSTREAM := .venv-upstream
+# Two processes at most: each takes one core, and so do the trainings that it waits for.
+IN_PARALLEL = -n $$(($$(getconf _NPROCESSORS_ONLN) < 2 ? 1 : 2)) --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -16,7 +18,7 @@ quickstart: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -34,8 +36,8 @@ $(VENV)/.installed: setup.py Makefile .ci/constraints.txt
 	    echo "(with Python 3.10 and upstream fairseq: see the README)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c .ci/constraints.txt torch numpy cython setuptools wheel \
-	    bitarray cffi ctranslate2 hydra-core omegaconf regex sacrebleu sacremoses safetensors \
-	    scikit-learn sentencepiece tabulate tqdm hypothesis pytest ruff
+	    bitarray cffi ctranslate2 hydra-core matplotlib omegaconf regex sacrebleu sacremoses safetensors \
+	    scikit-learn sentencepiece tabulate tqdm hypothesis pytest pytest-xdist ruff
 	$(BIN)/pip install --quiet -c .ci/constraints.txt --no-build-isolation --no-deps fairseq-fixed
 	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
@@ -44,7 +46,7 @@ $(VENV)/.installed: setup.py Makefile .ci/constraints.txt
 PYTHON310 ?= $(firstword $(foreach p,$(wildcard $(HOME)/.pyenv/versions/3.10*/bin/python3.10) python3.10,$(shell $(p) -c 'print("$(p)")' 2>/dev/null)))
 
 test-upstream: $(UPSTREAM)/.installed
-	$(UPSTREAM)/bin/python -m pytest
+	$(UPSTREAM)/bin/python -m pytest $(IN_PARALLEL)
 
 $(UPSTREAM)/.installed: setup.py .ci/constraints-upstream.txt
 	@test -n "$(PYTHON310)" || { echo "Python 3.10 is needed: make test-upstream PYTHON310=..."; exit 1; }
@@ -52,7 +54,8 @@ $(UPSTREAM)/.installed: setup.py .ci/constraints-upstream.txt
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt pip setuptools wheel
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt torch numpy cython
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt fairseq \
-	    sacrebleu sacremoses safetensors sentencepiece tabulate tqdm hypothesis pytest
+	    matplotlib sacrebleu sacremoses safetensors sentencepiece tabulate tqdm \
+	    hypothesis pytest pytest-xdist
 	$(UPSTREAM)/bin/pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
 

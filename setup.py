@@ -25,7 +25,7 @@ setup(
         "ctranslate2": ["ctranslate2"],
         "moses": ["sacremoses"],
         "report": ["matplotlib"],
-        "dev": ["hypothesis", "pytest", "ruff", "sacremoses"],
+        "dev": ["hypothesis", "matplotlib", "pytest", "pytest-xdist", "ruff", "sacremoses"],
     },
     entry_points={"console_scripts": ["fairseq-seqkd = fairseq_seqkd.cli.main:main"]},
 )

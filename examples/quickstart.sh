@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Distillation from end to end on a made-up corpus, in minutes on two processor cores:
-# a teacher, a student without distillation, three distilled ones, and a table.
+# a teacher, a student without distillation, three distilled ones, a table, and one to ship.
 # Every command that runs is shown; what it printed is kept in $WORK/logs.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -75,7 +75,8 @@ train all_three $PSEUDO --criterion seq_inter --kd-alpha 0.5 $DISTIL $STUDENT \
     --finetune-from-model "$WORK/seq_kd-start/checkpoint_best.pt"
 
 step "9. Compare them on the test set"
-run table fairseq-seqkd evaluate "$WORK/data-bin" --out "$WORK/table.md" --checkpoints \
+OUTPUT=$WORK/table.md run table fairseq-seqkd evaluate "$WORK/data-bin" --engines fairseq \
+    --out "$WORK/report" --checkpoints \
     "teacher=$TEACHER" \
     "student without distillation=$WORK/none/checkpoint_best.pt" \
     "Word-KD=$WORK/word_kd/checkpoint_best.pt" \
@@ -84,4 +85,12 @@ run table fairseq-seqkd evaluate "$WORK/data-bin" --out "$WORK/table.md" --check
 echo
 cat "$WORK/table.md"
 
-step "Done in $(((SECONDS - begin) / 60)) min $(((SECONDS - begin) % 60)) s. The students, ready for fairseq-generate: $WORK/*/checkpoint_best.pt"
+step "10. Ship a student: a folder that needs neither fairseq nor torch"
+run export fairseq-seqkd export "$WORK/seq_kd/checkpoint_best.pt" --to ctranslate2 \
+    --quantization int8 --out "$WORK/shipped"
+echo "\$ python $WORK/shipped/translate.py, of"
+head -n 3 "$WORK/text/test.src"
+echo "is"
+head -n 3 "$WORK/text/test.src" | python "$WORK/shipped/translate.py"
+
+step "Done in $(((SECONDS - begin) / 60)) min $(((SECONDS - begin) % 60)) s. The students, ready for fairseq-generate: $WORK/*/checkpoint_best.pt. All that was measured, with pictures: $WORK/report/report.html"

@@ -41,7 +41,8 @@ def load_models(path, data=None, student_task=None):
     """
     paths = checkpoint_paths(path)
     state = load_state(paths[0])
-    task, knows_dictionary = _own_task(state, paths[0], data, student_task)
+    config = config_of(state, paths[0]).task
+    task, knows_dictionary = own_task(config, paths[0], data, student_task)
     models = [_build_model(state, task, paths[0])]
     models += [_build_model(load_state(other), task, other) for other in paths[1:]]
     return models, task, knows_dictionary
@@ -193,9 +194,18 @@ def _data_folder(config):
     return utils.split_paths(data)[0] if data else None
 
 
-def _own_task(state, path, data, student_task):
-    """The teacher's task with the teacher's dictionaries, and whether they are its own."""
-    config, student = config_of(state, path).task, _own_config(student_task)
+def own_task(config, path, data=None, student_task=None, flag="--teacher-data"):
+    """A model's task with the model's dictionaries, and whether they are its own.
+
+    Args:
+        config: of the task
+        path: of the model's file, beside which the dictionaries may be
+        data, student_task: as for :func:`load_models`
+        flag: with which a user names ``data``
+    Raises:
+        FileNotFoundError: they are nowhere
+    """
+    student = _own_config(student_task)
     recorded = _data_folder(config)
     beside = os.path.dirname(os.path.abspath(path))
     places = [beside, recorded] if data is None else [data]
@@ -214,10 +224,9 @@ def _own_task(state, path, data, student_task):
             )
             return task, False
     raise FileNotFoundError(
-        f"the dictionary of the teacher {path!r} is not in "
+        f"the dictionary of {path!r} is not in "
         f"{' nor in '.join(map(repr, filter(None, places)))}. Expected dict.LANG.txt for "
-        "each of its languages, or one joined dict.txt; name their folder with "
-        "--teacher-data."
+        f"each of its languages, or one joined dict.txt; name their folder with {flag}."
     )
 
 

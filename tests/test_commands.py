@@ -20,7 +20,7 @@ from conftest import (
 )
 from processes import fairseq
 
-from fairseq_seqkd.evaluate.measure import evaluate
+from fairseq_seqkd.evaluate.measure import Settings, evaluate
 
 NO_DROPOUT = ["--dropout", "0"]
 LM_SIZE = [
@@ -220,7 +220,8 @@ def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):
     scored = float(logged(log, "valid")[-1]["valid_bleu"])
     student = {"student": str(tmp_path / "checkpoint_last.pt")}
     both = {**student, "teacher": str(teacher)}
-    rows = evaluate(both, str(data), "valid", [1], None, None, 1)
+    quick = {"beams": (1,), "engines": ["fairseq"], "rounds": 1}
+    rows = evaluate(both, Settings(str(data), "valid", **quick)).rows
     assert scored == pytest.approx(rows[0].bleu, abs=0.01)
     assert scored != pytest.approx(rows[1].bleu, abs=0.01)
 

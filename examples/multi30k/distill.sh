@@ -50,9 +50,9 @@ student all_three "all three: Seq-KD, then $FINE_TUNING updates of Seq-Inter wit
     --finetune-from-model "$WORK/seq_kd-start/checkpoint_best.pt"
 
 step "the table, on test_2016_flickr"
-[ -e "$WORK/table.md" ] || run table fairseq-seqkd evaluate "$WORK/data-bin" \
+[ -e "$WORK/report" ] || OUTPUT=$WORK/table.md run table fairseq-seqkd evaluate "$WORK/data-bin" \
     --remove-bpe sentencepiece --ref "$WORK/raw/test_2016_flickr.en" \
-    --out "$WORK/table.md" --checkpoints "teacher=$TEACHER" \
+    --out "$WORK/report" --checkpoints "teacher=$TEACHER" \
     "no distillation=$WORK/none/checkpoint_best.pt" \
     "Word-KD=$WORK/word_kd/checkpoint_best.pt" \
     "Word-KD, cache of 8=$WORK/word_kd_cache/checkpoint_best.pt" \

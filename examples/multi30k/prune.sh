@@ -31,9 +31,9 @@ for sparsity in $SPARSITIES; do
 done
 
 step "the table, on test_2016_flickr"
-run pruned_table fairseq-seqkd evaluate "$WORK/data-bin" \
+OUTPUT=$WORK/pruned.md run pruned_table fairseq-seqkd evaluate "$WORK/data-bin" \
     --remove-bpe sentencepiece --ref "$WORK/raw/test_2016_flickr.en" \
-    --out "$WORK/pruned.md" --checkpoints "teacher=$TEACHER" "${rows[@]}"
+    --out "$WORK/pruned-report" --checkpoints "teacher=$TEACHER" "${rows[@]}"
 cat "$WORK/pruned.md"
 
 step "what a file takes: as a checkpoint without optimizer, and sparse"

@@ -1,15 +1,21 @@
-"""Translate a test set with several checkpoints; one table of quality, size and speed.
+"""Translate a test set with several checkpoints: quality, speed and size side by side.
+
+Every model translates greedily and with a beam, through fairseq and, if it is installed and can
+convert the model, through CTranslate2 in float32 and int8. With --out there are files as well:
+report.md, report.json, report.csv, and report.html with pictures.
 
 Example:
-    fairseq-seqkd evaluate data-bin --ref test.en --remove-bpe sentencepiece \\
+    fairseq-seqkd evaluate data-bin --ref test.en --remove-bpe sentencepiece --out report \\
         --checkpoints teacher=teacher.pt student=checkpoints/checkpoint_best.pt
 """
 
 import os
 
-from fairseq_seqkd.evaluate.measure import evaluate
+from fairseq_seqkd.evaluate import files
+from fairseq_seqkd.evaluate.curves import read_curves
+from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
+from fairseq_seqkd.evaluate.measure import Settings, evaluate
 from fairseq_seqkd.evaluate.table import markdown
-from fairseq_seqkd.shards import atomic_file
 
 
 def add_arguments(parser):
@@ -21,6 +27,12 @@ def add_arguments(parser):
         metavar="NAME=PATH",
         help="what to compare; the first is what the others are measured against",
     )
+    parser.add_argument(
+        "--data-of",
+        nargs="+",
+        metavar="NAME=DATA",
+        help="for a model with other dictionaries: the same lines, binarised with these",
+    )
     parser.add_argument("--split", default="test", help="default: %(default)s")
     parser.add_argument(
         "--beams",
@@ -30,7 +42,24 @@ def add_arguments(parser):
         help="beam sizes, 1 is greedy; default: 1 5",
     )
     parser.add_argument(
+        "--engines",
+        nargs="+",
+        metavar="ENGINE",
+        help="what decodes: fairseq, or ctranslate2:TYPE with a type such as float32, int8, "
+        f"float16; default: those of {', '.join(DEFAULT_ENGINES)} that can be had",
+    )
+    parser.add_argument(
+        "--devices",
+        nargs="+",
+        choices=["cpu", "cuda"],
+        help="default: the CPU, and a GPU that is there",
+    )
+    parser.add_argument("--threads", type=int, help="of the processor; default: torch's choice")
+    parser.add_argument(
         "--remove-bpe", help="as in fairseq-generate, such as sentencepiece or '@@ '"
+    )
+    parser.add_argument(
+        "--moses", metavar="LANG", help="undo Moses tokenisation of this language as well"
     )
     parser.add_argument(
         "--ref",
@@ -41,36 +70,63 @@ def add_arguments(parser):
         "--rounds",
         type=int,
         default=3,
-        help="times that every model translates, in turns; the median speed is told; "
-        "default: %(default)s",
+        help="times that every model translates, in turns, after once to warm up; the median "
+        "speed is told; default: %(default)s",
     )
-    parser.add_argument("--out", help="file to write the table to, as Markdown")
+    parser.add_argument(
+        "--logs",
+        nargs="+",
+        metavar="NAME=FILE",
+        help="what fairseq-train printed, for curves of the trainings",
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder to write the report to")
 
 
 def run(arguments):
-    rows = evaluate(
-        parse_checkpoints(arguments.checkpoints),
-        arguments.data,
-        arguments.split,
-        arguments.beams,
-        arguments.remove_bpe,
-        arguments.ref,
-        arguments.rounds,
+    check(arguments)
+    logs = named(arguments.logs or [], "--logs")
+    curves = {name: read_curves(path) for name, path in logs.items()}
+    report = evaluate(
+        named(arguments.checkpoints, "--checkpoints"),
+        Settings(
+            data=arguments.data,
+            split=arguments.split,
+            data_of=named(arguments.data_of or [], "--data-of"),
+            engines=arguments.engines,
+            devices=arguments.devices,
+            beams=sorted(set(arguments.beams)),
+            remove_bpe=arguments.remove_bpe,
+            moses=arguments.moses,
+            reference_file=arguments.ref,
+            rounds=arguments.rounds,
+            threads=arguments.threads,
+        ),
     )
-    table = markdown(rows)
-    print(table)
+    report.curves = curves
+    report.command = arguments.command_line
+    print(markdown(report))
     if arguments.out:
-        with atomic_file(arguments.out) as file:
-            file.write((table + "\n").encode())
+        names = files.write(report, arguments.out)
+        print(f"\nWritten to {arguments.out}: {', '.join(names)}")
 
 
-def parse_checkpoints(arguments):
+def check(arguments):
+    """Refuse numbers that mean nothing, and a folder that cannot be one."""
+    numbers = [("--rounds", arguments.rounds), ("--threads", arguments.threads)]
+    for flag, value in numbers + [("--beams", beam) for beam in arguments.beams]:
+        if value is not None and value < 1:
+            raise ValueError(f"{flag} is {value}, expected 1 or more")
+    if arguments.out and os.path.exists(arguments.out) and not os.path.isdir(arguments.out):
+        raise ValueError(f"--out is {arguments.out!r}, a file: expected the name of a folder")
+
+
+def named(arguments, flag):
     """{name: path} from NAME=PATH, or from PATH, which is then named after its file."""
-    checkpoints = {}
+    paths = {}
     for argument in arguments:
         name, _, path = argument.rpartition("=")
         name = name or os.path.splitext(os.path.basename(path))[0]
-        if name in checkpoints:
-            raise ValueError(f"--checkpoints has {name!r} twice: name them NAME=PATH")
-        checkpoints[name] = path
-    return checkpoints
+        if name in paths:
+            raise ValueError(f"{flag} has {name!r} twice: name them NAME=PATH")
+        paths[name] = path
+    return paths

@@ -1,138 +1,225 @@
-"""Translates a split with every model and measures what came out and how long it took."""
+"""Translates a split with every model, engine and beam, and measures what came out."""
 
 import os
-import statistics
-import time
-from dataclasses import dataclass, field
-from typing import List
+import tempfile
+from dataclasses import dataclass
+from typing import List, NamedTuple, Optional
 
+import numpy as np
 import torch
-from sacrebleu.metrics import BLEU
-from tqdm import tqdm
 
-from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
-from fairseq_seqkd.pseudo.corpus import Split
-from fairseq_seqkd.search import SearchOptions
-from fairseq_seqkd.shards import plan_chunks
-from fairseq_seqkd.teacher import load_teacher
+from fairseq_seqkd.evaluate import commands, quality
+from fairseq_seqkd.evaluate.candidates import Candidate, Detokeniser, references_of
+from fairseq_seqkd.evaluate.engines import Engine, check_engine, devices_of, open_all
+from fairseq_seqkd.evaluate.report import Model, Report, Row
+from fairseq_seqkd.evaluate.speed import pieces_of, take_turns
+from fairseq_seqkd.evaluate.versions import versions
+from fairseq_seqkd.pruning.weights import nonzero
+from fairseq_seqkd.shards import progress_bar
 
 
 @dataclass
-class Row:
-    """One model decoding in one way.
+class Settings:
+    """What is to be measured.
 
     Attributes:
-        name, beam: which model, and its beam size
-        parameters, nonzero: all, and those that are not zero, each counted once
-        bleu: corpus BLEU, 0 to 100, on every line of the split
-        signature: sacreBLEU's, which says how to get the same number
-        sentences: how many lines were translated and counted
-        seconds: what each round took, loading excluded
-        threads: of the processor, while it was measured
+        data, split: the data-bin, and what of it is translated
+        data_of: {name: data-bin} of models with other dictionaries, of the same lines
+        engines: names, or None for all that can be had
+        devices: ``cpu``, ``cuda``; None takes the CPU, and a GPU that is there
+        beams: 1 is greedy
+        remove_bpe, moses: how tokens become text, see
+            :class:`~fairseq_seqkd.evaluate.candidates.Detokeniser`
+        reference_file: one reference a line; None takes the split's gold target
+        rounds: how often everything is timed
+        threads: of a processor; None as many as torch takes by itself
     """
 
-    name: str
-    beam: int
-    parameters: int
-    nonzero: int
-    bleu: float = 0.0
-    signature: str = ""
-    sentences: int = 0
-    seconds: List[float] = field(default_factory=list)
-    threads: int = field(default_factory=torch.get_num_threads)
-
-    @property
-    def sentences_per_second(self):
-        return self.sentences / statistics.median(self.seconds)
+    data: str
+    split: str = "test"
+    data_of: Optional[dict] = None
+    engines: Optional[List[str]] = None
+    devices: Optional[List[str]] = None
+    beams: tuple = (1, 5)
+    remove_bpe: Optional[str] = None
+    moses: Optional[str] = None
+    reference_file: Optional[str] = None
+    rounds: int = 3
+    threads: Optional[int] = None
 
 
-def evaluate(checkpoints, data, split, beams, remove_bpe, reference_file, rounds):
+class Run(NamedTuple):
+    """A row, what it decodes with, and what came out."""
+
+    row: Row
+    candidate: Candidate
+    engine: Engine
+    found: dict
+    texts: list
+
+    def decode(self, ids):
+        return self.engine.decode(self.candidate.split.dataset, ids, self.row.beam)
+
+
+def evaluate(checkpoints, settings):
     """Compare models on one split.
 
     Args:
-        checkpoints: {name: checkpoint path}, the first is what others are compared with
-        data: data-bin whose dictionaries all of them were trained with
-        split: such as ``test``
-        beams: beam sizes; 1 is greedy decoding
-        remove_bpe: how subwords are joined, as in fairseq's --remove-bpe
-        reference_file: one reference a line; None takes the split's gold target
-        rounds: how often each translates the split, all taking turns
+        checkpoints: {name: checkpoint path}; the first is what others are compared with
+        settings: :class:`Settings`
     Returns:
-        a :class:`Row` for every model and beam
+        a :class:`~fairseq_seqkd.evaluate.report.Report`
     Raises:
-        ValueError: the references are not as many as the split's lines
+        FileNotFoundError, ValueError: see
+            :class:`~fairseq_seqkd.evaluate.candidates.Candidate`,
+            :func:`~fairseq_seqkd.evaluate.candidates.references_of` and
+            :mod:`~fairseq_seqkd.evaluate.engines`; or a line has no translation
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    models = {name: load_teacher(path, data, device) for name, path in checkpoints.items()}
-    gold = _load_gold(next(iter(models.values())).task, data, split)
-    references = _references(gold, remove_bpe, reference_file)
-    rows = [
-        Row(name, beam, model.parameters, model.nonzero)
-        for name, model in models.items()
-        for beam in beams
-    ]
-    for row in tqdm(rows * rounds, unit=" runs", desc=f"translating {split}"):
-        model = models[row.name]
-        begin = time.perf_counter()
-        texts = translate(model, gold.dataset, row.beam, remove_bpe)
-        row.seconds.append(time.perf_counter() - begin)
-        _score(row, texts, references)
-    return rows
+    for name in settings.engines or ():
+        check_engine(name)
+    devices = devices_of(settings.devices)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    candidates = _candidates(checkpoints, settings)
+    detokenise = Detokeniser(settings.remove_bpe, settings.moses)
+    references = references_of(candidates[0], detokenise, settings.reference_file)
+    report = Report(
+        settings.split,
+        len(references),
+        [_model(candidate) for candidate in candidates],
+        [],
+        notes=_notes_on_data(candidates),
+        versions=versions(devices),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        runs = _open_runs(candidates, settings, devices, folder, report.notes)
+        _translate(runs, candidates[0], settings.rounds, devices)
+    for run in runs:
+        run.texts.extend(_texts(run, detokenise))
+    report.rows = [run.row for run in runs]
+    _score(report, runs, references, candidates[0])
+    _look_at_modes(report, runs)
+    return report
 
 
-def translate(model, dataset, beam, remove_bpe):
-    """The text of every sentence's best hypothesis, in the order of the split.
-
-    Raises:
-        ValueError: a sentence has none, so that a number would leave it out
-    """
-    backend = FairseqBackend(model, SearchOptions(beam=beam), unfinished=True)
-    by_length = plan_chunks(dataset.src_sizes, max(len(dataset), 1))[0]
-    texts = [None] * len(dataset)
-    for id_, hypotheses in backend(dataset, by_length):
-        if hypotheses:
-            tokens = hypotheses[0][0].tolist()
-            texts[id_] = model.task.target_dictionary.string(tokens, remove_bpe)
-    if None in texts:
+def _candidates(checkpoints, settings):
+    data_of = settings.data_of or {}
+    unknown = sorted(set(data_of) - set(checkpoints))
+    if unknown:
         raise ValueError(
-            f"{texts.count(None)} of {len(texts)} sentences have no translation, the "
-            f"first is line {texts.index(None) + 1}: a score over the rest would mislead"
+            f"--data-of: no checkpoint is called {unknown[0]!r}, expected one of "
+            f"{', '.join(checkpoints)}"
         )
-    return texts
+    candidates = [
+        Candidate.load(name, path, data_of.get(name, settings.data), settings.split)
+        for name, path in checkpoints.items()
+    ]
+    for other in candidates[1:]:
+        first = candidates[0]
+        if len(other.split) != len(first.split):
+            raise ValueError(
+                f"--data-of {other.name}: {other.split.folder!r} has {len(other.split)} lines "
+                f"in {settings.split!r}, expected the {len(first.split)} of "
+                f"{first.split.folder!r}: the same text, binarised with other dictionaries"
+            )
+    return candidates
 
 
-def _load_gold(task, data, split):
-    cfg = task.cfg
-    return Split.load(
-        data,
-        split,
-        cfg.source_lang,
-        cfg.target_lang,
-        task.source_dictionary,
-        task.target_dictionary,
-        cfg.left_pad_source,
+def _model(candidate):
+    weights = candidate.weights
+    return Model(
+        *(candidate.name, candidate.path, candidate.split.folder),
+        *(sum(tensor.numel() for tensor in weights.values()), nonzero(weights)),
+        candidate.file_bytes,
     )
 
 
-def _references(gold, remove_bpe, file_name):
-    if file_name is None:
-        dictionary = gold.dataset.tgt_dict
-        return [
-            dictionary.string(gold.dataset.tgt[i].tolist(), remove_bpe, escape_unk=True)
-            for i in range(len(gold.dataset))
-        ]
-    with open(file_name, encoding="utf-8") as lines:
-        references = [line.rstrip("\n") for line in lines]
-    if len(references) != len(gold.dataset):
+def _notes_on_data(candidates):
+    first = candidates[0]
+    return [
+        f"{other.name} has other dictionaries than {first.name} and reads "
+        f"{other.split.folder}: only text is compared, and tokens are not the same units."
+        for other in candidates[1:]
+        if other.split.folder != first.split.folder
+    ]
+
+
+def _open_runs(candidates, settings, devices, folder, notes):
+    threads = torch.get_num_threads()
+    runs = []
+    for number, candidate in enumerate(candidates):
+        for device in devices:
+            own = os.path.join(folder, f"{number}-{device.type}")
+            engines, missing = open_all(settings.engines, candidate, device, threads, own)
+            notes.extend(note for note in missing if note not in notes)
+            for name, engine in engines.items():
+                for beam in settings.beams:
+                    row = Row(
+                        candidate.name, name, device.type, threads, beam, engine.bytes, ""
+                    )
+                    row.command = commands.of(row, candidate, settings)
+                    runs.append(Run(row, candidate, engine, {}, []))
+    return runs
+
+
+def _translate(runs, first, rounds, devices):
+    """Fill in what was found and how long it took."""
+    lengths = first.split.dataset.src_sizes
+    groups = [
+        ([run for run in runs if run.row.device == device.type], pieces_of(lengths, device))
+        for device in devices
+    ]
+    steps = sum(len(group) * len(pieces) for group, pieces in groups) * (rounds + 1)
+    with progress_bar(total=steps, unit=" steps", desc="translating") as bar:
+        for group, pieces in groups:
+            each = take_turns([run.decode for run in group], pieces, rounds, bar.update)
+            for run, (found, seconds) in zip(group, each):
+                run.found.update(found)
+                run.row.seconds = seconds
+                run.row.tokens = sum(len(tokens) for tokens, _ in found.values())
+
+
+def _texts(run, detokenise):
+    """The translations as text, in the order of the split."""
+    missing = [i for i in range(len(run.candidate.split)) if i not in run.found]
+    if missing:
         raise ValueError(
-            f"--ref: {os.fspath(file_name)!r} has {len(references)} lines, expected the "
-            f"{len(gold.dataset)} of {gold.name!r} in {gold.folder!r}"
+            f"{len(missing)} of {len(run.candidate.split)} sentences have no translation by "
+            f"{run.row.model!r} through {run.row.engine}, the first is line {missing[0] + 1}: "
+            "a score over the rest would mislead"
         )
-    return references
+    dictionary = run.candidate.dictionary
+    tokens = (run.found[i][0].tolist() for i in range(len(run.found)))
+    return [detokenise(dictionary, one) for one in tokens]
 
 
-def _score(row, texts, references):
-    metric = BLEU()
-    row.bleu = metric.corpus_score(texts, [references]).score
-    row.signature = str(metric.get_signature())
-    row.sentences = len(texts)
+def _score(report, runs, references, first_candidate):
+    groups = quality.groups_by_length(first_candidate.split.dataset.src_sizes)
+    report.length_groups = [bounds for bounds, _ in groups]
+    for run in runs:
+        report.signatures = quality.score(run.row, run.texts, references)
+        run.row.bleu_by_length = [
+            quality.bleu_of(ids, run.texts, references) for _, ids in groups
+        ]
+    (first,) = [run for run in runs if run.row is report.first]
+    for run in runs:
+        if run is not first:
+            run.row.difference = quality.difference(run.texts, first.texts, references)
+
+
+def _look_at_modes(report, runs):
+    """How much of a model's probability is where it searches."""
+    for model in report.models:
+        own = [run for run in runs if run.row.model == model.name]
+        own = [run for run in own if run.row.engine == own[0].row.engine]
+        largest = max(own, key=lambda run: run.row.beam)
+        if largest.row.engine == "fairseq":
+            lprobs = np.array([lprob for _, lprob in largest.found.values()])
+            model.mode_mass = float(np.exp(lprobs).mean())
+        greedy = [run for run in own if run.row.beam == 1]
+        if greedy and largest.row.beam > 1:
+            same = [
+                np.array_equal(greedy[0].found[i][0], largest.found[i][0])
+                for i in largest.found
+            ]
+            model.greedy_is_beam = float(np.mean(same))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import USER_DIR
 
-from fairseq_seqkd.cli.evaluate import parse_checkpoints
+from fairseq_seqkd.cli import user_dir
+from fairseq_seqkd.cli.evaluate import named
 from fairseq_seqkd.cli.main import SUBCOMMANDS, main
 
 
@@ -25,19 +26,34 @@ def test_console_script():
 def test_help_has_an_example(name, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])
-    assert "Example:" in capsys.readouterr().out
+    _, example = capsys.readouterr().out.split("Example:\n")
+    assert f"fairseq-seqkd {name}" in example.split("\n\n")[0]
+
+
+def test_help_lists_every_subcommand(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    assert all(f"\n    {name} " in listed for name in SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["no-such"], ["--no-such"]])
+def test_no_such_subcommand(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "fairseq-seqkd: error:" in capsys.readouterr().err
 
 
 def test_evaluate_prints_and_writes_the_table(data, teacher, tmp_path, capsys):
-    out = tmp_path / "table.md"
+    out = tmp_path / "report"
     checkpoints = ["--checkpoints", f"teacher={teacher}", f"copy={teacher}"]
     main(
         ["evaluate", str(data), *checkpoints, "--beams", "1", "--rounds", "1"]
         + ["--out", str(out)]
     )
-    printed = capsys.readouterr().out
-    assert out.read_text() == printed
-    assert "| teacher" in printed and "| copy" in printed
+    table, written = capsys.readouterr().out.split("\n\nWritten to ")
+    assert (out / "report.md").read_text().startswith(table)
+    assert "| teacher" in table and "| copy" in table and "report.md" in written
 
 
 def test_error_is_one_line(data, capsys):
@@ -48,7 +64,7 @@ def test_error_is_one_line(data, capsys):
 
 
 def test_interrupted(monkeypatch, capsys):
-    monkeypatch.setattr(SUBCOMMANDS["user-dir"], "run", lambda _: signal.raise_signal(2))
+    monkeypatch.setattr(user_dir, "run", lambda _: signal.raise_signal(2))
     with pytest.raises(SystemExit, match="130"):
         main(["user-dir"])
     assert capsys.readouterr().err == "fairseq-seqkd user-dir: interrupted\n"
@@ -63,9 +79,9 @@ def test_interrupted(monkeypatch, capsys):
     ],
 )
 def test_checkpoints_are_named(arguments, expected):
-    assert parse_checkpoints(arguments) == expected
+    assert named(arguments, "--checkpoints") == expected
 
 
 def test_two_checkpoints_of_one_name():
-    with pytest.raises(ValueError, match="'best' twice"):
-        parse_checkpoints(["a/best.pt", "b/best.pt"])
+    with pytest.raises(ValueError, match="--checkpoints has 'best' twice"):
+        named(["a/best.pt", "b/best.pt"], "--checkpoints")

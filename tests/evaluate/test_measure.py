@@ -1,26 +1,41 @@
+import os
 import re
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import sacrebleu
 import torch
-from conftest import USER_DIR
+from conftest import CTRANSLATE2, LSTM, USER_DIR, load_split, lprobs_of, preprocess, train
 from processes import fairseq
 
-from fairseq_seqkd.evaluate.measure import evaluate
-from fairseq_seqkd.evaluate.table import markdown
+from fairseq_seqkd.evaluate.candidates import Candidate, Detokeniser, references_of
+from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
+from fairseq_seqkd.search import SearchOptions
 
 
-@pytest.fixture(scope="module")
-def rows(data, teacher, word_kd_student):
-    checkpoints = {
-        "teacher": str(teacher),
-        "student": str(word_kd_student[0] / "checkpoint_last.pt"),
+def row_of(report, model, engine="fairseq", beam=3):
+    return next(
+        row for row in report.rows if (row.model, row.engine, row.beam) == (model, engine, beam)
+    )
+
+
+@CTRANSLATE2
+def test_there_is_a_row_for_every_model_engine_and_beam(report):
+    ways = {(row.model, row.engine, row.beam) for row in report.rows}
+    expected = {
+        (model, engine, beam)
+        for model in ("teacher", "student")
+        for engine in DEFAULT_ENGINES
+        for beam in (1, 3)
     }
-    return evaluate(checkpoints, str(data), "test", [1, 3], None, None, 2)
+    assert ways == expected and len(report.rows) == len(expected)
+    assert not report.notes
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_bleu_is_that_of_fairseq_generate_and_sacrebleu(rows, data, teacher, beam):
+def test_scores_are_those_of_fairseq_generate_and_sacrebleu(report, data, teacher, beam):
     output = fairseq(
         *["generate", data, "--path", teacher, "--user-dir", USER_DIR, "--cpu"],
         *["--beam", beam, "--required-batch-size-multiple", "1"],
@@ -37,47 +52,204 @@ def test_bleu_is_that_of_fairseq_generate_and_sacrebleu(rows, data, teacher, bea
     )
     texts = [text.split("\t")[1] for text in texts]
     assert len(texts) == len(references) == 20
-    (row,) = (r for r in rows if r.name == "teacher" and r.beam == beam)
-    expected = sacrebleu.corpus_bleu(texts, [references]).score
-    assert row.bleu == pytest.approx(expected, abs=0.005)
-    assert row.signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    row = row_of(report, "teacher", beam=beam)
+    bleu = sacrebleu.corpus_bleu(texts, [references])
+    assert row.bleu == pytest.approx(bleu.score, abs=0.005)
+    assert row.length_ratio == pytest.approx(bleu.sys_len / bleu.ref_len)
+    assert row.chrf == pytest.approx(
+        sacrebleu.corpus_chrf(texts, [references]).score, abs=0.005
+    )
+    assert report.signatures["BLEU"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|")
+    assert report.signatures["chrF"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|")
 
 
-def test_every_line_is_counted_and_every_round_timed(rows):
-    assert len(rows) == 4
-    for row in rows:
-        assert row.sentences == 20
+def test_the_command_of_a_row_gives_its_bleu(report, text):
+    """As a person would: pasted into a shell, with the references named."""
+    command = row_of(report, "teacher").command.replace("REFERENCE", str(text / "test.tgt"))
+    script = f"{command} -b -w 4 2>/dev/null".replace("-m bleu chrf", "-m bleu")
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    output = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", script],
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    ).stdout
+    assert float(output) == pytest.approx(row_of(report, "teacher").bleu, abs=0.005)
+
+
+@CTRANSLATE2
+def test_ctranslate2_says_the_same_as_fairseq(report):
+    for beam in (1, 3):
+        ours = row_of(report, "teacher", "ctranslate2:float32", beam)
+        theirs = row_of(report, "teacher", beam=beam)
+        assert ours.bleu == pytest.approx(theirs.bleu, abs=0.5)
+        assert ours.bytes > row_of(report, "teacher", "ctranslate2:int8", beam).bytes
+
+
+def test_rows_are_compared_with_the_first_models_largest_beam(report):
+    assert report.first is row_of(report, "teacher") and report.first.difference is None
+    for row in report.rows:
+        if row is not report.first:
+            found = row.difference
+            assert found["bleu"] == pytest.approx(row.bleu - report.first.bleu, abs=1e-3)
+            assert found["low"] <= found["bleu"] <= found["high"]
+
+
+def test_every_line_is_counted_and_every_round_timed(report):
+    for row in report.rows:
+        assert row.sentences == report.sentences == 20
         assert len(row.seconds) == 2
-        assert row.sentences_per_second == pytest.approx(40 / sum(row.seconds), rel=1)
+        slowest, fastest = row.range_of_speed
+        assert slowest <= row.sentences_per_second <= fastest
+        each = row.tokens_per_second / row.sentences_per_second
+        assert each == pytest.approx(row.tokens / 20)
+        assert len(row.bleu_by_length) == len(report.length_groups) > 1
 
 
-def test_parameters_are_counted_once(rows, teacher):
+def test_parameters_are_counted_once(report, teacher):
     weights = {
         tensor.data_ptr(): tensor  # the shared embedding stands there twice
         for name, tensor in torch.load(teacher)["model"].items()
-        if name.endswith(("weight", "bias"))
+        if name.endswith((".weight", ".bias"))
     }
-    assert rows[0].parameters == sum(tensor.numel() for tensor in weights.values())
-    assert rows[0].nonzero == sum(int((tensor != 0).sum()) for tensor in weights.values())
-    assert rows[0].nonzero < rows[0].parameters  # the padding symbol's embedding
+    model = report.model("teacher")
+    assert model.parameters == sum(tensor.numel() for tensor in weights.values())
+    assert model.nonzero == sum(int((tensor != 0).sum()) for tensor in weights.values())
+    assert model.nonzero < model.parameters  # the padding symbol's embedding
+    assert model.file_bytes == teacher.stat().st_size
+    assert row_of(report, "teacher").bytes == 4 * model.parameters
 
 
-def test_reference_file(data, teacher, text):
-    gold = evaluate({"t": str(teacher)}, str(data), "test", [1], None, None, 1)
-    raw = evaluate({"t": str(teacher)}, str(data), "test", [1], None, text / "test.tgt", 1)
-    assert gold[0].bleu > 0
-    assert raw[0].bleu == pytest.approx(gold[0].bleu, rel=0.2)
+def test_mode_mass_is_the_probability_of_the_beams_output(report, data, loaded):
+    """Scored again, position by position, as Kim & Rush's p(y-hat | s)."""
+    dataset = load_split(data, "test").dataset
+    masses = []
+    for i in range(20):
+        sample = dataset.collater([dataset[i]])["net_input"]
+        inputs = {key: sample[key] for key in ("src_tokens", "src_lengths")}
+        tokens = loaded.generate(inputs, SearchOptions(beam=3))[0][0]["tokens"]
+        prefix = torch.cat([tokens[-1:], tokens[:-1]])[None]
+        lprobs = lprobs_of(loaded, {**inputs, "prev_output_tokens": prefix})
+        masses.append(lprobs[0].gather(1, tokens[:, None]).sum().exp().item())
+    assert report.model("teacher").mode_mass == pytest.approx(np.mean(masses), rel=1e-3)
+    assert 0 < np.mean(masses) < 1
 
 
-def test_reference_file_with_another_line_count(data, teacher, text):
+def test_greedy_is_beam_where_the_model_is_sure(report, fairseq_alone, teacher):
+    assert 0 <= report.model("student").greedy_is_beam <= 1
+    same = fairseq_alone({"t": str(teacher)}, beams=(1,))
+    assert same.models[0].greedy_is_beam is None  # there is nothing to compare it with
+
+
+def test_one_model_under_two_names(fairseq_alone, teacher):
+    both = fairseq_alone({"a": str(teacher), "b": str(teacher)}).rows
+    assert both[0].bleu == both[1].bleu and both[1].difference["low"] == 0
+    assert both[0].tokens == both[1].tokens
+
+
+def test_references_are_the_files_or_the_gold_target(data, teacher, text):
+    candidate = Candidate.load("t", str(teacher), str(data), "test")
+    gold = references_of(candidate, Detokeniser())
+    lines = references_of(candidate, Detokeniser(), text / "test.tgt")
+    assert lines == (text / "test.tgt").read_text().splitlines()
+    for one, other in zip(gold, lines):
+        assert len(one.split()) == len(other.split())
+        for word, expected in zip(one.split(), other.split()):
+            assert word == expected or word == "<<unk>>"  # escaped: no match for any system
+    assert sum(one == other for one, other in zip(gold, lines)) > 10
+
+
+def test_moses_tokenisation_is_undone(fairseq_alone, teacher):
+    pytest.importorskip("sacremoses")
+    plain = fairseq_alone({"t": str(teacher)}).rows[0]
+    undone = fairseq_alone({"t": str(teacher)}, moses="en").rows[0]
+    assert (
+        undone.bleu != plain.bleu or undone.chrf != plain.chrf or undone.tokens == plain.tokens
+    )
+
+
+class TestOtherDictionaries:
+    @pytest.fixture(scope="class")
+    def other(self, text, tmp_path_factory):
+        """The same lines with a smaller vocabulary, and a student trained on them."""
+        folder = tmp_path_factory.mktemp("other")
+        data = preprocess(text, folder / "data-bin", "--thresholdtgt", "4")
+        train(
+            *[data, folder, "--task", "translation", "--criterion", "cross_entropy"],
+            *["--max-update", "2"],
+        )
+        return data, folder / "checkpoint_last.pt"
+
+    def test_are_refused(self, fairseq_alone, teacher, other):
+        with pytest.raises(ValueError) as error:
+            fairseq_alone({"t": str(teacher), "other": str(other[1])})
+        assert "does not fit its dictionary" in str(error.value) or (
+            "--data-of other=THAT-DATA-BIN" in str(error.value)
+        )
+
+    def test_can_be_compared_as_text(self, fairseq_alone, teacher, other, text):
+        report = fairseq_alone(
+            {"t": str(teacher), "other": str(other[1])},
+            data_of={"other": str(other[0])},
+            reference_file=text / "test.tgt",
+        )
+        assert report.notes == [
+            f"other has other dictionaries than t and reads {other[0]}: only text is compared, "
+            "and tokens are not the same units."
+        ]
+        assert report.rows[1].model == "other" and report.rows[1].sentences == 20
+
+    def test_of_other_lines(self, fairseq_alone, teacher, other, text, tmp_path):
+        short = tmp_path / "text"
+        short.mkdir()
+        for name in ("train", "valid", "test"):
+            for side in ("src", "tgt"):
+                lines = (text / f"{name}.{side}").read_text().splitlines()[:19]
+                (short / f"{name}.{side}").write_text("\n".join(lines) + "\n")
+        dictionaries = [f"--{s}dict={other[0] / f'dict.{s}.txt'}" for s in ("src", "tgt")]
+        data = preprocess(short, tmp_path / "data-bin", *dictionaries)
+        with pytest.raises(ValueError, match="has 19 lines in 'test', expected the 20 of"):
+            fairseq_alone(
+                {"t": str(teacher), "other": str(other[1])}, data_of={"other": str(data)}
+            )
+
+
+@CTRANSLATE2
+def test_an_lstm_has_no_ctranslate2_and_the_report_says_so(data, fairseq_alone, tmp_path):
+    loss = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", "1"]
+    train(data, tmp_path, *loss, model=LSTM)
+    path = {"lstm": str(tmp_path / "checkpoint_last.pt")}
+    report = fairseq_alone(path, engines=None)
+    assert [row.engine for row in report.rows] == ["fairseq"]
+    assert "lstm was not run through ctranslate2:int8: it cannot convert" in report.notes[1]
+    with pytest.raises(ValueError, match="--engines ctranslate2:int8, 'lstm': it cannot conv"):
+        fairseq_alone(path, engines=["ctranslate2:int8"])
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"engines": ["marian"]}, "--engines: found 'marian', expected fairseq, or ctrans"),
+        pytest.param(
+            *({"engines": ["ctranslate2:int3"]}, "--compute-type is 'int3'"),
+            marks=CTRANSLATE2,
+        ),
+        ({"data_of": {"x": "data-bin"}}, "--data-of: no checkpoint is called 'x', expected"),
+        ({"split": "tast"}, "has no binarised 'tast' split"),
+    ],
+)
+def test_settings_that_mean_nothing(fairseq_alone, teacher, settings, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        fairseq_alone({"t": str(teacher)}, **settings)
+
+
+def test_reference_file_with_another_line_count(fairseq_alone, teacher, text):
     with pytest.raises(ValueError, match="valid.tgt' has 24 lines, expected the 20 of 'test'"):
-        evaluate({"t": str(teacher)}, str(data), "test", [1], None, text / "valid.tgt", 1)
+        fairseq_alone({"t": str(teacher)}, reference_file=text / "valid.tgt")
 
 
-def test_table_compares_with_the_first_models_largest_beam(rows):
-    lines = markdown(rows).splitlines()
-    assert lines[0].split("|")[1].strip() == "model"
-    teacher_beam = [cell.strip() for cell in lines[3].split("|")[1:-1]]
-    assert teacher_beam[0] == "teacher" and teacher_beam[4] == "beam 3"
-    assert teacher_beam[3] == "1.0" and teacher_beam[7] == "1.0"
-    assert "all 20 lines" in lines[-1] and "tok:13a" in lines[-1]
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(fairseq_alone, teacher):
+    with pytest.raises(ValueError, match="--devices cuda: torch sees no GPU here"):
+        fairseq_alone({"t": str(teacher)}, devices=["cuda"])

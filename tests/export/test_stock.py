@@ -121,7 +121,7 @@ class TestErrors:
         message = fails("--to", "sparse", "--out", tmp_path / "out.pt")
         assert "expected a name in .safetensors" in message
         message = fails("--to", "fairseq", "--out", tmp_path / "out.safetensors")
-        assert "expected one in .pt" in message
+        assert "expected a name in .pt" in message
         itself = word_kd_student[0] / "checkpoint_last.pt"
         assert "itself: name another file" in fails("--to", "fairseq", "--out", itself)
 

@@ -1,6 +1,7 @@
 """Decoding with CTranslate2: several times faster, for the Transformers that it can convert."""
 
 import contextlib
+import copy
 import os
 import tempfile
 
@@ -29,11 +30,15 @@ class CTranslate2Backend:
         device: torch.device
         threads: batches that are translated at the same time, one thread each
         dictionaries: of source and target
+        unfinished: whether to yield hypotheses that were cut at the longest length
     """
 
     name = "ctranslate2"
 
-    def __init__(self, folder, search, settings, device, threads, dictionaries):
+    def __init__(
+        self, folder, search, settings, device, threads, dictionaries, unfinished=False
+    ):
+        self.unfinished = unfinished
         limits = read_json(os.path.join(folder, "limits.json"))
         self.max_source_positions = limits["max_source_positions"]
         self.max_target_positions = limits["max_target_positions"]
@@ -64,11 +69,19 @@ class CTranslate2Backend:
 
     @classmethod
     def settings(
-        cls, search, device, folder, load_teacher, compute_type="float32", max_tokens=None
+        cls,
+        search,
+        device,
+        folder,
+        load_teacher,
+        compute_type="float32",
+        max_tokens=None,
+        quantization=None,
     ):
         """What the manifest says; converts the teacher, to know that it can be.
 
-        Args and errors as for :func:`~fairseq_seqkd.pseudo.backends.choose_backend`.
+        Args and errors as for :func:`~fairseq_seqkd.pseudo.backends.choose_backend`, and
+        ``quantization`` as for :func:`convert_checkpoint`.
         """
         library = _library()
         device = torch.device(device)
@@ -83,7 +96,7 @@ class CTranslate2Backend:
                 f"{', '.join(sorted(set(_COMPUTE_TYPES) & set(known)))} on this device"
             )
         if not os.path.exists(folder):
-            cls.convert(folder, load_teacher("cpu", torch.float32))
+            cls.convert(folder, load_teacher("cpu", torch.float32), quantization)
         return {
             "name": cls.name,
             "version": library.__version__,
@@ -105,28 +118,35 @@ class CTranslate2Backend:
         return cls(folder, search, settings, device, threads, dictionaries)
 
     @classmethod
-    def convert(cls, folder, teacher):
+    def convert(cls, folder, teacher, quantization=None):
         """Convert a teacher, by the converter that comes with CTranslate2.
 
         Args:
             folder: where to; ``model/`` is CTranslate2's and ``limits.json`` ours
             teacher: :class:`~fairseq_seqkd.teacher.Teacher`, with its ``path``
+            quantization: as for :func:`convert_checkpoint`
         Raises:
             CannotConvert: says why
         """
-        _library()
         paths = checkpoint_paths(teacher.path)
         if len(paths) > 1:
             raise CannotConvert(f"the teacher is an ensemble of {len(paths)} models")
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         # Another process may have converted it in the meantime.
         with contextlib.suppress(FileExistsError), atomic_directory(folder) as new:
-            _convert(paths[0], teacher.task, os.path.join(new, "model"))
+            model = os.path.join(new, "model")
+            convert_checkpoint(paths[0], teacher.task, model, quantization)
             limits = {
                 "max_source_positions": teacher.max_source_positions(),
                 "max_target_positions": teacher.max_target_positions(),
             }
             write_json(os.path.join(new, "limits.json"), limits)
+
+    def searching(self, search):
+        """The same, searching otherwise."""
+        other = copy.copy(self)
+        other.search = search
+        return other
 
     def __call__(self, dataset, ids):
         """Hand ``ids`` over now; the result yields (id, [(tokens, score), ...]) for each.
@@ -156,14 +176,17 @@ class CTranslate2Backend:
         return zip(map(int, ids), map(self._hypotheses, found))
 
     def _hypotheses(self, pending):
-        """The finished ones of a sentence: those that end in EOS."""
+        """Those of a sentence that are finished, which end in EOS; or all."""
         result = pending.result()
         eos = self.target.eos_word
-        return [
-            (np.array([self.target.index(token) for token in tokens], dtype=np.int32), score)
-            for tokens, score in zip(result.hypotheses, result.scores)
-            if tokens and tokens[-1] == eos
-        ]
+        hypotheses = []
+        for tokens, score in zip(result.hypotheses, result.scores):
+            if self.unfinished and tokens[-1:] != [eos]:
+                tokens = [*tokens, eos]
+            if tokens[-1:] == [eos]:
+                ids = np.array([self.target.index(token) for token in tokens], dtype=np.int32)
+                hypotheses.append((ids, score))
+        return hypotheses
 
 
 def _library():
@@ -174,7 +197,18 @@ def _library():
     return ctranslate2
 
 
-def _convert(path, task, folder):
+def convert_checkpoint(path, task, folder, quantization=None):
+    """Let CTranslate2's own converter convert a checkpoint.
+
+    Args:
+        path: the checkpoint, with its configuration as a Namespace
+        task: its task, with its dictionaries
+        folder: a new one, to write to
+        quantization: how the weights are kept; None as in the checkpoint
+    Raises:
+        CannotConvert: says why
+    """
+    _library()
     from ctranslate2.converters import FairseqConverter
 
     try:
@@ -182,7 +216,8 @@ def _convert(path, task, folder):
         with tempfile.TemporaryDirectory() as dictionaries:
             for lang, one in zip(languages, (task.source_dictionary, task.target_dictionary)):
                 one.save(os.path.join(dictionaries, f"dict.{lang}.txt"))
-            FairseqConverter(path, dictionaries, *languages).convert(folder)
+            converter = FairseqConverter(path, dictionaries, *languages)
+            converter.convert(folder, quantization=quantization)
     except OSError:
         raise
     except Exception as error:  # what a converter raises is no fixed set

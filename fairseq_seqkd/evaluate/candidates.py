@@ -1,0 +1,140 @@
+"""The models that are compared, and the text that they translate."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+from fairseq_seqkd.checkpoints import checkpoint_paths, config_of, load_state, task_on
+from fairseq_seqkd.pruning.weights import parameters_of
+from fairseq_seqkd.pseudo.corpus import Split
+from fairseq_seqkd.pseudo.select import moses
+from fairseq_seqkd.teacher import Teacher, load_teacher
+
+
+@dataclass
+class Candidate:
+    """A model and the split that it translates, in its own subwords.
+
+    Attributes:
+        name, path: what it is called, and its checkpoint (several are averaged)
+        model: loaded, on the CPU
+        split: :class:`~fairseq_seqkd.pseudo.corpus.Split`
+    """
+
+    name: str
+    path: str
+    model: Teacher
+    split: Split
+
+    @classmethod
+    def load(cls, name, path, data, split):
+        """Load a model, and its split of the data-bin ``data``.
+
+        Raises:
+            FileNotFoundError, ValueError: as for
+                :func:`~fairseq_seqkd.checkpoints.load_models`; it does not translate; or it
+                was trained with other dictionaries than those of ``data``
+        """
+        model = load_teacher(path, data)
+        config = getattr(model.task, "cfg", None)
+        if getattr(config, "target_lang", None) is None:
+            raise ValueError(
+                f"--checkpoints: {name!r} does not translate, its task is "
+                f"{type(model.task).__name__}. (fairseq-eval-lm tells a language model's "
+                "perplexity.)"
+            )
+        _check_dictionaries(name, path, data, model)
+        return cls(
+            name,
+            path,
+            model,
+            Split.load(
+                data,
+                split,
+                config.source_lang,
+                config.target_lang,
+                model.task.source_dictionary,
+                model.task.target_dictionary,
+                config.left_pad_source,
+            ),
+        )
+
+    @property
+    def dictionary(self):
+        return self.model.task.target_dictionary
+
+    @property
+    def weights(self):
+        """{name: tensor} of the parameters, each of them once, of all models together."""
+        return {
+            f"{number}.{name}": tensor
+            for number, model in enumerate(self.model.models)
+            for name, tensor in parameters_of(dict(model.named_parameters())).items()
+        }
+
+    @property
+    def file_bytes(self):
+        return sum(map(os.path.getsize, checkpoint_paths(self.path)))
+
+
+def _check_dictionaries(name, path, data, model):
+    """Refuse a model whose own dictionaries, if they are found, are not the data's."""
+    first = checkpoint_paths(path)[0]
+    recorded = getattr(config_of(load_state(first), first).task, "data", None) or ""
+    for folder in (os.path.dirname(os.path.abspath(first)), recorded.split(os.pathsep)[0]):
+        with contextlib.suppress(FileNotFoundError):
+            own = task_on(first, folder)
+            break
+    else:
+        return
+    for side in ("source", "target"):
+        ours, theirs = (getattr(task, f"{side}_dictionary") for task in (own, model.task))
+        if ours.symbols != theirs.symbols:
+            raise ValueError(
+                f"--checkpoints: the {side} dictionary of {name!r}, in {folder!r}, is not that "
+                f"of {data!r} ({len(ours)} symbols, expected {len(theirs)}). Binarise the same "
+                f"text with its dictionaries, and add --data-of {name}=THAT-DATA-BIN."
+            )
+
+
+class Detokeniser:
+    """Token ids as the text that a person would read.
+
+    Args:
+        remove_bpe: how subwords are joined, as in fairseq's --remove-bpe
+        moses_lang: the language whose Moses tokenisation is undone; None: not tokenised
+    """
+
+    def __init__(self, remove_bpe=None, moses_lang=None):
+        self.remove_bpe = remove_bpe
+        self.moses = moses_lang and moses(moses_lang)
+
+    def __call__(self, dictionary, tokens, escape_unk=False):
+        text = dictionary.string(tokens, self.remove_bpe, escape_unk=escape_unk)
+        return self.moses.decode(text) if self.moses else text
+
+
+def references_of(candidate, detokenise, file_name=None):
+    """The references, one a line of the split, as text.
+
+    Args:
+        candidate: whose split's gold target is taken if there is no file
+        detokenise: :class:`Detokeniser`
+        file_name: one reference a line
+    Raises:
+        ValueError: the lines are not as many as the split's, or there is no gold target
+    """
+    split = candidate.split
+    if file_name is None:
+        if not split.has_gold:
+            raise ValueError(f"{split.folder!r} has sources alone: name the references, --ref")
+        gold = (split.dataset.tgt[i].tolist() for i in range(len(split)))
+        return [detokenise(candidate.dictionary, one, escape_unk=True) for one in gold]
+    with open(file_name, encoding="utf-8") as lines:
+        references = [line.rstrip("\n") for line in lines]
+    if len(references) != len(split):
+        raise ValueError(
+            f"--ref: {os.fspath(file_name)!r} has {len(references)} lines, expected the "
+            f"{len(split)} of {split.name!r} in {split.folder!r}"
+        )
+    return references

@@ -1,0 +1,49 @@
+"""The command behind every number."""
+
+import shlex
+
+
+def of(row, candidate, settings):
+    """What to type to get a row's translations and scores without this program, if one can.
+
+    Args:
+        row: :class:`~fairseq_seqkd.evaluate.report.Row`
+        candidate: :class:`~fairseq_seqkd.evaluate.candidates.Candidate`
+        settings: :class:`~fairseq_seqkd.evaluate.measure.Settings`
+    """
+    maker = _fairseq if row.engine == "fairseq" else _ours
+    return maker(row, candidate, settings)
+
+
+def _fairseq(row, candidate, settings):
+    cfg = candidate.model.task.cfg
+    generate = [
+        *("fairseq-generate", candidate.split.folder, "--path", candidate.path),
+        *("--task", "translation", "--source-lang", cfg.source_lang),
+        *("--target-lang", cfg.target_lang, "--gen-subset", settings.split),
+        *("--beam", row.beam, "--required-batch-size-multiple", 1),
+        *(["--remove-bpe", settings.remove_bpe] if settings.remove_bpe else []),
+        *(["--tokenizer", "moses"] if settings.moses else []),
+        *(["--cpu"] if row.device == "cpu" else []),
+    ]
+    kind = "^D-" if settings.moses else "^H-"
+    return (
+        f"{_shell(generate)} --user-dir $(fairseq-seqkd user-dir) | grep {kind} | sort -V | "
+        f"cut -f3 | sacrebleu {_shell([settings.reference_file or 'REFERENCE'])} -m bleu chrf"
+    )
+
+
+def _ours(row, candidate, settings):
+    command = [
+        *("fairseq-seqkd", "evaluate", candidate.split.folder),
+        *("--checkpoints", f"{candidate.name}={candidate.path}", "--split", settings.split),
+        *("--engines", row.engine, "--devices", row.device, "--beams", row.beam),
+        *(["--remove-bpe", settings.remove_bpe] if settings.remove_bpe else []),
+        *(["--moses", settings.moses] if settings.moses else []),
+        *(["--ref", settings.reference_file] if settings.reference_file else []),
+    ]
+    return _shell(command)
+
+
+def _shell(words):
+    return " ".join(shlex.quote(str(word)) for word in words)

@@ -1,0 +1,84 @@
+"""Writes a report: report.md, report.json, report.csv, report.html, and its pictures."""
+
+import csv
+import io
+import json
+import logging
+import os
+from dataclasses import asdict
+
+from fairseq_seqkd.evaluate import plots
+from fairseq_seqkd.evaluate.page import TITLES, page
+from fairseq_seqkd.evaluate.table import markdown
+from fairseq_seqkd.shards import atomic_file
+
+logger = logging.getLogger(__name__)
+
+
+def write(report, folder):
+    """Write everything; each file is there whole or not at all.
+
+    Args:
+        report: :class:`~fairseq_seqkd.evaluate.report.Report`
+        folder: made if it is not there; older reports in it are replaced
+    Returns:
+        the names of the files
+    """
+    try:
+        pictures = plots.draw(report)
+    except ImportError:
+        logger.warning("%s; the rest of the report is made", plots.MISSING)
+        report.notes.append(f"There are {plots.MISSING}.")
+        pictures = {}
+    files = {
+        "report.md": as_markdown(report, pictures),
+        "report.json": as_json(report),
+        "report.csv": as_csv(report),
+        "report.html": page(report, pictures),
+        **{f"{name}.svg": svg for name, svg in pictures.items()},
+    }
+    os.makedirs(folder, exist_ok=True)
+    for name, content in files.items():
+        with atomic_file(os.path.join(folder, name)) as file:
+            file.write(content.encode())
+    return list(files)
+
+
+def as_markdown(report, pictures):
+    """Tables, pictures and commands."""
+    lines = [markdown(report), ""]
+    lines += [f"![{TITLES[name]}]({name}.svg)\n" for name in pictures]
+    lines += ["All of it:\n", f"```sh\n{report.command}\n```\n", "One by one:\n"]
+    lines += [f"```sh\n{row.command}\n```\n" for row in report.rows]
+    return "\n".join(lines)
+
+
+def as_json(report):
+    """Everything, unrounded."""
+    return json.dumps(asdict(report), indent=2) + "\n"
+
+
+def as_csv(report):
+    """A line a row, with what is so of its model."""
+    of_model = {model.name: asdict(model) for model in report.models}
+    lines = [{**_flat(row), **_without_name(of_model[row.model])} for row in report.rows]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def _flat(row):
+    cells = asdict(row)
+    for name in ("bleu_by_length", "seconds"):
+        cells[name] = " ".join(f"{value:.4f}" for value in cells[name])
+    difference = cells.pop("difference") or {}
+    for name in ("bleu", "low", "high"):
+        cells[f"difference_{name}"] = difference.get(name, "")
+    speeds = ("sentences_per_second", "tokens_per_second")
+    return {**cells, **{name: getattr(row, name) for name in speeds}}
+
+
+def _without_name(model):
+    return {key: value for key, value in model.items() if key != "name"}

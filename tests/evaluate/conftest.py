@@ -1,0 +1,28 @@
+import pytest
+
+from fairseq_seqkd.evaluate.measure import Settings, evaluate
+
+
+@pytest.fixture(scope="session")
+def checkpoints(teacher, word_kd_student):
+    return {
+        "teacher": str(teacher),
+        "student": str(word_kd_student[0] / "checkpoint_last.pt"),
+    }
+
+
+@pytest.fixture(scope="session")
+def report(data, checkpoints):
+    """Both models, greedily and with a beam, through everything that is there."""
+    return evaluate(checkpoints, Settings(str(data), beams=(1, 3), rounds=2))
+
+
+@pytest.fixture
+def fairseq_alone(data):
+    """A function that evaluates quickly."""
+
+    def call(checkpoints, **settings):
+        quick = {"engines": ["fairseq"], "beams": (1,), "rounds": 1}
+        return evaluate(checkpoints, Settings(str(data), **{**quick, **settings}))
+
+    return call

@@ -1,0 +1,68 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from fairseq_seqkd.evaluate.speed import pieces_of, take_turns
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("sentences", [1, 7, 8, 9, 100])
+def test_pieces_hold_everything_once(sentences):
+    lengths = np.random.default_rng(0).integers(1, 30, sentences)
+    pieces = pieces_of(lengths, CPU)
+    assert sorted(np.concatenate(pieces)) == list(range(sentences))
+    assert len(pieces) == min(8, sentences) or sentences == 9
+    assert len(pieces_of(lengths, torch.device("cuda"))) == 1
+
+
+class Clock:
+    """Time passes only while somebody decodes."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.calls = 0.0, []
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def decoder(self, name, seconds):
+        def decode(ids):
+            self.calls.append((name, tuple(ids)))
+            self.now += seconds(len(self.calls))
+            return {id_: (name, id_) for id_ in ids}
+
+        return decode
+
+
+def test_everybody_decodes_everything_and_is_timed_alone(monkeypatch):
+    clock = Clock(monkeypatch)
+    decoders = [clock.decoder("a", lambda _: 1), clock.decoder("b", lambda _: 3)]
+    steps = []
+    result = take_turns(decoders, [[0, 1], [2]], 3, lambda: steps.append(1))
+    assert [found for found, _ in result] == [{i: (n, i) for i in range(3)} for n in "ab"]
+    assert [seconds for _, seconds in result] == [[2, 2, 2], [6, 6, 6]]
+    assert len(steps) == len(clock.calls) == 2 * 2 * 4
+
+
+def test_the_first_pass_is_not_timed(monkeypatch):
+    clock = Clock(monkeypatch)
+    slow_at_first = clock.decoder("a", lambda calls: 100 if calls <= 2 else 1)
+    ((_, seconds),) = take_turns([slow_at_first], [[0], [1]], 2, lambda: None)
+    assert seconds == [2, 2]
+
+
+def test_a_machine_that_gets_slower_is_as_slow_for_all(monkeypatch):
+    """One after the other the last of four would look half as fast again."""
+    clock = Clock(monkeypatch)
+    decoders = [clock.decoder(name, lambda calls: 1 + calls / 100) for name in "abcd"]
+    result = take_turns(decoders, [[i] for i in range(8)], 3, lambda: None)
+    medians = [np.median(seconds) for _, seconds in result]
+    assert max(medians) / min(medians) < 1.02
+
+
+def test_nobody_is_always_the_first(monkeypatch):
+    clock = Clock(monkeypatch)
+    decoders = [clock.decoder(name, lambda _: 1) for name in "abc"]
+    take_turns(decoders, [[0], [1], [2]], 2, lambda: None)
+    firsts = [name for name, _ in clock.calls[::3]]
+    assert {firsts.count(name) for name in "abc"} == {3}
