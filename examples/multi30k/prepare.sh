@@ -32,34 +32,13 @@ fi
 # Subwords: one sentencepiece BPE model for both languages.
 if [ -z "${SPM:-}" ]; then
     SPM=$WORK/spm.model
-    if [ ! -e "$SPM" ]; then
-        step "train sentencepiece, 6,000 pieces"
-        python - "$WORK" <<'PYTHON'
-import sys
-import sentencepiece
-work = sys.argv[1]
-sentencepiece.SentencePieceTrainer.train(
-    input=f"{work}/raw/train.de,{work}/raw/train.en", model_prefix=f"{work}/spm.new",
-    vocab_size=6000, model_type="bpe", character_coverage=1.0, num_threads=2)
-PYTHON
-        mv "$WORK/spm.new.model" "$SPM"
-    fi
+    once spm.model "train sentencepiece, 6,000 pieces" \
+        learn_pieces "$SPM.new" 6000 "$WORK/raw/train.de,$WORK/raw/train.en"
 fi
 
 if [ ! -e "$WORK/text/done" ]; then
     step "cut the text into subwords"
-    mkdir -p "$WORK/text"
-    python - "$SPM" "$WORK" $FILES <<'PYTHON'
-import sys
-import sentencepiece
-model, work, files = sys.argv[1], sys.argv[2], sys.argv[3:]
-pieces = sentencepiece.SentencePieceProcessor(model_file=model)
-for name in files:
-    with open(f"{work}/raw/{name}", encoding="utf-8") as lines, \
-         open(f"{work}/text/{name}", "w", encoding="utf-8") as out:
-        for line in lines:
-            print(" ".join(pieces.encode(line.strip(), out_type=str)), file=out)
-PYTHON
+    cut_text "$SPM" "$WORK/raw" "$WORK/text" $FILES
     touch "$WORK/text/done"
 fi
 
