@@ -23,8 +23,9 @@ class Failed(Exception):
     """A command that should have worked did not; its output is the message."""
 
 
-def run_module(module, arguments, output):
-    """In the child: what ``python -m module arguments`` does."""
+def run_module(module, arguments, output, folder=None):
+    """In the child: what ``python -m module arguments`` does in a folder."""
+    os.chdir(folder or os.getcwd())
     with open(output, "w") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
@@ -36,11 +37,12 @@ def run_module(module, arguments, output):
         atexit._run_exitfuncs()  # which multiprocessing leaves out
 
 
-def start(command, *arguments):
-    """Start a fairseq command."""
+def start(command, *arguments, folder=None):
+    """Start a fairseq command, or ``fairseq-seqkd`` by the name of ``seqkd``."""
     handle, output = tempfile.mkstemp()
     os.close(handle)
-    arguments = f"fairseq_cli.{command}", [*map(str, arguments)], output
+    module = "fairseq_seqkd.cli.main" if command == "seqkd" else f"fairseq_cli.{command}"
+    arguments = module, [*map(str, arguments)], output, folder
     process = PROCESSES.Process(target=run_module, args=arguments)
     process.start()
     return process, output
@@ -62,9 +64,9 @@ def output_of(started, fails=False):
     return output
 
 
-def fairseq(command, *arguments, fails=False):
+def fairseq(command, *arguments, fails=False, folder=None):
     """What a fairseq command prints; whether it fails is as expected, or Failed is raised."""
-    return output_of(start(command, *arguments), fails=fails)
+    return output_of(start(command, *arguments, folder=folder), fails=fails)
 
 
 def run_command(arguments):

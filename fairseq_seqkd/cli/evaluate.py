@@ -69,7 +69,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--rounds",
         type=int,
-        default=3,
+        default=5,
         help="times that every model translates, in turns, after once to warm up; the median "
         "speed is told; default: %(default)s",
     )

@@ -71,13 +71,16 @@ def as_csv(report):
 
 def _flat(row):
     cells = asdict(row)
-    for name in ("bleu_by_length", "seconds"):
-        cells[name] = " ".join(f"{value:.4f}" for value in cells[name])
+    del cells["seconds"]
+    cells["bleu_by_length"] = " ".join(f"{bleu:.2f}" for bleu in row.bleu_by_length)
     difference = cells.pop("difference") or {}
     for name in ("bleu", "low", "high"):
         cells[f"difference_{name}"] = difference.get(name, "")
-    speeds = ("sentences_per_second", "tokens_per_second")
-    return {**cells, **{name: getattr(row, name) for name in speeds}}
+    speeds = {
+        name: getattr(row, name) for name in ("sentences_per_second", "tokens_per_second")
+    }
+    slowest, fastest = row.range_of_speed
+    return {**cells, **speeds, "slowest": slowest, "fastest": fastest}
 
 
 def _without_name(model):

@@ -44,7 +44,7 @@ class Settings:
     remove_bpe: Optional[str] = None
     moses: Optional[str] = None
     reference_file: Optional[str] = None
-    rounds: int = 3
+    rounds: int = 5
     threads: Optional[int] = None
 
 
@@ -165,8 +165,10 @@ def _open_runs(candidates, settings, devices, folder, notes):
 def _translate(runs, first, rounds, devices):
     """Fill in what was found and how long it took."""
     lengths = first.split.dataset.src_sizes
+    # What is most alike follows each other, and so is compared at the same moment.
+    alike = sorted(runs, key=lambda run: (run.row.engine, run.row.beam))
     groups = [
-        ([run for run in runs if run.row.device == device.type], pieces_of(lengths, device))
+        ([run for run in alike if run.row.device == device.type], pieces_of(lengths, device))
         for device in devices
     ]
     steps = sum(len(group) * len(pieces) for group, pieces in groups) * (rounds + 1)

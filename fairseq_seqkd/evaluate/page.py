@@ -16,7 +16,8 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto;
        padding: 0 1em; color: #222; }
 table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25em .6em; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th, td { padding: .2em .45em; font-size: .9em;
+         border-bottom: 1px solid #ddd; white-space: nowrap; }
 .wide { overflow-x: auto; }
 figure { margin: 2em 0; }
 figure svg { width: 100%; height: auto; }

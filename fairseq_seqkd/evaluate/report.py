@@ -46,7 +46,8 @@ class Row:
             bootstrap; None for the first row itself
         bleu_by_length: for each of :attr:`Report.length_groups`
         tokens: of all translations together, with the end of the sentence
-        seconds: what each round took, loading excluded
+        seconds: (pieces, rounds) what each piece of the text took in each round, loading
+            excluded
     """
 
     model: str
@@ -63,25 +64,35 @@ class Row:
     bleu_by_length: List[float] = field(default_factory=list)
     tokens: int = 0
     sentences: int = 0
-    seconds: List[float] = field(default_factory=list)
+    seconds: List[List[float]] = field(default_factory=list)
 
     @property
     def decoding(self):
         return "greedy" if self.beam == 1 else f"beam {self.beam}"
 
+    def time(self, of_rounds=statistics.median):
+        """What the text took, in seconds.
+
+        Taken piece by piece: whatever else the machine does disturbs a piece here and there,
+        and seldom the same one in most rounds.
+
+        Args:
+            of_rounds: of what a piece took: the median, ``min`` or ``max``
+        """
+        return sum(map(of_rounds, self.seconds))
+
     @property
     def sentences_per_second(self):
-        """The median over the rounds."""
-        return self.sentences / statistics.median(self.seconds)
+        return self.sentences / self.time()
 
     @property
     def tokens_per_second(self):
-        return self.tokens / statistics.median(self.seconds)
+        return self.tokens / self.time()
 
     @property
     def range_of_speed(self):
-        """Sentences a second in the slowest and in the fastest round."""
-        return self.sentences / max(self.seconds), self.sentences / min(self.seconds)
+        """Sentences a second, had every piece taken as long as at its slowest; its fastest."""
+        return self.sentences / self.time(max), self.sentences / self.time(min)
 
 
 @dataclass

@@ -26,10 +26,10 @@ def take_turns(decoders, pieces, rounds, progress):
         rounds: how often
         progress: called once a piece and decoder
     Returns:
-        for every decoder: {id: what it returned}, and (rounds,) seconds
+        for every decoder: {id: what it returned}, and (pieces, rounds) seconds
     """
     found = [{} for _ in decoders]
-    seconds = [[0.0] * rounds for _ in decoders]
+    seconds = [[[] for _ in pieces] for _ in decoders]
     for round_ in range(-1, rounds):  # the first warms up
         for number, piece in enumerate(pieces):
             for turn in range(len(decoders)):
@@ -43,6 +43,6 @@ def take_turns(decoders, pieces, rounds, progress):
                 if round_ < 0:
                     found[which].update(result)
                 else:
-                    seconds[which][round_] += passed
+                    seconds[which][number].append(passed)
                 progress()
     return list(zip(found, seconds))

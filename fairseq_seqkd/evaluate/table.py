@@ -114,7 +114,7 @@ def explanation(report):
         f"fewer (of those that are not zero): than {first.model} with {first.decoding} through "
         f"{through(report, first)}, BLEU with its 95 % interval by paired bootstrap. "
         f"BLEU {report.signatures['BLEU']}, chrF {report.signatures['chrF']}. Speed: the "
-        f"median of {_count(len(first.seconds), 'round')} in turns, "
+        f"median of {_count(len(first.seconds[0]), 'round')} in turns, piece by piece, "
         f"{_count(first.threads, 'thread')}. MB: the weights as they are loaded. "
         f"Mode mass: the mean probability that a model gives to its own beam-{beam} output; "
         f"greedy = beam: the share of sentences for which greedy decoding finds it too."

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 # Kept beside the parameters in fairseq's checkpoints. fairseq 0.12.2 has room in every encoder
-# layer for a copy of its weights, which stays zero unless torch's fast path fills it.
+# layer for a copy of its weights, zero or filled, for torch's fast path.
 _BUFFERS = re.compile(
     r"(^|\.)(version|_float_tensor)$|layers\.\d+\.(in_proj|out_proj|fc[12])_(weight|bias)$"
 )
@@ -46,7 +46,8 @@ def parameters_of(tensors):
     Args:
         tensors: {name: tensor} of a checkpoint's ``model``
     """
-    return {name: tensors[name] for name in aliases_of(tensors) if not _BUFFERS.search(name)}
+    own = {name: tensor for name, tensor in tensors.items() if not _BUFFERS.search(name)}
+    return {name: own[name] for name in aliases_of(own)}
 
 
 def _is_shared(one, other):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fairseq_seqkd.evaluate.report import Row
 from fairseq_seqkd.evaluate.speed import pieces_of, take_turns
 
 CPU = torch.device("cpu")
@@ -40,7 +41,7 @@ def test_everybody_decodes_everything_and_is_timed_alone(monkeypatch):
     steps = []
     result = take_turns(decoders, [[0, 1], [2]], 3, lambda: steps.append(1))
     assert [found for found, _ in result] == [{i: (n, i) for i in range(3)} for n in "ab"]
-    assert [seconds for _, seconds in result] == [[2, 2, 2], [6, 6, 6]]
+    assert [seconds for _, seconds in result] == [[[1] * 3] * 2, [[3] * 3] * 2]
     assert len(steps) == len(clock.calls) == 2 * 2 * 4
 
 
@@ -48,7 +49,7 @@ def test_the_first_pass_is_not_timed(monkeypatch):
     clock = Clock(monkeypatch)
     slow_at_first = clock.decoder("a", lambda calls: 100 if calls <= 2 else 1)
     ((_, seconds),) = take_turns([slow_at_first], [[0], [1]], 2, lambda: None)
-    assert seconds == [2, 2]
+    assert seconds == [[1, 1], [1, 1]]
 
 
 def test_a_machine_that_gets_slower_is_as_slow_for_all(monkeypatch):
@@ -56,7 +57,7 @@ def test_a_machine_that_gets_slower_is_as_slow_for_all(monkeypatch):
     clock = Clock(monkeypatch)
     decoders = [clock.decoder(name, lambda calls: 1 + calls / 100) for name in "abcd"]
     result = take_turns(decoders, [[i] for i in range(8)], 3, lambda: None)
-    medians = [np.median(seconds) for _, seconds in result]
+    medians = [np.median(seconds, 1).sum() for _, seconds in result]
     assert max(medians) / min(medians) < 1.02
 
 
@@ -66,3 +67,11 @@ def test_nobody_is_always_the_first(monkeypatch):
     take_turns(decoders, [[0], [1], [2]], 2, lambda: None)
     firsts = [name for name, _ in clock.calls[::3]]
     assert {firsts.count(name) for name in "abc"} == {3}
+
+
+def test_a_disturbed_piece_does_not_count():
+    """In every round something else disturbs: no round as a whole is undisturbed."""
+    seconds = [[1.0, 1.0, 9.0], [9.0, 1.0, 1.0], [1.0, 9.0, 1.0]]
+    row = Row("a", "fairseq", "cpu", 1, 1, 0, "", sentences=30, tokens=90, seconds=seconds)
+    assert row.sentences_per_second == 10 and row.tokens_per_second == 30
+    assert row.range_of_speed == (30 / 27, 10)

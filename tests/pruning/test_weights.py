@@ -129,3 +129,15 @@ class TestDead:
         assert (
             weights.dead(weights.ffn)["l.fc1.weight"] == weights.dead()["l.fc1.weight"]
         ).all()
+
+
+def test_a_layers_copy_of_its_weights_is_not_counted():
+    """fairseq 0.12.2 has room for one, before the weights themselves: empty, or filled."""
+    weight = torch.ones(2, 3)
+    for copy in (torch.zeros(2, 3), weight.clone()):
+        tensors = {
+            "encoder.layers.0.fc1_weight": copy,
+            "encoder.layers.0.in_proj_bias": torch.zeros(6),
+            "encoder.layers.0.fc1.weight": weight,
+        }
+        assert list(parameters_of(tensors)) == ["encoder.layers.0.fc1.weight"]
