@@ -24,7 +24,7 @@ setup(
     extras_require={
         "ctranslate2": ["ctranslate2"],
         "moses": ["sacremoses"],
-        "report": ["matplotlib"],
+        "report": ["matplotlib>=3.7"],
         "dev": ["hypothesis", "matplotlib", "pytest", "pytest-xdist", "ruff", "sacremoses"],
     },
     entry_points={"console_scripts": ["fairseq-seqkd = fairseq_seqkd.cli.main:main"]},

@@ -9,6 +9,8 @@ import logging
 import os
 import pickle
 import tempfile
+from argparse import Namespace
+from enum import Enum
 
 import torch
 from fairseq import checkpoint_utils, tasks, utils
@@ -176,6 +178,21 @@ def config_of(state, path):
     if config is None or config.get("model") is None or config.get("task") is None:
         raise _not_a_checkpoint(path, "it has no configuration of a model and its task")
     return config
+
+
+def plain_containers(value):
+    """Dictionaries, lists, numbers and strings in the place of anything that holds some."""
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    if isinstance(value, dict):
+        return {key: plain_containers(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_containers(one) for one in value]
+    if isinstance(value, Enum):
+        return str(value.value)
+    return value
 
 
 def writable(config):

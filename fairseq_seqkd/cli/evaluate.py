@@ -116,16 +116,30 @@ def check(arguments):
     for flag, value in numbers + [("--beams", beam) for beam in arguments.beams]:
         if value is not None and value < 1:
             raise ValueError(f"{flag} is {value}, expected 1 or more")
-    if arguments.out and os.path.exists(arguments.out) and not os.path.isdir(arguments.out):
-        raise ValueError(f"--out is {arguments.out!r}, a file: expected the name of a folder")
+    if arguments.out:
+        check_folder(arguments.out)
+
+
+def check_folder(out):
+    """Refuse a folder that cannot be made or written to, before there is work done for it."""
+    there = os.path.abspath(out)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        raise ValueError(f"--out is {out!r}, but {there!r} is a file: name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--out is {out!r}, but {there!r} cannot be written to")
 
 
 def named(arguments, flag):
-    """{name: path} from NAME=PATH, or from PATH, which is then named after its file."""
+    """{name: path} from NAME=PATH, or from PATH, which is then named after its files."""
     paths = {}
     for argument in arguments:
-        name, _, path = argument.rpartition("=")
-        name = name or os.path.splitext(os.path.basename(path))[0]
+        name, equals, path = argument.partition("=")
+        if not equals or os.path.exists(argument.split(os.pathsep)[0]):
+            files = argument.split(os.pathsep)
+            stems = [os.path.splitext(os.path.basename(file))[0] for file in files]
+            name, path = "+".join(stems), argument
         if name in paths:
             raise ValueError(f"{flag} has {name!r} twice: name them NAME=PATH")
         paths[name] = path

@@ -14,7 +14,7 @@ Example:
 """
 
 import os
-import sys
+import shlex
 from typing import Callable, NamedTuple
 
 from omegaconf import OmegaConf
@@ -23,7 +23,6 @@ from fairseq_seqkd.checkpoints import own_task
 from fairseq_seqkd.cli.files import check_out
 from fairseq_seqkd.export import ctranslate2, sparse
 from fairseq_seqkd.export.stock import Student
-from fairseq_seqkd.search import SearchOptions
 
 
 class Format(NamedTuple):
@@ -47,10 +46,8 @@ class Format(NamedTuple):
 def _to_ctranslate2(student, arguments):
     config = OmegaConf.create(student.config["task"])
     task, _ = own_task(config, arguments.student, arguments.data, flag="--data")
-    limit = student.config["model"].get("max_target_positions") or sys.maxsize
-    longest = SearchOptions().longest(0, limit)
     options = arguments.quantization, arguments.subword_model
-    ctranslate2.write(student, arguments.out, task, longest, *options)
+    ctranslate2.write(student, arguments.out, task, *options)
 
 
 FORMATS = {
@@ -122,7 +119,7 @@ def run(arguments):
     form.write(student, arguments)
     before, after = os.path.getsize(arguments.student), form.size(arguments.out)
     print(f"{arguments.out}: {after / 1e6:.2f} MB (from {before / 1e6:.2f} MB)")
-    print(form.then.format(out=arguments.out))
+    print(form.then.format(out=shlex.quote(arguments.out)))
 
 
 def check_options(arguments, form):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fairseq_seqkd.checkpoints import checkpoint_paths, config_of, load_state, task_on
 from fairseq_seqkd.pruning.weights import parameters_of
 from fairseq_seqkd.pseudo.corpus import Split
-from fairseq_seqkd.pseudo.select import moses
+from fairseq_seqkd.pseudo.select import UNKNOWN_IN_REFERENCE, check_remove_bpe, moses
 from fairseq_seqkd.teacher import Teacher, load_teacher
 
 
@@ -35,29 +35,16 @@ class Candidate:
                 :func:`~fairseq_seqkd.checkpoints.load_models`; it does not translate; or it
                 was trained with other dictionaries than those of ``data``
         """
+        first = checkpoint_paths(path)[0]
+        _check_task(name, config_of(load_state(first), first).task)
+        _check_dictionaries(name, first, data)
         model = load_teacher(path, data)
-        config = getattr(model.task, "cfg", None)
-        if getattr(config, "target_lang", None) is None:
-            raise ValueError(
-                f"--checkpoints: {name!r} does not translate, its task is "
-                f"{type(model.task).__name__}. (fairseq-eval-lm tells a language model's "
-                "perplexity.)"
-            )
-        _check_dictionaries(name, path, data, model)
-        return cls(
-            name,
-            path,
-            model,
-            Split.load(
-                data,
-                split,
-                config.source_lang,
-                config.target_lang,
-                model.task.source_dictionary,
-                model.task.target_dictionary,
-                config.left_pad_source,
-            ),
-        )
+        config = model.task.cfg
+        dictionaries = model.task.source_dictionary, model.task.target_dictionary
+        pair = config.source_lang, config.target_lang
+        found = Split.load(data, split, *pair, *dictionaries, config.left_pad_source)
+        _check_lengths(name, model, found)
+        return cls(name, path, model, found)
 
     @property
     def dictionary(self):
@@ -77,24 +64,49 @@ class Candidate:
         return sum(map(os.path.getsize, checkpoint_paths(self.path)))
 
 
-def _check_dictionaries(name, path, data, model):
+def _check_task(name, config):
+    if "target_lang" not in config:
+        raise ValueError(
+            f"--checkpoints: {name!r} does not translate, its task is "
+            f"{getattr(config, '_name', None)}. (fairseq-eval-lm tells a language model's "
+            "perplexity.)"
+        )
+
+
+def _check_dictionaries(name, path, data):
     """Refuse a model whose own dictionaries, if they are found, are not the data's."""
-    first = checkpoint_paths(path)[0]
-    recorded = getattr(config_of(load_state(first), first).task, "data", None) or ""
-    for folder in (os.path.dirname(os.path.abspath(first)), recorded.split(os.pathsep)[0]):
+    wanted = task_on(path, data)
+    recorded = getattr(config_of(load_state(path), path).task, "data", None) or ""
+    # A relative path would be looked up from another folder than the one it was meant from.
+    places = [os.path.dirname(os.path.abspath(path))] + [recorded] * os.path.isabs(recorded)
+    for folder in places:
         with contextlib.suppress(FileNotFoundError):
-            own = task_on(first, folder)
+            own = task_on(path, folder)
             break
     else:
         return
     for side in ("source", "target"):
-        ours, theirs = (getattr(task, f"{side}_dictionary") for task in (own, model.task))
+        ours, theirs = (getattr(task, f"{side}_dictionary") for task in (own, wanted))
         if ours.symbols != theirs.symbols:
             raise ValueError(
                 f"--checkpoints: the {side} dictionary of {name!r}, in {folder!r}, is not that "
                 f"of {data!r} ({len(ours)} symbols, expected {len(theirs)}). Binarise the same "
                 f"text with its dictionaries, and add --data-of {name}=THAT-DATA-BIN."
             )
+
+
+def _check_lengths(name, model, split):
+    """Refuse a split that has nothing to translate, or what a model cannot take."""
+    lengths = split.dataset.src_sizes
+    if not len(lengths):
+        raise ValueError(f"{split.folder!r} has no sentence in {split.name!r}")
+    longest, limit = int(lengths.max()), model.max_source_positions()
+    if longest > limit:
+        raise ValueError(
+            f"--checkpoints: {name!r} reads at most {limit} tokens, but line "
+            f"{int(lengths.argmax()) + 1} of {split.name!r} in {split.folder!r} has {longest}. "
+            "Expected a split without it."
+        )
 
 
 class Detokeniser:
@@ -106,11 +118,13 @@ class Detokeniser:
     """
 
     def __init__(self, remove_bpe=None, moses_lang=None):
+        check_remove_bpe(remove_bpe)
         self.remove_bpe = remove_bpe
         self.moses = moses_lang and moses(moses_lang)
 
-    def __call__(self, dictionary, tokens, escape_unk=False):
-        text = dictionary.string(tokens, self.remove_bpe, escape_unk=escape_unk)
+    def __call__(self, dictionary, tokens, unk=None):
+        """The text; ``unk`` stands for unknown words, by default as fairseq writes them."""
+        text = dictionary.string(tokens, self.remove_bpe, unk_string=unk)
         return self.moses.decode(text) if self.moses else text
 
 
@@ -129,7 +143,8 @@ def references_of(candidate, detokenise, file_name=None):
         if not split.has_gold:
             raise ValueError(f"{split.folder!r} has sources alone: name the references, --ref")
         gold = (split.dataset.tgt[i].tolist() for i in range(len(split)))
-        return [detokenise(candidate.dictionary, one, escape_unk=True) for one in gold]
+        # An unknown word in both must not count as a match.
+        return [detokenise(candidate.dictionary, one, UNKNOWN_IN_REFERENCE) for one in gold]
     with open(file_name, encoding="utf-8") as lines:
         references = [line.rstrip("\n") for line in lines]
     if len(references) != len(split):

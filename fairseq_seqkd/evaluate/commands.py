@@ -1,6 +1,9 @@
 """The command behind every number."""
 
+import os
 import shlex
+
+from fairseq.tasks.translation import TranslationTask
 
 
 def of(row, candidate, settings):
@@ -11,8 +14,22 @@ def of(row, candidate, settings):
         candidate: :class:`~fairseq_seqkd.evaluate.candidates.Candidate`
         settings: :class:`~fairseq_seqkd.evaluate.measure.Settings`
     """
-    maker = _fairseq if row.engine == "fairseq" else _ours
+    maker = _fairseq if _stock_can(row, candidate, settings) else _ours
     return maker(row, candidate, settings)
+
+
+def _stock_can(row, candidate, settings):
+    """Whether fairseq-generate and sacrebleu alone come to the same number."""
+    task, split = candidate.model.task, candidate.split
+    dictionaries = [f"dict.{lang}.txt" for lang in (split.source_lang, split.target_lang)]
+    return (
+        row.engine == "fairseq"
+        and isinstance(task, TranslationTask)
+        and settings.reference_file is not None
+        and settings.moses in (None, split.target_lang)
+        and not split.is_source_only
+        and all(os.path.exists(os.path.join(split.folder, name)) for name in dictionaries)
+    )
 
 
 def _fairseq(row, candidate, settings):
@@ -25,11 +42,12 @@ def _fairseq(row, candidate, settings):
         *(["--remove-bpe", settings.remove_bpe] if settings.remove_bpe else []),
         *(["--tokenizer", "moses"] if settings.moses else []),
         *(["--cpu"] if row.device == "cpu" else []),
+        *([] if cfg.left_pad_source else ["--left-pad-source", "False"]),
     ]
     kind = "^D-" if settings.moses else "^H-"
     return (
-        f"{_shell(generate)} --user-dir $(fairseq-seqkd user-dir) | grep {kind} | sort -V | "
-        f"cut -f3 | sacrebleu {_shell([settings.reference_file or 'REFERENCE'])} -m bleu chrf"
+        f'{_shell(generate)} --user-dir "$(fairseq-seqkd user-dir)" | grep {kind} | sort -V | '
+        f"cut -f3 | sacrebleu {_shell([settings.reference_file])} -m bleu chrf"
     )
 
 

@@ -1,6 +1,7 @@
 """What fairseq-train logged of its validations, as curves."""
 
 import json
+import math
 import re
 
 # Both of fairseq's formats for files: "| valid on 'valid' subset | loss 4.5 | ..." and JSON.
@@ -22,9 +23,9 @@ def read_curves(path):
     with open(path, encoding="utf-8", errors="replace") as lines:
         for values in filter(None, map(_values, lines)):
             for measure in MEASURES:
-                if measure in values:
-                    point = int(values["num_updates"]), float(values[measure])
-                    curves.setdefault(measure, {})[point[0]] = point[1]
+                value = float(values.get(measure, "nan"))
+                if math.isfinite(value):  # a training that has diverged says nan
+                    curves.setdefault(measure, {})[int(values["num_updates"])] = value
     if not curves:
         raise ValueError(
             f"--logs: {path!r} tells of no validation. Expected what fairseq-train printed "
@@ -42,5 +43,8 @@ def _values(line):
     found = _JSON.search(line)
     if not found:
         return None
-    values = json.loads(found[1])
+    try:
+        values = json.loads(found[1])
+    except json.JSONDecodeError:  # cut off
+        return None
     return {name.partition("valid_")[2]: value for name, value in values.items()}

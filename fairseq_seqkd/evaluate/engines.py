@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple
 import torch
 
 from fairseq_seqkd.export.ctranslate2 import size_of
-from fairseq_seqkd.pseudo.backends.ctranslate2 import CannotConvert, CTranslate2Backend
+from fairseq_seqkd.pseudo.backends.ctranslate2 import CTranslate2Backend
 from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
 from fairseq_seqkd.search import SearchOptions
 from fairseq_seqkd.teacher import load_teacher
@@ -50,7 +50,7 @@ def open_engine(name, candidate, device, threads, folder):
         threads: of a processor
         folder: for what has to be converted
     Raises:
-        CannotConvert: CTranslate2 cannot be had for it; says why
+        ValueError, RuntimeError: it cannot be had for this model, or here; says why
     """
     if name == "fairseq":
         return _fairseq(candidate, device)
@@ -119,8 +119,12 @@ def open_all(names, candidate, device, threads, folder):
     engines, notes = {}, []
     for name in names or DEFAULT_ENGINES:
         try:
-            engines[name] = open_engine(name, candidate, device, threads, folder)
-        except CannotConvert as error:
+            engine = open_engine(name, candidate, device, threads, folder)
+            # What a GPU's libraries lack shows when something is decoded.
+            dataset = candidate.split.dataset
+            engine.decode(dataset, [int(dataset.src_sizes.argmin())], 1)
+            engines[name] = engine
+        except (ValueError, RuntimeError) as error:
             if names:
                 raise ValueError(f"--engines {name}, {candidate.name!r}: {error}") from error
             notes.append(f"{candidate.name} was not run through {name}: {error}")
@@ -133,7 +137,7 @@ def devices_of(names):
     Raises:
         ValueError: a GPU is asked for that torch does not see
     """
-    names = names or ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    names = dict.fromkeys(names or ["cpu"] + ["cuda"] * torch.cuda.is_available())
     if "cuda" in names and not torch.cuda.is_available():
         raise ValueError("--devices cuda: torch sees no GPU here. Expected cpu.")
     return [torch.device(name) for name in names]

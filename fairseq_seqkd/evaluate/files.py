@@ -30,6 +30,10 @@ def write(report, folder):
         logger.warning("%s; the rest of the report is made", plots.MISSING)
         report.notes.append(f"There are {plots.MISSING}.")
         pictures = {}
+    except Exception as error:  # the numbers took longer than any picture is worth
+        logger.warning("no pictures: %s; the rest of the report is made", error)
+        report.notes.append(f"There are no pictures: {error}.")
+        pictures = {}
     files = {
         "report.md": as_markdown(report, pictures),
         "report.json": as_json(report),
@@ -55,7 +59,7 @@ def as_markdown(report, pictures):
 
 def as_json(report):
     """Everything, unrounded."""
-    return json.dumps(asdict(report), indent=2) + "\n"
+    return json.dumps(asdict(report), indent=2, allow_nan=False) + "\n"
 
 
 def as_csv(report):

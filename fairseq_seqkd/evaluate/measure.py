@@ -88,7 +88,7 @@ def evaluate(checkpoints, settings):
         len(references),
         [_model(candidate) for candidate in candidates],
         [],
-        notes=_notes_on_data(candidates),
+        notes=_notes_on_data(candidates) + _notes_on_text(references),
         versions=versions(devices),
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -141,6 +141,16 @@ def _notes_on_data(candidates):
         f"{other.split.folder}: only text is compared, and tokens are not the same units."
         for other in candidates[1:]
         if other.split.folder != first.split.folder
+    ]
+
+
+def _notes_on_text(references):
+    found = next((mark for mark in ("▁", "@@ ") if any(mark in r for r in references)), None)
+    if found is None:
+        return []
+    return [
+        f"The references have {found.strip()!r} in them: scores are over subwords, and higher "
+        "than over text. Join them with --remove-bpe, and give --ref as people write."
     ]
 
 
@@ -213,7 +223,8 @@ def _look_at_modes(report, runs):
     """How much of a model's probability is where it searches."""
     for model in report.models:
         own = [run for run in runs if run.row.model == model.name]
-        own = [run for run in own if run.row.engine == own[0].row.engine]
+        engine = min(own, key=lambda run: run.row.engine != "fairseq").row.engine
+        own = [run for run in own if run.row.engine == engine]
         largest = max(own, key=lambda run: run.row.beam)
         if largest.row.engine == "fairseq":
             lprobs = np.array([lprob for _, lprob in largest.found.values()])

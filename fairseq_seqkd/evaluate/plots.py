@@ -41,6 +41,11 @@ def _figure(x, y):
     return figure, axes
 
 
+def _plain(text):
+    """A dollar sign is no formula."""
+    return text.replace("$", r"\$")
+
+
 def _colours(report):
     from matplotlib import colormaps
 
@@ -67,7 +72,7 @@ def _scatter(report, x_of, x_name):
         axis(ScalarFormatter())
     axes.tick_params(axis="x", which="minor", labelsize=7)
     handles = [
-        Line2D([], [], color=colour, marker="o", linestyle="", label=name)
+        Line2D([], [], color=colour, marker="o", linestyle="", label=_plain(name))
         for name, colour in colours.items()
     ] + [
         Line2D([], [], color="grey", marker=mark, linestyle="", label=", ".join(way))
@@ -84,7 +89,7 @@ def _by_length(report):
     for name, colour in _colours(report).items():
         rows = [row for row in report.rows if row.model == name]
         row = min(rows, key=lambda one: (one.engine != rows[0].engine, one.beam))
-        label = f"{name}, {row.decoding}"
+        label = _plain(f"{name}, {row.decoding}")
         axes.plot(names, row.bleu_by_length, "o-", color=colour, label=label)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
@@ -94,7 +99,7 @@ def _curves(report, measure):
     figure, axes = _figure("updates", {"bleu": "validation BLEU"}.get(measure, "bits a token"))
     for name, curves in report.curves.items():
         if measure in curves:
-            axes.plot(*zip(*curves[measure]), ".-", label=name)
+            axes.plot(*zip(*curves[measure]), ".-", label=_plain(name))
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
 

@@ -14,7 +14,7 @@ def tables(report, tablefmt="github"):
     """
     return [
         tabulate(
-            [list(row.values()) for row in rows],
+            [[_cell(cell, tablefmt) for cell in row.values()] for row in rows],
             list(rows[0]),
             tablefmt=tablefmt,
             colalign=[_alignment(name) for name in rows[0]],
@@ -22,6 +22,11 @@ def tables(report, tablefmt="github"):
         )
         for rows in (decoding(report), models(report))
     ]
+
+
+def _cell(text, tablefmt):
+    """tabulate escapes HTML's marks, and not Markdown's."""
+    return text.replace("|", r"\|") if tablefmt == "github" else text
 
 
 def markdown(report):
@@ -115,7 +120,7 @@ def explanation(report):
         f"{through(report, first)}, BLEU with its 95 % interval by paired bootstrap. "
         f"BLEU {report.signatures['BLEU']}, chrF {report.signatures['chrF']}. Speed: the "
         f"median of {_count(len(first.seconds[0]), 'round')} in turns, piece by piece, "
-        f"{_count(first.threads, 'thread')}. MB: the weights as they are loaded. "
+        f"{_count(first.threads, 'thread')}. MB: the weights, and CTranslate2's vocabulary. "
         f"Mode mass: the mean probability that a model gives to its own beam-{beam} output; "
         f"greedy = beam: the share of sentences for which greedy decoding finds it too."
     )

@@ -9,11 +9,9 @@ translate.py                                  how it is used, in a few lines
 import os
 import shutil
 import tempfile
-from argparse import Namespace
 
-import torch
-
-from fairseq_seqkd.pseudo.backends.ctranslate2 import CannotConvert, convert_checkpoint
+from fairseq_seqkd.pseudo.backends.ctranslate2 import CannotConvert, convert
+from fairseq_seqkd.search import SearchOptions
 from fairseq_seqkd.shards import atomic_directory
 
 # What CTranslate2 knows; None keeps the weights as they are.
@@ -25,34 +23,37 @@ QUANTIZATIONS = (
 _WITH_SUBWORDS = '''\
 """Translates standard input, a sentence a line: pip install ctranslate2 sentencepiece"""
 import os, sys, ctranslate2, sentencepiece
+sys.stdin.reconfigure(encoding="utf-8"), sys.stdout.reconfigure(encoding="utf-8")
 here = os.path.dirname(os.path.abspath(__file__))
 translator = ctranslate2.Translator(here, device="auto")
 pieces = sentencepiece.SentencePieceProcessor(model_file=os.path.join(here, "subwords.model"))
 sources = [pieces.encode(line.strip(), out_type=str) for line in sys.stdin]
-limits = {{"max_input_length": 0, "max_decoding_length": {longest}}}
-for result in translator.translate_batch(sources, beam_size=1, **limits):
+limits = {{"max_input_length": {longest_source}, "max_decoding_length": {longest}}}
+batches = {{"max_batch_size": 1024, "batch_type": "tokens"}}
+for result in translator.translate_batch(sources, beam_size=1, **batches, **limits):
     print(pieces.decode(result.hypotheses[0]))
 '''
 _WITHOUT_SUBWORDS = '''\
 """Translates standard input, a sentence a line in subwords: pip install ctranslate2"""
 import os, sys, ctranslate2
+sys.stdin.reconfigure(encoding="utf-8"), sys.stdout.reconfigure(encoding="utf-8")
 here = os.path.dirname(os.path.abspath(__file__))
 translator = ctranslate2.Translator(here, device="auto")
 sources = [line.split() for line in sys.stdin]
-limits = {{"max_input_length": 0, "max_decoding_length": {longest}}}
-for result in translator.translate_batch(sources, beam_size=1, **limits):
+limits = {{"max_input_length": {longest_source}, "max_decoding_length": {longest}}}
+batches = {{"max_batch_size": 1024, "batch_type": "tokens"}}
+for result in translator.translate_batch(sources, beam_size=1, **batches, **limits):
     print(" ".join(result.hypotheses[0]))
 '''
 
 
-def write(student, folder, task, longest, quantization=None, subword_model=None):
+def write(student, folder, task, quantization=None, subword_model=None):
     """Convert a student; the folder is there whole or not at all.
 
     Args:
         student: :class:`~fairseq_seqkd.export.stock.Student`
         folder: a new one
         task: with the student's dictionaries
-        longest: what it may write, in tokens with the end of the sentence
         quantization: one of ``QUANTIZATIONS``
         subword_model: a sentencepiece model to lay beside it
     Raises:
@@ -68,7 +69,7 @@ def write(student, folder, task, longest, quantization=None, subword_model=None)
                 shutil.copyfile(subword_model, os.path.join(new, "subwords.model"))
             with open(os.path.join(new, "translate.py"), "w") as file:
                 example = _WITH_SUBWORDS if subword_model else _WITHOUT_SUBWORDS
-                file.write(example.format(longest=longest))
+                file.write(example.format(**_limits(student.config["model"])))
     except CannotConvert as error:
         raise ValueError(f"--to ctranslate2: {error} (--to fairseq ships any model)") from error
 
@@ -79,22 +80,23 @@ def size_of(folder):
     return sum(os.path.getsize(os.path.join(folder, name)) for name in own)
 
 
+def _limits(model_config):
+    """What can be read and written, in tokens; what is longer is cut, and EOS comes after."""
+    positions = [
+        model_config.get(f"max_{side}_positions") or 1024 for side in ("source", "target")
+    ]
+    longest = SearchOptions().longest(0, positions[1])
+    return {"longest_source": positions[0] - 1, "longest": longest}
+
+
 def _dictionaries(task):
     pair = task.cfg.source_lang, task.cfg.target_lang
     return zip(pair, (task.source_dictionary, task.target_dictionary))
 
 
 def _convert(student, task, folder, quantization):
-    """What the converter reads: a checkpoint with everything in one Namespace."""
-    task_config, model_config = student.config["task"], student.config["model"]
-    settings = {**task_config, "task": task_config["_name"], **model_config}
-    settings.setdefault("arch", model_config["_name"])
     with tempfile.TemporaryDirectory() as temporary:
-        checkpoint = os.path.join(temporary, "student.pt")
-        torch.save({"args": Namespace(**settings), "model": student.model}, checkpoint)
-        try:
-            convert_checkpoint(checkpoint, task, os.path.join(temporary, "new"), quantization)
-        except CannotConvert as error:
-            raise CannotConvert(str(error).replace(repr(checkpoint), "it")) from error
-        for name in os.listdir(os.path.join(temporary, "new")):
-            shutil.move(os.path.join(temporary, "new", name), folder)
+        new = os.path.join(temporary, "new")
+        convert(student.model, student.config, task, new, quantization)
+        for name in os.listdir(new):
+            shutil.move(os.path.join(new, name), folder)

@@ -5,15 +5,17 @@ configuration becomes plain containers; this package's task and criterion become
 extend, as their attribute ``stock_name`` says.
 """
 
-from argparse import Namespace
 from dataclasses import dataclass, fields
-from enum import Enum
 
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
-from omegaconf import OmegaConf
 
-from fairseq_seqkd.checkpoints import config_of, load_state, write_checkpoint
+from fairseq_seqkd.checkpoints import (
+    config_of,
+    load_state,
+    plain_containers,
+    write_checkpoint,
+)
 from fairseq_seqkd.pruning.checkpoint import heads_in
 from fairseq_seqkd.pruning.weights import Weights, aliases_of, parameters_of
 
@@ -126,18 +128,3 @@ def _stock(settings, registry, dataclasses):
     stock = {field.name for field in fields(dataclasses[name])}
     kept = {key: value for key, value in settings.items() if key in stock}
     return {**kept, "_name": name}, set(settings) - stock - {"_name"}
-
-
-def plain_containers(value):
-    """Dictionaries, lists, numbers and strings in the place of anything that holds some."""
-    if isinstance(value, Namespace):
-        value = vars(value)
-    if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value)
-    if isinstance(value, dict):
-        return {key: plain_containers(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_containers(one) for one in value]
-    if isinstance(value, Enum):
-        return str(value.value)
-    return value

@@ -15,6 +15,9 @@ METRICS = {
 }
 
 
+UNKNOWN_IN_REFERENCE = "UNKNOWNTOKENINREF"  # fairseq's own word for it
+
+
 class Best:
     """The teacher's best beam hypothesis (Kim & Rush 2016, section 3.2)."""
 
@@ -54,13 +57,7 @@ class Closest:
         self.symbols = np.array(dictionary.symbols, dtype=object)
         self.unk = dictionary.unk()
         self.remove_bpe = remove_bpe
-        try:
-            data_utils.post_process("", remove_bpe)
-        except NotImplementedError as error:
-            raise ValueError(
-                f"--remove-bpe is {remove_bpe!r}, expected what fairseq knows: sentencepiece, "
-                "subword_nmt, '@@ ', wordpiece, letter, _EOW or none"
-            ) from error
+        check_remove_bpe(remove_bpe)
         self.metric = METRICS[metric]
         self.moses = moses_lang and moses(moses_lang)
         self.folder = "closest" if metric == "bleu" else f"closest-{metric}"
@@ -78,13 +75,24 @@ class Closest:
 
     def __call__(self, hypotheses, gold):
         # An unknown word in both must not count as a match.
-        reference = self.text(gold).replace(self.symbols[self.unk], "UNKNOWNTOKENINREF")
+        reference = self.text(gold).replace(self.symbols[self.unk], UNKNOWN_IN_REFERENCE)
         # The reference's n-grams are counted once.
         metric = self.metric(references=[[reference]])
         texts = [self.text(tokens) for tokens, _ in hypotheses]
         # Subwords differ more often than text does: no text is measured twice.
         scores = {text: metric.corpus_score([text], None).score for text in set(texts)}
         return texts.index(max(texts, key=scores.get))
+
+
+def check_remove_bpe(remove_bpe):
+    """Refuse a way to join subwords that fairseq does not know."""
+    try:
+        data_utils.post_process("", remove_bpe)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"--remove-bpe is {remove_bpe!r}, expected what fairseq knows: sentencepiece, "
+            "subword_nmt, '@@ ', wordpiece, letter, _EOW or none"
+        ) from error
 
 
 def moses(lang):

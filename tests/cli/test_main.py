@@ -76,6 +76,8 @@ def test_interrupted(monkeypatch, capsys):
         (["a=x/y.pt"], {"a": "x/y.pt"}),
         (["x/y.pt"], {"y": "x/y.pt"}),
         (["a b=1.pt", "c=1.pt"], {"a b": "1.pt", "c": "1.pt"}),
+        (["s=lr=0.1/c.pt"], {"s": "lr=0.1/c.pt"}),
+        (["x/a.pt:x/b.pt"], {"a+b": "x/a.pt:x/b.pt"}),
     ],
 )
 def test_checkpoints_are_named(arguments, expected):

@@ -12,9 +12,11 @@ def checkpoints(teacher, word_kd_student):
 
 
 @pytest.fixture(scope="session")
-def report(data, checkpoints):
+def report(data, text, checkpoints):
     """Both models, greedily and with a beam, through everything that is there."""
-    return evaluate(checkpoints, Settings(str(data), beams=(1, 3), rounds=2))
+    reference = str(text / "test.tgt")
+    settings = Settings(str(data), beams=(1, 3), rounds=2, reference_file=reference)
+    return evaluate(checkpoints, settings)
 
 
 @pytest.fixture

@@ -34,3 +34,13 @@ def test_no_log(tmp_path):
     (tmp_path / "log").write_text("nothing of the kind\n")
     with pytest.raises(ValueError, match="--logs: '.*log' tells of no validation. Expected"):
         read_curves(str(tmp_path / "log"))
+
+
+def test_a_training_that_diverged_or_was_cut_off(tmp_path):
+    lines = [
+        '| valid | {"valid_loss": "nan", "valid_num_updates": "10"}',
+        '| valid | {"valid_loss": "4.0", "valid_num_updates": "20"}',
+        '| valid | {"valid_loss": "3.0", "valid_num_upda}',
+    ]
+    (tmp_path / "log").write_text("\n".join(lines))
+    assert read_curves(tmp_path / "log") == {"loss": [(20, 4.0)]}

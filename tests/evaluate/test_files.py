@@ -11,6 +11,7 @@ from dataclasses import asdict
 import pytest
 
 from fairseq_seqkd.evaluate import files
+from fairseq_seqkd.evaluate.report import Model, Report, Row
 from fairseq_seqkd.evaluate.table import decoding, markdown, models, tables
 
 CHROMIUM = (
@@ -132,3 +133,24 @@ def test_without_matplotlib_the_rest_is_made(report, tmp_path, monkeypatch, capl
         assert "pip install matplotlib" in (tmp_path / "report.html").read_text()
     finally:
         report.notes[:] = before
+
+
+def test_a_picture_that_fails_costs_no_numbers(report, tmp_path, monkeypatch):
+    monkeypatch.setattr(files.plots, "draw", lambda report: 1 / 0)
+    before = list(report.notes)
+    try:
+        assert "report.json" in files.write(report, str(tmp_path))
+        assert "There are no pictures: division by zero." in report.notes
+    finally:
+        report.notes[:] = before
+
+
+def test_names_with_marks_of_their_own():
+    row = Row("a|b$c$<d>", "fairseq", "cpu", 1, 1, 8, "", sentences=1, seconds=[[1.0]])
+    row.bleu_by_length = [1.0]
+    model = Model(row.model, "x.pt", "data", 2, 2, 8)
+    signatures = {"BLEU": "s", "chrF": "s"}
+    report = Report("test", 1, [model], [row], signatures, length_groups=[(1, 2)])
+    assert r"a\|b$c$<d>" in tables(report)[0]
+    assert "a|b$c$&lt;d&gt;" in tables(report, "html")[0]
+    assert "svg" in files.plots.draw(report)["speed"]

@@ -12,6 +12,8 @@ from processes import fairseq
 
 from fairseq_seqkd.cli.main import main
 from fairseq_seqkd.export.ctranslate2 import QUANTIZATIONS
+from fairseq_seqkd.pseudo.backends.ctranslate2 import CTranslate2Backend
+from fairseq_seqkd.teacher import load_teacher
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 ALONE = """
@@ -153,7 +155,7 @@ class TestErrors:
         loss = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", "1"]
         train(data, tmp_path / "lstm", *loss, model=LSTM)
         message = fails(student=tmp_path / "lstm" / "checkpoint_last.pt")
-        assert "--to ctranslate2: it cannot convert it: " in message
+        assert "--to ctranslate2: it cannot convert the model: " in message
         assert "Model 'lstm'" in message and "(--to fairseq ships any model)" in message
 
     def test_names(self, fails, tmp_path):
@@ -177,3 +179,20 @@ class TestErrors:
             export(teacher, *flags)
         message = "--quantization is for --to ctranslate2, found --to fairseq"
         assert message in capsys.readouterr().err
+
+
+def test_text_of_any_length(teacher, data, text, tmp_path):
+    """The teacher reads 30 tokens: what is longer is cut there, and nothing stops."""
+    export(teacher, "--to", "ctranslate2", "--out", tmp_path / "ct2", "--data", data)
+    line = (text / "test.src").read_text().splitlines()[0]
+    found = translate(tmp_path / "ct2", [" ".join([line] * 40), "", line])
+    assert len(found) == 3 and found[2] == translate(tmp_path / "ct2", [line])[0]
+
+
+def test_an_exported_checkpoint_is_converted_again(teacher, data, tmp_path):
+    export(teacher, "--to", "fairseq", "--out", tmp_path / "stock.pt")
+    for name, path in (("a", teacher), ("b", tmp_path / "stock.pt")):
+        loaded = load_teacher(str(path), str(data))
+        CTranslate2Backend.convert(str(tmp_path / name), loaded)
+    models = [(tmp_path / name / "model" / "model.bin").read_bytes() for name in "ab"]
+    assert models[0] == models[1]

@@ -4,11 +4,17 @@ import contextlib
 import copy
 import os
 import tempfile
+from argparse import Namespace
 
 import numpy as np
 import torch
 
-from fairseq_seqkd.checkpoints import checkpoint_paths
+from fairseq_seqkd.checkpoints import (
+    checkpoint_paths,
+    config_of,
+    load_state,
+    plain_containers,
+)
 from fairseq_seqkd.shards import atomic_directory, read_json, write_json
 
 # Source tokens of a batch. Small ones stay in a CPU's caches; GPUs want large ones.
@@ -81,7 +87,7 @@ class CTranslate2Backend:
         """What the manifest says; converts the teacher, to know that it can be.
 
         Args and errors as for :func:`~fairseq_seqkd.pseudo.backends.choose_backend`, and
-        ``quantization`` as for :func:`convert_checkpoint`.
+        ``quantization`` as for :func:`convert`.
         """
         library = _library()
         device = torch.device(device)
@@ -124,7 +130,7 @@ class CTranslate2Backend:
         Args:
             folder: where to; ``model/`` is CTranslate2's and ``limits.json`` ours
             teacher: :class:`~fairseq_seqkd.teacher.Teacher`, with its ``path``
-            quantization: as for :func:`convert_checkpoint`
+            quantization: as for :func:`convert`
         Raises:
             CannotConvert: says why
         """
@@ -134,8 +140,9 @@ class CTranslate2Backend:
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         # Another process may have converted it in the meantime.
         with contextlib.suppress(FileExistsError), atomic_directory(folder) as new:
-            model = os.path.join(new, "model")
-            convert_checkpoint(paths[0], teacher.task, model, quantization)
+            state, model = load_state(paths[0]), os.path.join(new, "model")
+            config = plain_containers(config_of(state, paths[0]))
+            convert(state["model"], config, teacher.task, model, quantization)
             limits = {
                 "max_source_positions": teacher.max_source_positions(),
                 "max_target_positions": teacher.max_target_positions(),
@@ -197,11 +204,12 @@ def _library():
     return ctranslate2
 
 
-def convert_checkpoint(path, task, folder, quantization=None):
-    """Let CTranslate2's own converter convert a checkpoint.
+def convert(model, config, task, folder, quantization=None):
+    """Let CTranslate2's own converter convert a model.
 
     Args:
-        path: the checkpoint, with its configuration as a Namespace
+        model: {name: tensor}
+        config: fairseq's configuration, as plain containers
         task: its task, with its dictionaries
         folder: a new one, to write to
         quantization: how the weights are kept; None as in the checkpoint
@@ -213,13 +221,22 @@ def convert_checkpoint(path, task, folder, quantization=None):
 
     try:
         languages = task.cfg.source_lang, task.cfg.target_lang
-        with tempfile.TemporaryDirectory() as dictionaries:
+        with tempfile.TemporaryDirectory() as temporary:
             for lang, one in zip(languages, (task.source_dictionary, task.target_dictionary)):
-                one.save(os.path.join(dictionaries, f"dict.{lang}.txt"))
-            converter = FairseqConverter(path, dictionaries, *languages)
+                one.save(os.path.join(temporary, f"dict.{lang}.txt"))
+            path = os.path.join(temporary, "model.pt")
+            torch.save({"args": _namespace(config), "model": model}, path)
+            converter = FairseqConverter(path, temporary, *languages)
             converter.convert(folder, quantization=quantization)
     except OSError:
         raise
     except Exception as error:  # what a converter raises is no fixed set
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise CannotConvert(f"it cannot convert {path!r}: {reason}") from error
+        raise CannotConvert(f"it cannot convert the model: {reason}") from error
+
+
+def _namespace(config):
+    """What the converter reads: everything of task and model in one."""
+    settings = {**config["task"], "task": config["task"]["_name"], **config["model"]}
+    settings.setdefault("arch", config["model"].get("_name"))
+    return Namespace(**settings)
