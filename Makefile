@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UPSTREAM := .venv-upstream
 # Two processes at most: each takes one core, and so do the trainings that it waits for.
-IN_PARALLEL = -n $$(($$(getconf _NPROCESSORS_ONLN) < 2 ? 1 : 2)) --dist loadfile
+IN_PARALLEL = -n $$(($$(getconf _NPROCESSORS_ONLN) < 2 ? 1 : 2)) --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -1,4 +1,3 @@
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +63,10 @@ def test_error_is_one_line(data, capsys):
 
 
 def test_interrupted(monkeypatch, capsys):
-    monkeypatch.setattr(user_dir, "run", lambda _: signal.raise_signal(2))
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(user_dir, "run", interrupted)
     with pytest.raises(SystemExit, match="130"):
         main(["user-dir"])
     assert capsys.readouterr().err == "fairseq-seqkd user-dir: interrupted\n"
