@@ -30,10 +30,12 @@ for sparsity in $SPARSITIES; do
     rows+=("$sparsity pruned=$WORK/pruned-$sparsity/checkpoint_best.pt")
 done
 
+# The first row, unpruned, is what the others are compared with. How many times fewer than the
+# teacher's their parameters are, each training says at its end.
 step "the table, on test_2016_flickr"
 OUTPUT=$WORK/pruned.md run pruned_table fairseq-seqkd evaluate "$WORK/data-bin" \
     --remove-bpe sentencepiece --ref "$WORK/raw/test_2016_flickr.en" \
-    --out "$WORK/pruned-report" --checkpoints "teacher=$TEACHER" "${rows[@]}"
+    --engines fairseq --out "$WORK/pruned-report" --checkpoints "${rows[@]}" "teacher=$TEACHER"
 cat "$WORK/pruned.md"
 
 step "what a file takes: as a checkpoint without optimizer, and sparse"

@@ -11,6 +11,7 @@ Example:
 
 import os
 
+from fairseq_seqkd.cli.files import check_folder
 from fairseq_seqkd.evaluate import files
 from fairseq_seqkd.evaluate.curves import read_curves
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
@@ -118,17 +119,6 @@ def check(arguments):
             raise ValueError(f"{flag} is {value}, expected 1 or more")
     if arguments.out:
         check_folder(arguments.out)
-
-
-def check_folder(out):
-    """Refuse a folder that cannot be made or written to, before there is work done for it."""
-    there = os.path.abspath(out)
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
-    if not os.path.isdir(there):
-        raise ValueError(f"--out is {out!r}, but {there!r} is a file: name a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"--out is {out!r}, but {there!r} cannot be written to")
 
 
 def named(arguments, flag):

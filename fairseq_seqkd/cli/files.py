@@ -1,4 +1,4 @@
-"""What the subcommands that make one file of another have in common."""
+"""Where subcommands may write to."""
 
 import os
 
@@ -24,3 +24,18 @@ def check_out(out, name, source, is_folder=False):
         raise ValueError(f"{name} is {out!r}, but there is no folder {folder!r}: make it first")
     if os.path.exists(out) and os.path.exists(source) and os.path.samefile(out, source):
         raise ValueError(f"{name} is {out!r}, which is {source!r} itself: name another file")
+
+
+def check_folder(out):
+    """Refuse a folder that cannot be made or written to, before there is work done for it.
+
+    Raises:
+        ValueError: something in its path is a file, or may not be written to
+    """
+    there = os.path.abspath(out)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        raise ValueError(f"--out is {out!r}, but {there!r} is a file: name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--out is {out!r}, but {there!r} cannot be written to")

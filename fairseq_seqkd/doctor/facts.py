@@ -196,6 +196,7 @@ def look_at(path, data=None):
         data: the folder with its dictionaries; None looks where a teacher's are looked for
     """
     from fairseq_seqkd.checkpoints import load_models
+    from fairseq_seqkd.pruning.weights import parameters_of
 
     facts = CheckpointFacts(path)
     try:
@@ -204,7 +205,8 @@ def look_at(path, data=None):
     except Exception as error:  # what a foreign task raises may be of any kind
         facts.error = error
         return facts
-    facts.parameters = sum(weight.numel() for weight in model.parameters())
+    weights = parameters_of(dict(model.named_parameters()))
+    facts.parameters = sum(weight.numel() for weight in weights.values())
     facts.dictionary = (getattr(task, "cfg", None) or task.args).data
     return facts
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fairseq_seqkd.checkpoints import checkpoint_paths, config_of, load_state, task_on
 from fairseq_seqkd.pruning.weights import parameters_of
 from fairseq_seqkd.pseudo.corpus import Split
-from fairseq_seqkd.pseudo.select import UNKNOWN_IN_REFERENCE, check_remove_bpe, moses
 from fairseq_seqkd.teacher import Teacher, load_teacher
 
 
@@ -109,31 +108,12 @@ def _check_lengths(name, model, split):
         )
 
 
-class Detokeniser:
-    """Token ids as the text that a person would read.
-
-    Args:
-        remove_bpe: how subwords are joined, as in fairseq's --remove-bpe
-        moses_lang: the language whose Moses tokenisation is undone; None: not tokenised
-    """
-
-    def __init__(self, remove_bpe=None, moses_lang=None):
-        check_remove_bpe(remove_bpe)
-        self.remove_bpe = remove_bpe
-        self.moses = moses_lang and moses(moses_lang)
-
-    def __call__(self, dictionary, tokens, unk=None):
-        """The text; ``unk`` stands for unknown words, by default as fairseq writes them."""
-        text = dictionary.string(tokens, self.remove_bpe, unk_string=unk)
-        return self.moses.decode(text) if self.moses else text
-
-
 def references_of(candidate, detokenise, file_name=None):
     """The references, one a line of the split, as text.
 
     Args:
         candidate: whose split's gold target is taken if there is no file
-        detokenise: :class:`Detokeniser`
+        detokenise: :class:`~fairseq_seqkd.detokenise.Detokeniser`
         file_name: one reference a line
     Raises:
         ValueError: the lines are not as many as the split's, or there is no gold target
@@ -142,9 +122,8 @@ def references_of(candidate, detokenise, file_name=None):
     if file_name is None:
         if not split.has_gold:
             raise ValueError(f"{split.folder!r} has sources alone: name the references, --ref")
-        gold = (split.dataset.tgt[i].tolist() for i in range(len(split)))
-        # An unknown word in both must not count as a match.
-        return [detokenise(candidate.dictionary, one, UNKNOWN_IN_REFERENCE) for one in gold]
+        gold = (split.dataset.tgt[i].numpy() for i in range(len(split)))
+        return [detokenise.reference(one) for one in gold]
     with open(file_name, encoding="utf-8") as lines:
         references = [line.rstrip("\n") for line in lines]
     if len(references) != len(split):

@@ -21,7 +21,9 @@ def read_curves(path):
     """
     curves = {}
     with open(path, encoding="utf-8", errors="replace") as lines:
-        for values in filter(None, map(_values, lines)):
+        for values in map(_values, lines):
+            if "num_updates" not in values:  # of no validation, or cut off
+                continue
             for measure in MEASURES:
                 value = float(values.get(measure, "nan"))
                 if math.isfinite(value):  # a training that has diverged says nan
@@ -35,16 +37,14 @@ def read_curves(path):
 
 
 def _values(line):
-    """{name: value} of one line, as strings; nothing if it is not of a validation."""
+    """{name: value} of one line, as strings; empty if it is not of a validation."""
     simple = _SIMPLE.search(line)
     if simple:
         pairs = (part.split() for part in simple[1].split("|"))
         return dict(pair for pair in pairs if len(pair) == 2)
     found = _JSON.search(line)
-    if not found:
-        return None
     try:
-        values = json.loads(found[1])
+        values = json.loads(found[1]) if found else {}
     except json.JSONDecodeError:  # cut off
-        return None
+        values = {}
     return {name.partition("valid_")[2]: value for name, value in values.items()}

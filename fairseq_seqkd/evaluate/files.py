@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from fairseq_seqkd.evaluate import plots
 from fairseq_seqkd.evaluate.page import TITLES, page
@@ -26,13 +26,10 @@ def write(report, folder):
     """
     try:
         pictures = plots.draw(report)
-    except ImportError:
-        logger.warning("%s; the rest of the report is made", plots.MISSING)
-        report.notes.append(f"There are {plots.MISSING}.")
-        pictures = {}
     except Exception as error:  # the numbers took longer than any picture is worth
-        logger.warning("no pictures: %s; the rest of the report is made", error)
-        report.notes.append(f"There are no pictures: {error}.")
+        missing = plots.MISSING if isinstance(error, ImportError) else error
+        logger.warning("no pictures: %s; the rest of the report is made", missing)
+        report = replace(report, notes=[*report.notes, f"There are no pictures: {missing}."])
         pictures = {}
     files = {
         "report.md": as_markdown(report, pictures),

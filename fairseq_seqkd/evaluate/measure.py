@@ -8,8 +8,9 @@ from typing import List, NamedTuple, Optional
 import numpy as np
 import torch
 
+from fairseq_seqkd.detokenise import Detokeniser
 from fairseq_seqkd.evaluate import commands, quality
-from fairseq_seqkd.evaluate.candidates import Candidate, Detokeniser, references_of
+from fairseq_seqkd.evaluate.candidates import Candidate, references_of
 from fairseq_seqkd.evaluate.engines import Engine, check_engine, devices_of, open_all
 from fairseq_seqkd.evaluate.report import Model, Report, Row
 from fairseq_seqkd.evaluate.speed import pieces_of, take_turns
@@ -29,7 +30,7 @@ class Settings:
         devices: ``cpu``, ``cuda``; None takes the CPU, and a GPU that is there
         beams: 1 is greedy
         remove_bpe, moses: how tokens become text, see
-            :class:`~fairseq_seqkd.evaluate.candidates.Detokeniser`
+            :class:`~fairseq_seqkd.detokenise.Detokeniser`
         reference_file: one reference a line; None takes the split's gold target
         rounds: how often everything is timed
         threads: of a processor; None as many as torch takes by itself
@@ -72,6 +73,7 @@ def evaluate(checkpoints, settings):
     Raises:
         FileNotFoundError, ValueError: see
             :class:`~fairseq_seqkd.evaluate.candidates.Candidate`,
+            :class:`~fairseq_seqkd.detokenise.Detokeniser`,
             :func:`~fairseq_seqkd.evaluate.candidates.references_of` and
             :mod:`~fairseq_seqkd.evaluate.engines`; or a line has no translation
     """
@@ -81,8 +83,12 @@ def evaluate(checkpoints, settings):
     if settings.threads:
         torch.set_num_threads(settings.threads)
     candidates = _candidates(checkpoints, settings)
-    detokenise = Detokeniser(settings.remove_bpe, settings.moses)
-    references = references_of(candidates[0], detokenise, settings.reference_file)
+    detokenisers = {
+        one.name: Detokeniser(one.dictionary, settings.remove_bpe, settings.moses)
+        for one in candidates
+    }
+    first = candidates[0]
+    references = references_of(first, detokenisers[first.name], settings.reference_file)
     report = Report(
         settings.split,
         len(references),
@@ -93,11 +99,11 @@ def evaluate(checkpoints, settings):
     )
     with tempfile.TemporaryDirectory() as folder:
         runs = _open_runs(candidates, settings, devices, folder, report.notes)
-        _translate(runs, candidates[0], settings.rounds, devices)
+        _translate(runs, first, settings.rounds, devices)
     for run in runs:
-        run.texts.extend(_texts(run, detokenise))
+        run.texts.extend(_texts(run, detokenisers[run.candidate.name]))
     report.rows = [run.row for run in runs]
-    _score(report, runs, references, candidates[0])
+    _score(report, runs, references, first)
     _look_at_modes(report, runs)
     return report
 
@@ -200,9 +206,7 @@ def _texts(run, detokenise):
             f"{run.row.model!r} through {run.row.engine}, the first is line {missing[0] + 1}: "
             "a score over the rest would mislead"
         )
-    dictionary = run.candidate.dictionary
-    tokens = (run.found[i][0].tolist() for i in range(len(run.found)))
-    return [detokenise(dictionary, one) for one in tokens]
+    return [detokenise.text(run.found[i][0]) for i in range(len(run.found))]
 
 
 def _score(report, runs, references, first_candidate):

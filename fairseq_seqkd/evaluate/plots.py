@@ -5,7 +5,7 @@ import io
 from fairseq_seqkd.evaluate.table import through
 
 _MARKERS = "osD^vP*X"
-MISSING = "no pictures: matplotlib is not installed (pip install matplotlib)"
+MISSING = "matplotlib is not installed (pip install matplotlib)"
 
 
 def draw(report):

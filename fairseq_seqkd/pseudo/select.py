@@ -2,10 +2,9 @@
 
 import functools
 
-import numpy as np
-from fairseq.data import data_utils
-from fairseq.data.encoders.moses_tokenizer import MosesTokenizer, MosesTokenizerConfig
 from sacrebleu.metrics import BLEU, CHRF
+
+from fairseq_seqkd.detokenise import Detokeniser
 
 # sacreBLEU's own defaults for single sentences: exponential smoothing (one of Chen &
 # Cherry 2014) and effective order; character 6-grams.
@@ -13,9 +12,6 @@ METRICS = {
     "bleu": functools.partial(BLEU, smooth_method="exp", effective_order=True),
     "chrf": CHRF,
 }
-
-
-UNKNOWN_IN_REFERENCE = "UNKNOWNTOKENINREF"  # fairseq's own word for it
 
 
 class Best:
@@ -43,23 +39,17 @@ class Closest:
 
     Args:
         dictionary: the target dictionary
-        remove_bpe: how the text was cut into subwords, as in fairseq's --remove-bpe
+        remove_bpe, moses_lang: see :class:`~fairseq_seqkd.detokenise.Detokeniser`, which also
+            says what is raised
         metric: a name in ``METRICS``
-        moses_lang: the language whose Moses tokenisation is undone; None: not tokenised
-    Raises:
-        ValueError: a ``remove_bpe`` that fairseq does not know, or sacremoses is missing
     """
 
     name = "closest"
     needs_gold = True
 
     def __init__(self, dictionary, remove_bpe=None, metric="bleu", moses_lang=None):
-        self.symbols = np.array(dictionary.symbols, dtype=object)
-        self.unk = dictionary.unk()
-        self.remove_bpe = remove_bpe
-        check_remove_bpe(remove_bpe)
+        self.detokenise = Detokeniser(dictionary, remove_bpe, moses_lang)
         self.metric = METRICS[metric]
-        self.moses = moses_lang and moses(moses_lang)
         self.folder = "closest" if metric == "bleu" else f"closest-{metric}"
         self.settings = {
             "selection": "closest",
@@ -68,43 +58,13 @@ class Closest:
             "moses_lang": moses_lang,
         }
 
-    def text(self, tokens):
-        """What a person would read; (length,) token ids end in EOS."""
-        text = data_utils.post_process(" ".join(self.symbols[tokens[:-1]]), self.remove_bpe)
-        return self.moses.decode(text) if self.moses else text
-
     def __call__(self, hypotheses, gold):
-        # An unknown word in both must not count as a match.
-        reference = self.text(gold).replace(self.symbols[self.unk], UNKNOWN_IN_REFERENCE)
         # The reference's n-grams are counted once.
-        metric = self.metric(references=[[reference]])
-        texts = [self.text(tokens) for tokens, _ in hypotheses]
+        metric = self.metric(references=[[self.detokenise.reference(gold)]])
+        texts = [self.detokenise.text(tokens) for tokens, _ in hypotheses]
         # Subwords differ more often than text does: no text is measured twice.
         scores = {text: metric.corpus_score([text], None).score for text in set(texts)}
         return texts.index(max(texts, key=scores.get))
-
-
-def check_remove_bpe(remove_bpe):
-    """Refuse a way to join subwords that fairseq does not know."""
-    try:
-        data_utils.post_process("", remove_bpe)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"--remove-bpe is {remove_bpe!r}, expected what fairseq knows: sentencepiece, "
-            "subword_nmt, '@@ ', wordpiece, letter, _EOW or none"
-        ) from error
-
-
-def moses(lang):
-    """fairseq's Moses tokenizer for a language.
-
-    Raises:
-        ValueError: sacremoses is not installed
-    """
-    try:
-        return MosesTokenizer(MosesTokenizerConfig(source_lang=lang, target_lang=lang))
-    except ImportError as error:
-        raise ValueError("undoing Moses tokenisation needs: pip install sacremoses") from error
 
 
 def build_selector(name, dictionary, remove_bpe=None, metric="bleu", moses_lang=None):

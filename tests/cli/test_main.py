@@ -89,3 +89,13 @@ def test_checkpoints_are_named(arguments, expected):
 def test_two_checkpoints_of_one_name():
     with pytest.raises(ValueError, match="--checkpoints has 'best' twice"):
         named(["a/best.pt", "b/best.pt"], "--checkpoints")
+
+
+def test_a_report_in_a_file(data, teacher, tmp_path, capsys):
+    """Said before there is work done for it."""
+    (tmp_path / "file").write_text("")
+    flags = ["--checkpoints", str(teacher), "--out", str(tmp_path / "file" / "new")]
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", str(data), *flags])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"but '{tmp_path}/file' is a file: name a folder" in line

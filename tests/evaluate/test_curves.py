@@ -41,6 +41,7 @@ def test_a_training_that_diverged_or_was_cut_off(tmp_path):
         '| valid | {"valid_loss": "nan", "valid_num_updates": "10"}',
         '| valid | {"valid_loss": "4.0", "valid_num_updates": "20"}',
         '| valid | {"valid_loss": "3.0", "valid_num_upda}',
+        "| valid | epoch 001 | valid on 'valid' subset | loss 3.0 | num_up",
     ]
     (tmp_path / "log").write_text("\n".join(lines))
     assert read_curves(tmp_path / "log") == {"loss": [(20, 4.0)]}

@@ -10,9 +10,9 @@ import torch
 from conftest import CTRANSLATE2, LSTM, USER_DIR, load_split, lprobs_of, preprocess, train
 from processes import fairseq
 
-from fairseq_seqkd.evaluate.candidates import Candidate, Detokeniser, references_of
+from fairseq_seqkd.detokenise import Detokeniser
+from fairseq_seqkd.evaluate.candidates import Candidate, references_of
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
-from fairseq_seqkd.pseudo.select import UNKNOWN_IN_REFERENCE
 from fairseq_seqkd.search import SearchOptions
 
 
@@ -143,13 +143,14 @@ def test_one_model_under_two_names(fairseq_alone, teacher):
 
 def test_references_are_the_files_or_the_gold_target(data, teacher, text):
     candidate = Candidate.load("t", str(teacher), str(data), "test")
-    gold = references_of(candidate, Detokeniser())
-    lines = references_of(candidate, Detokeniser(), text / "test.tgt")
+    detokenise = Detokeniser(candidate.dictionary)
+    gold = references_of(candidate, detokenise)
+    lines = references_of(candidate, detokenise, text / "test.tgt")
     assert lines == (text / "test.tgt").read_text().splitlines()
     for one, other in zip(gold, lines):
         assert len(one.split()) == len(other.split())
         for word, expected in zip(one.split(), other.split()):
-            assert word == expected or word == UNKNOWN_IN_REFERENCE
+            assert word == expected or word == "UNKNOWNTOKENINREF"
     assert sum(one == other for one, other in zip(gold, lines)) > 5
 
 

@@ -85,7 +85,7 @@ def test_undoes_moses_tokenisation(dictionary):
     for symbol in ("don", "&apos;t", "."):
         dictionary.add_symbol(symbol)
     closest = Closest(dictionary, moses_lang="en")
-    assert closest.text(encode(dictionary, "a don &apos;t .")) == "a don't."
+    assert closest.detokenise.text(encode(dictionary, "a don &apos;t .")) == "a don't."
 
 
 def test_a_way_of_cutting_that_fairseq_does_not_know(dictionary):
