@@ -25,6 +25,8 @@ ELSEWHERE = {
 # A training ends after a few updates, and what refers to its length follows.
 SHORTER = {"50000": "4", "5000": "4", "3000": "2"}
 STUDENT = [word for word in map(str, [*TINY, *TRAINING]) if word != "--no-epoch-checkpoints"]
+# Models that have learned little do not stop by themselves.
+STUDENT += ["--max-target-positions", "48"]
 
 
 def commands():
