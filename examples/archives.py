@@ -6,6 +6,7 @@ A recipe with SMOKE=1 downloads these, from file://FOLDER, so that all of its st
 a network.
 """
 
+import gzip
 import io
 import sys
 import tarfile
@@ -89,9 +90,18 @@ def wikitext(folder, text):
             archive.writestr(f"wikitext-103/wiki.{split}.tokens", lines)
 
 
+def multi30k(folder, text):
+    """A file a side and split, each compressed by itself."""
+    names = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
+    for (split, side), lines in text.items():
+        language = "de" if side == "src" else "en"
+        with gzip.open(folder / f"{names[split]}.{language}.gz", "wt") as file:
+            file.write(plain(lines))
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     text = text_of(SIZES)
-    for write in (iwslt14, wmt14, wikitext):
+    for write in (iwslt14, wmt14, wikitext, multi30k):
         write(folder, text)

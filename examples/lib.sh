@@ -16,16 +16,16 @@ step() { printf '\n== %s\n' "$*"; }
 
 fail() { echo "$*" >&2; exit 1; }
 
-# run NAME COMMAND...: show the command, run it, keep its output in logs/NAME.log. With OUTPUT
-# set, what it prints to standard output goes to that file instead.
+# run NAME COMMAND...: show the command, run it, add both it and its output to logs/NAME.log. With
+# OUTPUT set, what it prints to standard output goes to that file instead.
 run() {
     local name=$1 begin=$SECONDS log=$WORK/logs/$1.log status=0
     shift
-    printf '$'; printf ' %q' "$@"; printf '\n'
+    { printf '$'; printf ' %q' "$@"; printf '\n'; } | tee -a "$log"
     if [ -n "${OUTPUT:-}" ]; then
-        "$@" >"$OUTPUT" 2>"$log" || status=$?
+        "$@" >"$OUTPUT" 2>>"$log" || status=$?
     else
-        "$@" >"$log" 2>&1 || status=$?
+        "$@" >>"$log" 2>&1 || status=$?
     fi
     if [ $status != 0 ]; then
         tail -n 20 "$log" >&2

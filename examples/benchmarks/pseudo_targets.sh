@@ -5,7 +5,7 @@
 #   bash examples/benchmarks/pseudo_targets.sh
 #
 # On two cores it takes about an hour. Settings, by environment variables: WORK, DATA, TEACHER, SPM
-# and DICT as for examples/multi30k/distill.sh (TEACHER, SPM and DICT are needed); ROUNDS (1), how often
+# and DICT as for examples/multi30k/claims.sh (TEACHER, SPM and DICT are needed); ROUNDS (1), how often
 # everything takes its turn; SENTENCES (29000), of the corpus; OUT, a file for the table (default: $WORK/benchmark/table.md).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

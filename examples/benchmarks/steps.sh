@@ -3,18 +3,18 @@
 #
 #   bash examples/benchmarks/steps.sh
 #
-# Some minutes. The student is the undistilled one of examples/multi30k/distill.sh, which has to
-# have run. Settings, by environment variables: WORK as there; TEACHER (default: the one that the
-# recipe trained); ROUNDS (5), how often everything takes its turn; OUT, a file for the table
+# Some minutes. The student is the undistilled one of examples/multi30k/claims.sh, which has to
+# have run. Settings, by environment variables: WORK as there; TEACHER and STUDENT, other
+# checkpoints; ROUNDS (5), how often everything takes its turn; OUT, a file for the table
 # (default: $WORK/benchmark/steps.md).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
 . "$here/../lib.sh"
 TEACHER=${TEACHER:-$WORK/teacher/checkpoint_best.pt}
-STUDENT=$WORK/none/checkpoint_best.pt
+STUDENT=${STUDENT:-$WORK/transformer-96-none-1-0.1/checkpoint_best.pt}
 for file in "$TEACHER" "$STUDENT"; do
-    [ -e "$file" ] || fail "there is no $file: run examples/multi30k/distill.sh first"
+    [ -e "$file" ] || fail "there is no $file: run examples/multi30k/claims.sh first"
 done
 mkdir -p "$WORK/benchmark"
 python "$here/steps.py" "$WORK/data-bin" --teacher "$TEACHER" --student "$STUDENT" \

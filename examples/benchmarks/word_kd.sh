@@ -4,9 +4,9 @@
 #
 #   bash examples/benchmarks/word_kd.sh
 #
-# Some minutes. The student is the undistilled one of examples/multi30k/distill.sh, which has to
-# have run. Settings, by environment variables: WORK as there; TEACHER (default: the one that the
-# recipe trained); ROUNDS (5), how often everything takes its turn; OUT, a folder for the tables
+# Some minutes. The student is the undistilled one of examples/multi30k/claims.sh, which has to
+# have run. Settings, by environment variables: WORK as there; TEACHER and STUDENT, other
+# checkpoints; ROUNDS (5), how often everything takes its turn; OUT, a folder for the tables
 # (default: $WORK/benchmark). The recipes' settings of the memory allocator are not in force here:
 # what is measured is what fairseq-train does by itself.
 set -euo pipefail
@@ -15,11 +15,11 @@ WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
 . "$here/../lib.sh"
 unset MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_ MALLOC_TOP_PAD_
 TEACHER=${TEACHER:-$WORK/teacher/checkpoint_best.pt}
-STUDENT=$WORK/none/checkpoint_best.pt
+STUDENT=${STUDENT:-$WORK/transformer-96-none-1-0.1/checkpoint_best.pt}
 ROUNDS=${ROUNDS:-5}
 OUT=${OUT:-$WORK/benchmark}
 for file in "$TEACHER" "$STUDENT"; do
-    [ -e "$file" ] || fail "there is no $file: run examples/multi30k/distill.sh first"
+    [ -e "$file" ] || fail "there is no $file: run examples/multi30k/claims.sh first"
 done
 random=$WORK/benchmark/random
 mkdir -p "$random" "$OUT"

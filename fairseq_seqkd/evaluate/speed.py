@@ -8,7 +8,7 @@ from fairseq_seqkd.shards import plan_chunks
 
 # A processor's speed drifts within seconds: models take turns at pieces of the text, so that
 # all of them see the same of it. A GPU wants its batches large, and is nobody else's.
-_PIECES = {"cpu": 8, "cuda": 1}
+_PIECES = {"cpu": 4, "cuda": 1}
 
 
 def pieces_of(lengths, device):

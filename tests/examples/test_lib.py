@@ -1,6 +1,7 @@
 """The recipes' shell functions."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -88,12 +89,21 @@ class TestOnce:
 class TestRun:
     def test_keeps_what_a_command_says(self, shell, tmp_path):
         shell('run it bash -c "echo out; echo err >&2"')
-        assert (tmp_path / "work" / "logs" / "it.log").read_text() == "out\nerr\n"
+        assert (tmp_path / "work" / "logs" / "it.log").read_text() == (
+            "$ bash -c echo\\ out\\;\\ echo\\ err\\ \\>\\&2\nout\nerr\n"
+        )
+
+    def test_an_interrupted_command_s_output_is_kept(self, shell, tmp_path):
+        shell("run it bash -c 'echo first; exit 1'")
+        shell("run it echo second")
+        log = (tmp_path / "work" / "logs" / "it.log").read_text()
+        assert re.findall("^(first|second)", log, re.M) == ["first", "second"]
 
     def test_with_a_file_for_standard_output(self, shell, tmp_path):
         shell('OUTPUT=table run it bash -c "echo out; echo err >&2"')
         assert (tmp_path / "table").read_text() == "out\n"
-        assert (tmp_path / "work" / "logs" / "it.log").read_text() == "err\n"
+        log = (tmp_path / "work" / "logs" / "it.log").read_text()
+        assert log.startswith("$ bash -c ") and log.splitlines()[1:] == ["err"]
 
     def test_a_failing_command(self, shell):
         result = shell('run it bash -c "echo why; exit 3"; echo "and on"')

@@ -21,7 +21,7 @@ def test_multi30k_refuses_other_files_than_the_published(tmp_path):
     for split in ("train", "val", "test_2016_flickr"):
         for side in ("de", "en"):
             (data / f"{split}.{side}.gz").write_bytes(b"something else")
-    recipe = ["bash", ROOT / "examples" / "multi30k" / "distill.sh"]
+    recipe = ["bash", ROOT / "examples" / "multi30k" / "claims.sh"]
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     result = subprocess.run(
         recipe,

@@ -119,6 +119,24 @@ def test_language_model(tmp_path):
     assert all(1 < float(perplexity) < words for perplexity in perplexities)
 
 
+def test_multi30k(tmp_path):
+    output = run("multi30k/claims.sh", SMOKE="1", WORK=str(tmp_path), OUT=str(tmp_path / "out"))
+    assert not list(tmp_path.glob("**/*.new"))
+    methods = ["no distillation", "ImitKD + Full", "Seq-KD", "Seq-KD + Seq-Inter"]
+    table = rows(output)
+    assert [row[0] for row in table if "/logs/" in row[3]] == methods
+    # Whatever a line is from is there, and says nothing of this machine.
+    sources = set(re.findall(r"\]\(([^)]+)\)", output))
+    assert len(sources) == 10
+    for source in sources:
+        text = (tmp_path / "out" / source).read_text()
+        assert "fairseq-" in text and str(tmp_path) not in text
+    # Again: all is there.
+    output = run("multi30k/claims.sh", SMOKE="1", WORK=str(tmp_path), OUT=str(tmp_path / "out"))
+    assert re.findall("^== (.*),", output, re.M) == ["published and measured"]
+    assert rows(output) == table
+
+
 def test_pseudo_targets_on_nodes(data, teacher, tmp_path):
     slurm_sets = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_CPUS_PER_TASK": "1"}
     own = {"DATA": str(data), "TEACHER": str(teacher), "STORE": str(tmp_path / "store")}

@@ -1,0 +1,309 @@
+#!/usr/bin/env bash
+# Multi30k German-English, from raw text to what was published beside what was measured: students of
+# every method after the same number of updates, the best of them pruned and exported.
+#
+#   bash examples/multi30k/claims.sh              # two CPU cores
+#   SIZE=gpu bash examples/multi30k/claims.sh     # one large GPU: a larger teacher, more students
+#   SMOKE=1 bash examples/multi30k/claims.sh      # all steps in tiny, on made-up text
+#
+# A step whose output is there is skipped: run it again and it goes on where it stopped.
+# Settings, by environment variables:
+#   WORK      folder to write to (default: work/multi30k)
+#   DATA      folder with the raw text, {train,val,test_2016_flickr}.{de,en}.gz
+#             (default: downloaded from the data set's public repository)
+#   TEACHER   a teacher's checkpoint, with SPM and DICT, the sentencepiece model and the
+#             joined fairseq dictionary it was trained with (default: all are made here)
+#   STUDENTS, ROWS  students and methods, see methods.sh; methods of two steps need the one that
+#             they begin with
+#   SEEDS     of the first student; the others have the first of them
+#   DROPOUTS  every training is made with each, and what validates best is taken
+#   UPDATES   of every row, 1000; the last fifth of them is fine-tuning in rows of two steps
+#   SPARSITIES, RETRAINING  of the best student: how much is pruned, and for how many updates it is
+#             trained on; weights go during the first two thirds, most of them at the beginning
+#   JOBS      processes side by side
+#   OUT       folder for what is worth keeping (default: $WORK/claims)
+#   DEVICE    --cpu to do without a GPU that is there
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
+SIZE=${SIZE:-cpu}
+[ $SIZE != cpu ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # of each process
+. "$here/../lib.sh"
+WORK=$(cd "$WORK" && pwd)
+OUT=${OUT:-$WORK/claims}
+
+# Settings of both sizes, then those of one, then tiny ones.
+UPDATES=${UPDATES:-1000} RETRAINING=${RETRAINING:-1500} DROPOUTS=${DROPOUTS:-0}
+WARMUP=400 VOCABULARY=6000
+ALL="gkd skew_kl imit_kd_full imit_kd_opt seq_kd+word_kd word_kd seq_kd none
+    all_three seq_kd+seq_inter none+seq_inter"
+ENGINES="fairseq ctranslate2:float32 ctranslate2:int8" ROUNDS=5
+case $SIZE in
+    cpu)
+        DEVICE=${DEVICE---cpu} DEVICES=cpu JOBS=${JOBS:-$cores} PRECISION=""
+        STUDENTS=${STUDENTS:-transformer-96} SEEDS=${SEEDS:-1}
+        ROWS=${ROWS:-$ALL}
+        SPARSITIES=${SPARSITIES:-0 0.61 0.8 0.9} # 0.61 leaves a thirteenth of the teacher
+        TEACHER_MODEL="3 3 192 768" TEACHER_LR=2e-3 TEACHER_DROPOUT=0.2 TEACHER_UPDATES=4200
+        ;;
+    gpu)
+        DEVICE=${DEVICE-} DEVICES="cpu cuda" JOBS=${JOBS:-8} PRECISION=--fp16
+        STUDENTS=${STUDENTS:-transformer-96 transformer-256 lstm-256} SEEDS=${SEEDS:-1 2}
+        ROWS=${ROWS:-$ALL}
+        SPARSITIES=${SPARSITIES:-0 0.8 0.9}
+        TEACHER_MODEL="6 6 512 2048" TEACHER_LR=1e-3 TEACHER_DROPOUT=0.3 TEACHER_UPDATES=4000
+        ;;
+    *) fail "SIZE is $SIZE, expected cpu or gpu" ;;
+esac
+if [ -n "${SMOKE:-}" ]; then
+    python "$EXAMPLES/archives.py" "$WORK/archives"
+    DATA=$WORK/archives SUMS=$(cd "$WORK/archives" && sha256sum -- *.gz)
+    DEVICE=--cpu DEVICES=cpu PRECISION="" JOBS=2
+    STUDENTS=transformer-16 ROWS="imit_kd_full seq_kd none seq_kd+seq_inter"
+    UPDATES=10 RETRAINING=6 WARMUP=2 VOCABULARY=200
+    SPARSITIES="0 0.8" ENGINES=fairseq ROUNDS=1
+    TEACHER_MODEL="1 1 32 64" TEACHER_UPDATES=12 TEACHER=""
+fi
+if [ -n "${TEACHER:-}" ] && [ -z "${SPM:-}" -o -z "${DICT:-}" ]; then
+    fail "TEACHER is given without SPM or DICT, the subword model and dictionary it was trained with"
+fi
+FINE_TUNING=$((UPDATES / 5)) EVERY=$((UPDATES / 10))
+start=$((UPDATES - FINE_TUNING))
+. "$here/prepare.sh"
+
+# What all trainings have in common. Now and then the validation set is translated greedily, and
+# the checkpoint with the best BLEU there is kept; so is that of update $start, for fine-tuning.
+# Without a multiple of 1 fairseq would leave out sentences of a last batch.
+train() {
+    run "$1" fairseq-train "$WORK/data-bin" --user-dir "$USER_DIR" $DEVICE $PRECISION \
+        --save-dir "$WORK/$1.new" --optimizer adam --adam-betas "(0.9, 0.98)" --clip-norm 1.0 \
+        --label-smoothing 0.1 --max-tokens 2048 --required-batch-size-multiple 1 \
+        --max-target-positions 256 \
+        --eval-bleu --eval-bleu-args '{"beam": 1}' --eval-bleu-remove-bpe sentencepiece \
+        --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
+        --save-interval-updates $EVERY --keep-interval-updates 1 \
+        --keep-interval-updates-pattern $start \
+        --save-interval 1000 --validate-interval 1000 --no-epoch-checkpoints \
+        --log-format simple "${@:2}"
+}
+
+# falling LR UPDATES: a learning rate that falls linearly to 0.
+falling() {
+    echo --lr "$1" --lr-scheduler polynomial_decay --total-num-update "$2" --max-update "$2"
+}
+
+make_teacher() {
+    if [ -n "${TEACHER:-}" ]; then
+        mkdir -p "$WORK/teacher.new"
+        cp "$TEACHER" "$WORK/teacher.new/checkpoint_best.pt"
+    else
+        train teacher --task translation --criterion label_smoothed_cross_entropy --seed 1 \
+            --arch transformer --share-all-embeddings $(size $TEACHER_MODEL) \
+            --dropout $TEACHER_DROPOUT --lr $TEACHER_LR --lr-scheduler inverse_sqrt \
+            --warmup-updates $((2 * WARMUP)) --max-update $TEACHER_UPDATES
+    fi
+}
+once teacher "the teacher${TEACHER:+ is $TEACHER}" make_teacher
+TEACHER=$WORK/teacher/checkpoint_best.pt
+. "$here/methods.sh"
+
+# side_by_side COMMAND ARGUMENTS...: the command with each of these, JOBS at a time. Should one
+# fail, those that run are waited for.
+side_by_side() {
+    local arguments running=0 failed=0
+    for arguments in "${@:2}"; do
+        if [ $running = "$JOBS" ]; then
+            wait -n || failed=1
+            running=$((running - 1))
+        fi
+        [ $failed = 0 ] || break
+        "$1" $arguments &
+        running=$((running + 1))
+    done
+    for ((; running > 0; running--)); do wait -n || failed=1; done
+    [ $failed = 0 ] || fail "something failed: see above"
+}
+
+# shares NAME SUBCOMMAND FLAGS...: of fairseq-seqkd, by JOBS processes that take a share each.
+shares() {
+    local name=$1 command=("${@:2}")
+    side_by_side share $(seq 0 $((JOBS - 1)))
+}
+share() { run "$name-$1" fairseq-seqkd "${command[@]}" --num-shards "$JOBS" --shard-id "$1"; }
+
+# The teacher's translations: 35-best lists, of which Seq-KD takes the best and Seq-Inter the
+# hypothesis closest to gold, both as Kim & Rush do.
+translate() {
+    shares translate generate "$WORK/data-bin" --teacher-path "$TEACHER" --teacher-data "$WORK/data-bin" \
+        --pseudo-targets "$WORK/pseudo-targets.new" --beam 35 --threads "$OMP_NUM_THREADS" $DEVICE
+    run closest fairseq-seqkd merge "$WORK/data-bin" --pseudo-targets "$WORK/pseudo-targets.new" \
+        --select closest --remove-bpe sentencepiece
+}
+once pseudo-targets "the teacher translates the training set" translate
+
+# distributions NAME DATA
+distributions() {
+    shares "$1" cache "$2" --teacher-path "$TEACHER" --teacher-data "$WORK/data-bin" \
+        --kd-cache "$WORK/$1.new" --threads "$OMP_NUM_THREADS" $DEVICE
+}
+once cache-gold "the teacher's 8 most probable symbols at every position of the targets" \
+    distributions cache-gold "$WORK/data-bin"
+once cache-best "the same for its own translations" \
+    distributions cache-best "$WORK/pseudo-targets/best"
+
+# validated NAME: a training's best greedy BLEU on the validation set.
+validated() { grep -o 'best_bleu [0-9.]*' "$WORK/logs/$1.log" | tail -n 1 | cut -d ' ' -f 2; }
+
+# best NAME...: which training validates best.
+best() {
+    for name; do echo "$(validated "$name") $name"; done | sort -rn | head -n 1 | cut -d ' ' -f 2
+}
+
+# student STUDENT ROW SEED DROPOUT: one training, unless it is there.
+student() {
+    local name=$1-$UPDATES-$2-$3-$4 first lr flags
+    first=$(beginning "$2")
+    read -r lr flags <<<"$(model "$1")"
+    if [ -z "$first" ]; then
+        flags+=" $(falling $lr $UPDATES) --warmup-updates $WARMUP"
+    else # where the first step's learning rate was then
+        lr=$(python -c "print(f'{$lr * $FINE_TUNING / ($UPDATES - $WARMUP):.2g}')")
+        flags+=" $(falling $lr $FINE_TUNING) --finetune-from-model $(echo "$WORK/$1-$UPDATES-$first-$3-$4/checkpoint_"*"_$start.pt")"
+    fi
+    once "$name" "$(label "$2"), $1, seed $3, dropout $4" \
+        train "$name" $flags $(method "$2") --seed "$3" --dropout "$4"
+}
+
+# The first student has all seeds, others the first of them.
+seeds_of() { if [ "$1" = "${STUDENTS%% *}" ]; then echo $SEEDS; else echo "${SEEDS%% *}"; fi; }
+
+# trainings STUDENT ROW...: with every seed and dropout.
+trainings() {
+    for row in "${@:2}"; do
+        for seed in $(seeds_of "$1"); do
+            for dropout in $DROPOUTS; do echo "$1 $row $seed $dropout"; done
+        done
+    done
+}
+
+one_step=() two_steps=()
+for row in $ROWS; do
+    if [ -z "$(beginning "$row")" ]; then one_step+=("$row"); else two_steps+=("$row"); fi
+done
+# All of one step, then what begins with them.
+for rows in "${one_step[*]}" "${two_steps[*]}"; do
+    todo=()
+    for one in $STUDENTS; do
+        readarray -t -O ${#todo[@]} todo < <(trainings "$one" $rows)
+    done
+    side_by_side student "${todo[@]}"
+done
+
+# chosen STUDENT ROW SEED: the training whose dropout validates best.
+chosen() {
+    local names=()
+    for dropout in $DROPOUTS; do names+=("$1-$UPDATES-$2-$3-$dropout"); done
+    best "${names[@]}"
+}
+
+# The student that validates best of all is pruned and trained on as it was (Kim & Rush, section 4.2).
+first=${STUDENTS%% *}
+seed=${SEEDS%% *}
+names=()
+for row in $ROWS; do names+=("$(chosen "$first" "$row" "$seed")"); done
+winner=$(best "${names[@]}")
+IFS=- read -r row seed dropout <<<"${winner#"$first-$UPDATES-"}"
+
+# prune SPARSITY: no validation before all that is to go has gone; a denser model would win.
+prune() {
+    local lr flags
+    read -r lr flags <<<"$(model "$first")"
+    once "pruned-$1" "$(label "$row"), $1 pruned" \
+        train "pruned-$1" $flags $(method "$row") --seed "$seed" --dropout "$dropout" \
+        $(falling $lr $RETRAINING) --warmup-updates $WARMUP \
+        --finetune-from-model "$WORK/$winner/checkpoint_best.pt" \
+        --prune-sparsity "$1" --prune-schedule cubic --prune-every $((RETRAINING / 25 + 1)) \
+        --prune-end-update $((RETRAINING * 2 / 3)) \
+        --validate-after-updates $((RETRAINING * 2 / 3))
+}
+side_by_side prune $SPARSITIES
+
+# compare NAME FLAGS...: a report on test_2016_flickr. The rows of others are compared with the
+# first checkpoint's largest beam.
+compare() {
+    once "results/$1" "the test set: $1" run "evaluate-$1" fairseq-seqkd evaluate \
+        "$WORK/data-bin" --remove-bpe sentencepiece --ref "$WORK/raw/test_2016_flickr.en" \
+        --threads "$OMP_NUM_THREADS" --out "$WORK/results/$1.new" "${@:2}"
+}
+
+# listed PATTERN STUDENT SEED ROW...: an argument LABEL=FILE for every row, into the array listed;
+# % in the pattern is the training's name.
+listed() {
+    local row name
+    listed=()
+    for row in "${@:4}"; do
+        name=$(chosen "$2" "$row" "$3")
+        listed+=("$(label "$row")=$WORK/${1//%/$name}")
+    done
+}
+
+# quality STUDENT SEED: every row beside the undistilled student, and ImitKD beside Seq-KD.
+quality() {
+    local flags=(--engines fairseq --devices ${DEVICES##* } --rounds 1)
+    listed logs/%.log "$1" "$2" $ROWS
+    local logs=("${listed[@]}")
+    listed %/checkpoint_best.pt "$1" "$2" none $(without none)
+    compare "beam-$1-$UPDATES-$2" "${flags[@]}" --logs "${logs[@]}" \
+        --checkpoints "${listed[@]}" "teacher=$TEACHER"
+    compare "greedy-$1-$UPDATES-$2" "${flags[@]}" --beams 1 --checkpoints "${listed[@]}"
+    listed %/checkpoint_best.pt "$1" "$2" seq_kd $(without seq_kd)
+    compare "seq_kd-$1-$UPDATES-$2" "${flags[@]}" --beams 1 --checkpoints "${listed[@]}"
+}
+# without ROW: all others.
+without() { printf '%s\n' $ROWS | grep -vx "$1"; }
+
+# pruning: the pruned students beside the unpruned one, which was trained on for as long.
+pruning() {
+    local rows=() sparsity flags=(--engines fairseq --devices ${DEVICES##* } --rounds 1)
+    for sparsity in $SPARSITIES; do
+        rows+=("$sparsity pruned=$WORK/pruned-$sparsity/checkpoint_best.pt")
+    done
+    compare pruned-beam "${flags[@]}" --checkpoints "${rows[@]}" "teacher=$TEACHER"
+    compare pruned-greedy "${flags[@]}" --beams 1 --checkpoints "${rows[@]}"
+}
+
+mkdir -p "$WORK/results"
+todo=(pruning)
+for one in $STUDENTS; do
+    for number in $(seeds_of "$one"); do todo+=("quality $one $number"); done
+done
+side_by_side eval "${todo[@]}"
+
+# Alone on the machine.
+read -r _ thirteenth _ <<<"$SPARSITIES"
+listed %/checkpoint_best.pt "$first" "$seed" none "$row"
+compare speed --engines $ENGINES --devices $DEVICES --rounds $ROUNDS --checkpoints \
+    "teacher=$TEACHER" "${listed[@]}" \
+    "$(label "$row"), $thirteenth pruned=$WORK/pruned-$thirteenth/checkpoint_best.pt"
+
+once shipped "the pruned student, to ship" run ship fairseq-seqkd export \
+    "$WORK/pruned-$thirteenth/checkpoint_best.pt" --to ctranslate2 --quantization int8 \
+    --subword-model "$SPM" --out "$WORK/shipped.new"
+
+# What is worth keeping: tables, pictures and commands, and of each log its command, validations
+# and time.
+step "published and measured, in $OUT"
+portable() {
+    sed "s#$WORK#work/multi30k#g; s#$USER_DIR#\$(fairseq-seqkd user-dir)#g" "$1"
+}
+mkdir -p "$OUT/logs"
+for report in "$WORK"/results/*; do
+    mkdir -p "$OUT/${report##*/}"
+    for file in "$report"/*.{md,json,svg}; do
+        portable "$file" >"$OUT/${report##*/}/${file##*/}"
+    done
+done
+for log in "$WORK"/logs/*.log; do
+    portable "$log" | sed -n "1p; / valid on /p; /done training/p" >"$OUT/logs/${log##*/}"
+done
+python "$here/claims.py" "$OUT" | tee "$OUT/claims.md"
