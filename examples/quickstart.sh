@@ -21,7 +21,7 @@ run preprocess fairseq-preprocess --source-lang src --target-lang tgt \
     --trainpref "$WORK/text/train" --validpref "$WORK/text/valid" \
     --testpref "$WORK/text/test" --destdir "$WORK/data-bin"
 
-# What all trainings have in common. Every 100 updates the validation set is translated, and
+# What all trainings have in common. Every 200 updates the validation set is translated, and
 # the checkpoint with the best BLEU there is kept. Without a multiple of 1 fairseq would leave
 # out sentences of a last batch.
 train() {
@@ -30,7 +30,7 @@ train() {
         --dropout 0.1 --optimizer adam --clip-norm 1.0 --lr-scheduler inverse_sqrt \
         --warmup-updates 100 --max-tokens 2048 --required-batch-size-multiple 1 \
         --eval-bleu --eval-bleu-args '{"beam": 1}' --best-checkpoint-metric bleu \
-        --maximize-best-checkpoint-metric --save-interval-updates 100 \
+        --maximize-best-checkpoint-metric --save-interval-updates 200 \
         --keep-interval-updates 1 --save-interval 1000 --validate-interval 1000 \
         --no-epoch-checkpoints --log-format simple "${@:2}"
 }

@@ -17,9 +17,10 @@
 #             they begin with
 #   SEEDS     of the first student; the others have the first of them
 #   DROPOUTS  every training is made with each, and what validates best is taken
-#   UPDATES   of every row, 1000; the last fifth of them is fine-tuning in rows of two steps
+#   UPDATES   of every row; the last fifth of them is fine-tuning in rows of two steps
 #   SPARSITIES, RETRAINING  of the best student: how much is pruned, and for how many updates it is
-#             trained on; weights go during the first two thirds, most of them at the beginning
+#             trained on; weights go during the first two thirds, most of them at the beginning;
+#             an empty SPARSITIES does without
 #   JOBS      processes side by side
 #   OUT       folder for what is worth keeping (default: $WORK/claims)
 #   DEVICE    --cpu to do without a GPU that is there
@@ -33,24 +34,25 @@ WORK=$(cd "$WORK" && pwd)
 OUT=${OUT:-$WORK/claims}
 
 # Settings of both sizes, then those of one, then tiny ones.
-UPDATES=${UPDATES:-1000} RETRAINING=${RETRAINING:-1500} DROPOUTS=${DROPOUTS:-0}
-WARMUP=400 VOCABULARY=6000
-ALL="gkd skew_kl imit_kd_full imit_kd_opt seq_kd+word_kd word_kd seq_kd none
-    all_three seq_kd+seq_inter none+seq_inter"
+RETRAINING=${RETRAINING:-1500} WARMUP=400 VOCABULARY=6000
+ALL="gkd skew_kl imit_kd_full imit_kd_opt seq_kd+word_kd word_kd seq_kd none"
+ALL="$ALL all_three seq_kd+seq_inter none+seq_inter"
 ENGINES="fairseq ctranslate2:float32 ctranslate2:int8" ROUNDS=5
 case $SIZE in
     cpu)
         DEVICE=${DEVICE---cpu} DEVICES=cpu JOBS=${JOBS:-$cores} PRECISION=""
         STUDENTS=${STUDENTS:-transformer-96} SEEDS=${SEEDS:-1}
+        UPDATES=${UPDATES:-1000} DROPOUTS=${DROPOUTS:-0}
         ROWS=${ROWS:-$ALL}
-        SPARSITIES=${SPARSITIES:-0 0.61 0.8 0.9} # 0.61 leaves a thirteenth of the teacher
+        SPARSITIES=${SPARSITIES-0 0.61 0.8 0.9} # 0.61 leaves a thirteenth of the teacher
         TEACHER_MODEL="3 3 192 768" TEACHER_LR=2e-3 TEACHER_DROPOUT=0.2 TEACHER_UPDATES=4200
         ;;
     gpu)
         DEVICE=${DEVICE-} DEVICES="cpu cuda" JOBS=${JOBS:-8} PRECISION=--fp16
         STUDENTS=${STUDENTS:-transformer-96 transformer-256 lstm-256} SEEDS=${SEEDS:-1 2}
+        UPDATES=${UPDATES:-3000} DROPOUTS=${DROPOUTS:-0.1}
         ROWS=${ROWS:-$ALL}
-        SPARSITIES=${SPARSITIES:-0 0.8 0.9}
+        SPARSITIES=${SPARSITIES-0 0.8 0.9}
         TEACHER_MODEL="6 6 512 2048" TEACHER_LR=1e-3 TEACHER_DROPOUT=0.3 TEACHER_UPDATES=4000
         ;;
     *) fail "SIZE is $SIZE, expected cpu or gpu" ;;
@@ -64,11 +66,23 @@ if [ -n "${SMOKE:-}" ]; then
     SPARSITIES="0 0.8" ENGINES=fairseq ROUNDS=1
     TEACHER_MODEL="1 1 32 64" TEACHER_UPDATES=12 TEACHER=""
 fi
-if [ -n "${TEACHER:-}" ] && [ -z "${SPM:-}" -o -z "${DICT:-}" ]; then
+given=${TEACHER:-}
+if [ -n "$given" ] && [ -z "${SPM:-}" -o -z "${DICT:-}" ]; then
     fail "TEACHER is given without SPM or DICT, the subword model and dictionary it was trained with"
 fi
+((UPDATES % 10 == 0)) || fail "UPDATES is $UPDATES, expected a multiple of 10"
 FINE_TUNING=$((UPDATES / 5)) EVERY=$((UPDATES / 10))
 start=$((UPDATES - FINE_TUNING))
+TEACHER=$WORK/teacher/checkpoint_best.pt
+. "$here/methods.sh"
+for one in $STUDENTS; do model "$one" >/dev/null; done
+has() { [[ " $ROWS " == *" $1 "* ]]; }
+for row in $ROWS; do
+    method "$row" >/dev/null
+    for needed in none $(beginning "$row"); do
+        has "$needed" || fail "ROWS is $ROWS, expected $needed as well: the others need it"
+    done
+done
 . "$here/prepare.sh"
 
 # What all trainings have in common. Now and then the validation set is translated greedily, and
@@ -93,9 +107,9 @@ falling() {
 }
 
 make_teacher() {
-    if [ -n "${TEACHER:-}" ]; then
+    if [ -n "$given" ]; then
         mkdir -p "$WORK/teacher.new"
-        cp "$TEACHER" "$WORK/teacher.new/checkpoint_best.pt"
+        cp "$given" "$WORK/teacher.new/checkpoint_best.pt"
     else
         train teacher --task translation --criterion label_smoothed_cross_entropy --seed 1 \
             --arch transformer --share-all-embeddings $(size $TEACHER_MODEL) \
@@ -103,9 +117,7 @@ make_teacher() {
             --warmup-updates $((2 * WARMUP)) --max-update $TEACHER_UPDATES
     fi
 }
-once teacher "the teacher${TEACHER:+ is $TEACHER}" make_teacher
-TEACHER=$WORK/teacher/checkpoint_best.pt
-. "$here/methods.sh"
+once teacher "the teacher${given:+ is $given}" make_teacher
 
 # side_by_side COMMAND ARGUMENTS...: the command with each of these, JOBS at a time. Should one
 # fail, those that run are waited for.
@@ -216,10 +228,10 @@ IFS=- read -r row seed dropout <<<"${winner#"$first-$UPDATES-"}"
 
 # prune SPARSITY: no validation before all that is to go has gone; a denser model would win.
 prune() {
-    local lr flags
+    local name=pruned-$UPDATES-$1 lr flags
     read -r lr flags <<<"$(model "$first")"
-    once "pruned-$1" "$(label "$row"), $1 pruned" \
-        train "pruned-$1" $flags $(method "$row") --seed "$seed" --dropout "$dropout" \
+    once "$name" "$(label "$row"), $1 pruned" \
+        train "$name" $flags $(method "$row") --seed "$seed" --dropout "$dropout" \
         $(falling $lr $RETRAINING) --warmup-updates $WARMUP \
         --finetune-from-model "$WORK/$winner/checkpoint_best.pt" \
         --prune-sparsity "$1" --prune-schedule cubic --prune-every $((RETRAINING / 25 + 1)) \
@@ -227,6 +239,10 @@ prune() {
         --validate-after-updates $((RETRAINING * 2 / 3))
 }
 side_by_side prune $SPARSITIES
+pruned=()
+for sparsity in $SPARSITIES; do
+    pruned+=("$sparsity pruned=$WORK/pruned-$UPDATES-$sparsity/checkpoint_best.pt")
+done
 
 # compare NAME FLAGS...: a report on test_2016_flickr. The rows of others are compared with the
 # first checkpoint's largest beam.
@@ -256,6 +272,7 @@ quality() {
     compare "beam-$1-$UPDATES-$2" "${flags[@]}" --logs "${logs[@]}" \
         --checkpoints "${listed[@]}" "teacher=$TEACHER"
     compare "greedy-$1-$UPDATES-$2" "${flags[@]}" --beams 1 --checkpoints "${listed[@]}"
+    has seq_kd || return 0
     listed %/checkpoint_best.pt "$1" "$2" seq_kd $(without seq_kd)
     compare "seq_kd-$1-$UPDATES-$2" "${flags[@]}" --beams 1 --checkpoints "${listed[@]}"
 }
@@ -264,12 +281,10 @@ without() { printf '%s\n' $ROWS | grep -vx "$1"; }
 
 # pruning: the pruned students beside the unpruned one, which was trained on for as long.
 pruning() {
-    local rows=() sparsity flags=(--engines fairseq --devices ${DEVICES##* } --rounds 1)
-    for sparsity in $SPARSITIES; do
-        rows+=("$sparsity pruned=$WORK/pruned-$sparsity/checkpoint_best.pt")
-    done
-    compare pruned-beam "${flags[@]}" --checkpoints "${rows[@]}" "teacher=$TEACHER"
-    compare pruned-greedy "${flags[@]}" --beams 1 --checkpoints "${rows[@]}"
+    local flags=(--engines fairseq --devices ${DEVICES##* } --rounds 1)
+    [ ${#pruned[@]} != 0 ] || return 0
+    compare "pruned-$UPDATES-beam" "${flags[@]}" --checkpoints "${pruned[@]}" "teacher=$TEACHER"
+    compare "pruned-$UPDATES-greedy" "${flags[@]}" --beams 1 --checkpoints "${pruned[@]}"
 }
 
 mkdir -p "$WORK/results"
@@ -279,16 +294,14 @@ for one in $STUDENTS; do
 done
 side_by_side eval "${todo[@]}"
 
-# Alone on the machine.
-read -r _ thirteenth _ <<<"$SPARSITIES"
+# Alone on the machine, the teacher, the undistilled student, the best one, and that one pruned.
 listed %/checkpoint_best.pt "$first" "$seed" none "$row"
-compare speed --engines $ENGINES --devices $DEVICES --rounds $ROUNDS --checkpoints \
-    "teacher=$TEACHER" "${listed[@]}" \
-    "$(label "$row"), $thirteenth pruned=$WORK/pruned-$thirteenth/checkpoint_best.pt"
+compare "speed-$UPDATES" --engines $ENGINES --devices $DEVICES --rounds $ROUNDS \
+    --checkpoints "teacher=$TEACHER" "${listed[@]}" "${pruned[@]:1:1}"
 
-once shipped "the pruned student, to ship" run ship fairseq-seqkd export \
-    "$WORK/pruned-$thirteenth/checkpoint_best.pt" --to ctranslate2 --quantization int8 \
-    --subword-model "$SPM" --out "$WORK/shipped.new"
+once "shipped-$UPDATES" "the best student, to ship" run "ship-$UPDATES" fairseq-seqkd export \
+    "$WORK/$winner/checkpoint_best.pt" --to ctranslate2 --quantization int8 \
+    --subword-model "$SPM" --out "$WORK/shipped-$UPDATES.new"
 
 # What is worth keeping: tables, pictures and commands, and of each log its command, validations
 # and time.
