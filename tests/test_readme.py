@@ -20,7 +20,6 @@ ELSEWHERE = {
     "DATA=multi30k": "hours: the numbers beside it are what it said",
     "SENTENCES=6000 DATA=multi30k": "a benchmark",
     "OMP_NUM_THREADS=1 ROUNDS": "a benchmark",
-    "OMP_NUM_THREADS=1 fairseq-seqkd evaluate work/multi30k": "of students that take hours",
 }
 # A training ends after a few updates, and what refers to its length follows.
 SHORTER = {"50000": "4", "5000": "4", "3000": "2"}

@@ -12,7 +12,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
 . "$here/../lib.sh"
 TEACHER=${TEACHER:-$WORK/teacher/checkpoint_best.pt}
-STUDENT=${STUDENT:-$WORK/transformer-96-none-1-0.1/checkpoint_best.pt}
+STUDENT=${STUDENT:-$WORK/transformer-96-1000-none-1-0/checkpoint_best.pt}
 for file in "$TEACHER" "$STUDENT"; do
     [ -e "$file" ] || fail "there is no $file: run examples/multi30k/claims.sh first"
 done

@@ -15,7 +15,7 @@ WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
 . "$here/../lib.sh"
 unset MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_ MALLOC_TOP_PAD_
 TEACHER=${TEACHER:-$WORK/teacher/checkpoint_best.pt}
-STUDENT=${STUDENT:-$WORK/transformer-96-none-1-0.1/checkpoint_best.pt}
+STUDENT=${STUDENT:-$WORK/transformer-96-1000-none-1-0/checkpoint_best.pt}
 ROUNDS=${ROUNDS:-5}
 OUT=${OUT:-$WORK/benchmark}
 for file in "$TEACHER" "$STUDENT"; do

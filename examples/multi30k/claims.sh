@@ -35,7 +35,7 @@ OUT=${OUT:-$WORK/claims}
 
 # Settings of both sizes, then those of one, then tiny ones.
 RETRAINING=${RETRAINING:-1500} WARMUP=400 VOCABULARY=6000
-ALL="gkd skew_kl imit_kd_full imit_kd_opt seq_kd+word_kd word_kd seq_kd none"
+ALL="gkd skew_kl imit_kd_star imit_kd_full imit_kd_opt seq_kd+word_kd word_kd seq_kd none"
 ALL="$ALL all_three seq_kd+seq_inter none+seq_inter"
 ENGINES="fairseq ctranslate2:float32 ctranslate2:int8" ROUNDS=5
 case $SIZE in
@@ -112,7 +112,7 @@ make_teacher() {
         cp "$given" "$WORK/teacher.new/checkpoint_best.pt"
     else
         train teacher --task translation --criterion label_smoothed_cross_entropy --seed 1 \
-            --arch transformer --share-all-embeddings $(size $TEACHER_MODEL) \
+            --arch transformer --share-all-embeddings $(size $TEACHER_MODEL) --max-tokens 4096 \
             --dropout $TEACHER_DROPOUT --lr $TEACHER_LR --lr-scheduler inverse_sqrt \
             --warmup-updates $((2 * WARMUP)) --max-update $TEACHER_UPDATES
     fi
@@ -180,7 +180,8 @@ student() {
         flags+=" $(falling $lr $UPDATES) --warmup-updates $WARMUP"
     else # where the first step's learning rate was then
         lr=$(python -c "print(f'{$lr * $FINE_TUNING / ($UPDATES - $WARMUP):.2g}')")
-        flags+=" $(falling $lr $FINE_TUNING) --finetune-from-model $(echo "$WORK/$1-$UPDATES-$first-$3-$4/checkpoint_"*"_$start.pt")"
+        flags+=" $(falling $lr $FINE_TUNING) --finetune-from-model"
+        flags+=" $(echo "$WORK/$1-$UPDATES-$first-$3-$4/checkpoint_"*"_$start.pt")"
     fi
     once "$name" "$(label "$2"), $1, seed $3, dropout $4" \
         train "$name" $flags $(method "$2") --seed "$3" --dropout "$4"
@@ -226,9 +227,10 @@ for row in $ROWS; do names+=("$(chosen "$first" "$row" "$seed")"); done
 winner=$(best "${names[@]}")
 IFS=- read -r row seed dropout <<<"${winner#"$first-$UPDATES-"}"
 
+pruning=pruned-$UPDATES+$RETRAINING
 # prune SPARSITY: no validation before all that is to go has gone; a denser model would win.
 prune() {
-    local name=pruned-$UPDATES-$1 lr flags
+    local name=$pruning-$1 lr flags
     read -r lr flags <<<"$(model "$first")"
     once "$name" "$(label "$row"), $1 pruned" \
         train "$name" $flags $(method "$row") --seed "$seed" --dropout "$dropout" \
@@ -241,7 +243,7 @@ prune() {
 side_by_side prune $SPARSITIES
 pruned=()
 for sparsity in $SPARSITIES; do
-    pruned+=("$sparsity pruned=$WORK/pruned-$UPDATES-$sparsity/checkpoint_best.pt")
+    pruned+=("$sparsity pruned=$WORK/$pruning-$sparsity/checkpoint_best.pt")
 done
 
 # compare NAME FLAGS...: a report on test_2016_flickr. The rows of others are compared with the
@@ -279,16 +281,16 @@ quality() {
 # without ROW: all others.
 without() { printf '%s\n' $ROWS | grep -vx "$1"; }
 
-# pruning: the pruned students beside the unpruned one, which was trained on for as long.
-pruning() {
+# sizes: the pruned students beside the unpruned one, which was trained on for as long.
+sizes() {
     local flags=(--engines fairseq --devices ${DEVICES##* } --rounds 1)
     [ ${#pruned[@]} != 0 ] || return 0
-    compare "pruned-$UPDATES-beam" "${flags[@]}" --checkpoints "${pruned[@]}" "teacher=$TEACHER"
-    compare "pruned-$UPDATES-greedy" "${flags[@]}" --beams 1 --checkpoints "${pruned[@]}"
+    compare "$pruning-beam" "${flags[@]}" --checkpoints "${pruned[@]}" "teacher=$TEACHER"
+    compare "$pruning-greedy" "${flags[@]}" --beams 1 --checkpoints "${pruned[@]}"
 }
 
 mkdir -p "$WORK/results"
-todo=(pruning)
+todo=(sizes)
 for one in $STUDENTS; do
     for number in $(seeds_of "$one"); do todo+=("quality $one $number"); done
 done
@@ -303,7 +305,7 @@ once "shipped-$UPDATES" "the best student, to ship" run "ship-$UPDATES" fairseq-
     "$WORK/$winner/checkpoint_best.pt" --to ctranslate2 --quantization int8 \
     --subword-model "$SPM" --out "$WORK/shipped-$UPDATES.new"
 
-# What is worth keeping: tables, pictures and commands, and of each log its command, validations
+# What is worth keeping: tables, commands and some pictures, and of each log its command, validations
 # and time.
 step "published and measured, in $OUT"
 portable() {
@@ -311,10 +313,13 @@ portable() {
 }
 mkdir -p "$OUT/logs"
 for report in "$WORK"/results/*; do
-    mkdir -p "$OUT/${report##*/}"
-    for file in "$report"/*.{md,json,svg}; do
-        portable "$file" >"$OUT/${report##*/}/${file##*/}"
-    done
+    to=$OUT/${report##*/}
+    mkdir -p "$to"
+    portable "$report/report.json" >"$to/report.json"
+    portable "$report/report.md" | sed '/^!\[/d' >"$to/report.md"
+done
+for picture in "$WORK"/results/{beam-*/training-bleu,speed-*/speed}.svg; do
+    [ ! -e "$picture" ] || cp "$picture" "$OUT/${picture#"$WORK/results/"}"
 done
 for log in "$WORK"/logs/*.log; do
     portable "$log" | sed -n "1p; / valid on /p; /done training/p" >"$OUT/logs/${log##*/}"

@@ -41,6 +41,9 @@ method() {
             echo $PSEUDO --criterion seq_kd --kd-alpha 0.5 --kd-cache "$WORK/cache-best" ;;
         imit_kd_opt) echo $OWN --criterion imit_kd ;;
         imit_kd_full) echo $OWN --criterion imit_kd --imit-kd-loss full ;;
+        # On the teacher's translations, which remain longer: beta = 10^(-t/N).
+        imit_kd_star) echo $PSEUDO $LIVE --criterion imit_kd --imit-kd-loss full --kd-targets best \
+            --kd-schedule-base 10 --kd-max-len-b 10 ;;
         gkd) echo $OWN --criterion gkd ;;
         # DistiLLM without its replay buffer.
         skew_kl) echo $OWN --criterion distill --kd-alpha 1 --kd-prefixes student \
@@ -68,6 +71,7 @@ label() {
         seq_kd+word_kd) echo "Seq-KD + Word-KD" ;;
         imit_kd_opt) echo "ImitKD" ;;
         imit_kd_full) echo "ImitKD + Full" ;;
+        imit_kd_star) echo "ImitKD* + Full" ;;
         gkd) echo "GKD" ;;
         skew_kl) echo "skew KL" ;;
         none+seq_inter) echo "Seq-Inter" ;;
