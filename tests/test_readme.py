@@ -143,5 +143,5 @@ def test_links_lead_somewhere():
 
 
 def test_files_that_are_named_are_there():
-    for path in set(re.findall(r"\bexamples/[\w/.]+\w", README)):
+    for path in set(re.findall(r"\bexamples/[\w/.-]+\w", README)):
         assert (ROOT / path).exists(), path
