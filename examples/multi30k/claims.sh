@@ -77,6 +77,8 @@ TEACHER=$WORK/teacher/checkpoint_best.pt
 . "$here/methods.sh"
 for one in $STUDENTS; do model "$one" >/dev/null; done
 has() { [[ " $ROWS " == *" $1 "* ]]; }
+without() { printf '%s\n' $ROWS | grep -vx "$1"; } # all other rows
+[ "$ROWS" != none ] || fail "ROWS is none, expected methods to compare with it as well"
 for row in $ROWS; do
     method "$row" >/dev/null
     for needed in none $(beginning "$row"); do
@@ -219,11 +221,12 @@ chosen() {
     best "${names[@]}"
 }
 
-# The student that validates best of all is pruned and trained on as it was (Kim & Rush, section 4.2).
+# The distilled student that validates best is pruned and trained on as it was (Kim & Rush,
+# section 4.2).
 first=${STUDENTS%% *}
 seed=${SEEDS%% *}
 names=()
-for row in $ROWS; do names+=("$(chosen "$first" "$row" "$seed")"); done
+for row in $(without none); do names+=("$(chosen "$first" "$row" "$seed")"); done
 winner=$(best "${names[@]}")
 IFS=- read -r row seed dropout <<<"${winner#"$first-$UPDATES-"}"
 
@@ -278,8 +281,6 @@ quality() {
     listed %/checkpoint_best.pt "$1" "$2" seq_kd $(without seq_kd)
     compare "seq_kd-$1-$UPDATES-$2" "${flags[@]}" --beams 1 --checkpoints "${listed[@]}"
 }
-# without ROW: all others.
-without() { printf '%s\n' $ROWS | grep -vx "$1"; }
 
 # sizes: the pruned students beside the unpruned one, which was trained on for as long.
 sizes() {
