@@ -103,14 +103,14 @@ def quality_claims(grid):
         f"the best student, here {best}, above the undistilled one, both greedy",
         "+4.2 (14.7 to 18.9)",
         f"{show(grid.greedy.more(best, 1))} ({none[1]:.1f} to {ours[1]:.1f})",
-        above(grid.greedy.more(best, 1)),
+        above(grid.greedy.more(best, 1), 4.2),
         grid.greedy.source,
     )
     yield Claim(
         "... both with beam 5",
         "+1.7",
         f"{show(grid.beam.more(best, 5))} ({none[5]:.1f} to {ours[5]:.1f})",
-        above(grid.beam.more(best, 5)),
+        above(grid.beam.more(best, 5), 1.7),
         grid.beam.source,
     )
     yield Claim(
