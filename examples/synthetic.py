@@ -45,12 +45,14 @@ class Language:
                 self.taken.add(word)
                 return word
 
-    def pick(self, kind):
+    def draw_token(self, kind):
         return self.rng.choice(self.words[kind])
 
     def phrase(self):
-        adjectives = [self.pick("adjective") for _ in range(self.rng.choice([0, 1, 1, 2]))]
-        return [*adjectives, self.pick("noun")]
+        adjectives = [
+            self.draw_token("adjective") for _ in range(self.rng.choice([0, 1, 1, 2]))
+        ]
+        return [*adjectives, self.draw_token("noun")]
 
     def translate(self, words):
         """One of the valid translations of each word; the first is the usual one."""
@@ -62,7 +64,7 @@ class Language:
     def pair(self):
         """A source sentence and one of its translations, as lists of words."""
         subject, object_ = self.phrase(), self.phrase()
-        verb, adverb = [self.pick("verb")], [self.pick("adverb")]
+        verb, adverb = [self.draw_token("verb")], [self.draw_token("adverb")]
         source = [*subject, *adverb, *object_, *verb]
 
         subject, object_, verb, adverb = map(self.translate, (subject, object_, verb, adverb))

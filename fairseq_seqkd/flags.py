@@ -1,4 +1,7 @@
-"""Axes as flags of fairseq: their values' names, and their values' parameters."""
+"""fairseq flags made of axes: their options' names, and their options' parameters.
+
+Criteria and the pruning hook both need it, so it lies below them.
+"""
 
 from dataclasses import field, make_dataclass
 from typing import Optional
@@ -7,23 +10,23 @@ from fairseq.dataclass import ChoiceEnum
 
 
 def names_of(axis):
-    """The type of a dataclass field that names a value of an axis."""
-    return ChoiceEnum(list(axis.values))
+    """The type of a dataclass field that names an option of an axis."""
+    return ChoiceEnum(list(axis.options))
 
 
 def with_parameters(name, doc, axes, bases):
-    """A configuration dataclass with a field for every parameter of all values of some axes.
+    """A configuration dataclass with a field for every parameter of all options of some axes.
 
-    None, the default of each, means that it was not given.
+    The default of each is None: it was not given.
     """
     fields = [_field(*entry) for axis in axes for entry in axis.parameters().values()]
     return make_dataclass(name, fields, bases=bases, namespace={"__doc__": doc})
 
 
 def _field(parameter, users):
-    kind, names = type(parameter.default), parameter.choices
+    kind, names = type(parameter.default), parameter.names
     if parameter.axis is not None:
-        names = tuple(parameter.axis.values)
+        names = tuple(parameter.axis.options)
     if names:
         kind = ChoiceEnum(list(names))
     defaults = ", ".join(f"{default} for {user}" for user, default in users.items())

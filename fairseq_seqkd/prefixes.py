@@ -1,21 +1,25 @@
-"""Whose history the decoder is conditioned on: the data's, or what the student writes.
+"""Prefix policies: whose history the decoder is conditioned on in training.
 
-A batch goes in and comes out with the targets of some rows replaced. Which rows, and what is
-sampled, follows from (seed, update, sentence id) alone: a resumed run and any number of
-processes draw the same.
+With ``data`` a batch stays as it is. A policy replaces the targets of some rows by ones that
+the student (or student and teacher together) generate now: which rows, by which rule for the
+next token, and how long. Which rows, and what is sampled, follows from (seed, update, sentence
+id)
+alone: a resumed run and any number of processes draw the same.
 """
 
 import math
-from dataclasses import replace
-from typing import NamedTuple, Optional
+from dataclasses import dataclass, replace
+from typing import Any, Callable, NamedTuple, Optional
 
 import torch
 from torch import Tensor
 
-from fairseq_seqkd.objectives.axis import Axis, Parameter
-from fairseq_seqkd.objectives.schedules import SCHEDULES
-from fairseq_seqkd.rollout import Writer, can_write, eval_mode, roll_out
-from fairseq_seqkd.search import candidates, pick, random_stream
+from fairseq_seqkd.decoding.rollout import IncrementalScorer, can_generate, roll_out
+from fairseq_seqkd.decoding.sampling import draw_tokens, random_stream, top_candidates
+from fairseq_seqkd.losses.schedules import SCHEDULES, needs_progress
+from fairseq_seqkd.models.adapters import eval_mode
+from fairseq_seqkd.models.batches import input_rows, replace_targets
+from fairseq_seqkd.registry import Axis, Parameter
 
 PREFIXES = Axis("kd_prefixes")
 
@@ -26,7 +30,7 @@ SCHEDULE = Parameter(
     axis=SCHEDULES,
 )
 COIN = Parameter(
-    "kd_coin", "row", "what keeps or loses its data target as a whole", choices=("row", "batch")
+    "kd_coin", "row", "what keeps or loses its data target as a whole", names=("row", "batch")
 )
 TOPK = Parameter(
     "kd_sampling_topk",
@@ -45,7 +49,7 @@ ACCEPT = Parameter(
 MAX_LEN_A = Parameter(
     "kd_max_len_a",
     1.2,
-    "the student writes at most a * (source tokens) + b tokens: a",
+    "the student generates at most a * (source tokens) + b tokens: a",
     "a number from 0 upwards",
     lambda x: 0 <= x < math.inf,
 )
@@ -59,7 +63,7 @@ _COIN, _STUDENT, _TEACHER = 1, 2, 3
 
 
 class Step(NamedTuple):
-    """What decides coins and samples, and nothing else does.
+    """A training step; coins and samples depend on it and on the sentence alone.
 
     Attributes:
         seed: of the run
@@ -72,238 +76,259 @@ class Step(NamedTuple):
     progress: Optional[float]
 
 
+class Draws:
+    """Uniform random numbers for the rows of a batch, each from its sentence's own streams.
+
+    Args:
+        ids: list of the rows' sentence ids
+        step: `Step`
+    """
+
+    def __init__(self, ids, step):
+        self._ids, self._step = ids, step
+        self._streams = {}
+
+    def uniform(self, purpose, rows):
+        """(n,) float64 numbers from 0 to below 1, the next of a purpose for n rows."""
+        if purpose not in self._streams:
+            seed, update, _ = self._step
+            streams = [random_stream(seed, update, id_, purpose) for id_ in self._ids]
+            self._streams[purpose] = streams
+        streams = self._streams[purpose]
+        return torch.tensor([streams[row].random() for row in rows], dtype=torch.float64)
+
+
 class Prefixed(NamedTuple):
-    """A batch whose context is settled.
+    """A batch with its prefixes.
 
     Attributes:
-        sample: the batch; where rows were written, ``target`` and ``prev_output_tokens``
-            are other ones, and ``gold`` has the targets that stood there before
-        own: (batch,) True for rows that the student wrote (or took part in)
+        sample: the batch; where rows were generated, with other ``target`` and
+            ``prev_output_tokens``, and the former ones as ``gold``
+        student_rows_mask: (batch,) True for rows that were generated
         log: sums for logging, the same keys at every step
     """
 
     sample: dict
-    own: Tensor
+    student_rows_mask: Tensor
     log: dict
 
 
-class DataPrefixes:
-    """Every row keeps its data target.
+@dataclass
+class MixedRows:
+    """A row keeps its data target with probability beta(t).
 
     Attributes:
-        writes: whether there are rows that the student writes
-        needs: what has to be known of a step, names of :class:`Step`'s attributes
-    """
-
-    writes = False
-    needs = ()
-
-    def __call__(self, sample, student, teacher, dictionary, step):
-        return Prefixed(sample, _no_rows(sample), {})
-
-
-@PREFIXES.value()
-def data():
-    """Every row keeps its data target."""
-    return DataPrefixes()
-
-
-def _no_rows(sample):
-    return torch.zeros_like(sample["target"][:, 0], dtype=torch.bool)
-
-
-class StudentPrefixes:
-    """A row keeps its data target with probability beta(t), else the student writes it.
-
-    Args:
-        schedule: beta, a choice of the axis SCHEDULES
+        schedule: beta, a resolved option of the axis SCHEDULES
         coin: ``row``, or ``batch`` for one coin that decides for all rows
-        topk: the student draws among so many symbols; 1 is greedy, -1 draws among all
-        max_len_a, max_len_b: the most tokens are a * (source tokens) + b
     Source: Lin et al. 2020 (arXiv 2009.07253), algorithm 1; the coin for a batch:
         Agarwal et al. 2023 (arXiv 2306.13649), algorithm 1.
     """
 
-    writes = True
+    schedule: Callable
+    coin: str
 
-    def __init__(self, schedule, coin, topk, max_len_a, max_len_b):
-        self.schedule = schedule
-        self.needs = schedule.needs
-        self.coin = coin
-        self.topk = topk
-        self.max_len_a, self.max_len_b = max_len_a, max_len_b
+    @property
+    def needs_progress(self):
+        """Whether beta depends on how far training is."""
+        return needs_progress(self.schedule)
 
-    def __call__(self, sample, student, teacher, dictionary, step):
-        """Settle the context of a batch.
+    def select(self, ids, step):
+        """(batch,) True for rows that lose their data target, and beta.
+
+        Of a batch with one coin, it is the coin of its smallest id.
+        """
+        beta = self.schedule(step.progress)
+        ids = ids.tolist() if self.coin == "row" else [min(ids.tolist())] * len(ids)
+        return Draws(ids, step).uniform(_COIN, range(len(ids))) >= beta, beta
+
+
+class EveryRow:
+    """No row keeps its data target."""
+
+    needs_progress = False
+
+    def select(self, ids, step):
+        """As `MixedRows.select`, with a beta of 0."""
+        return torch.ones(len(ids), dtype=torch.bool), 0.0
+
+
+@dataclass
+class StudentTokens:
+    """The student's next token, greedy or drawn.
+
+    Attributes:
+        topk: draw among so many symbols; 1 is greedy, -1 draws among all
+    """
+
+    topk: int
+    uses_teacher = False
+    counters = ()
+
+    def next_tokens(self, rows, draws, log, student_lprobs):
+        """(n,) the next tokens of a list of n rows.
 
         Args:
-            sample: a batch as fairseq collates it
-            student: the model without wrappers; its modes and parameters stay as they are
-            teacher: :class:`~fairseq_seqkd.teacher.Teacher`
-            dictionary: of the targets
-            step: :class:`Step`; None in validation, where the student writes nothing
-        Returns:
-            :class:`Prefixed`
-        Raises:
-            ValueError: a model that writes no targets, or has no probabilities for one
+            rows: their indices in the batch
+            draws: `Draws`
+            log: where to count
+            student_lprobs: (n, vocab)
         """
-        beta = 1.0 if step is None else self.schedule(facts=step)
-        own = _no_rows(sample)
-        log = {"n_own_rows": 0, "n_own_tokens": 0, "beta": beta * len(own), **self.counters()}
-        if step is not None:
-            check_can_write(*self.models(student, teacher))
-            check_starts(sample["net_input"]["prev_output_tokens"], dictionary)
-            own = own | (self.coins(sample["id"], step) >= beta).to(own)
-        if own.any():
-            rows = own.nonzero().flatten()
-            tokens = self.write(sample, rows, student, teacher, dictionary, step, log)
-            sample = with_targets(sample, rows, tokens, dictionary)
-            counts = sample["target"][rows].ne(dictionary.pad())
-            log.update(n_own_rows=len(rows), n_own_tokens=int(counts.sum()))
-        return Prefixed(sample, own, log)
+        return _draw(student_lprobs, self.topk, draws, _STUDENT, rows)
 
-    def counters(self):
-        """What :meth:`choose` counts up, before it does."""
-        return {}
 
-    def coins(self, ids, step):
-        """(batch,) numbers from 0 to below 1; of a batch, the one of its smallest id."""
-        ids = ids.tolist() if self.coin == "row" else [min(ids.tolist())] * len(ids)
-        return torch.tensor(
-            [random_stream(step.seed, step.update, id_, _COIN).random() for id_ in ids],
-            dtype=torch.float64,
-        )
+@dataclass
+class InterleavedTokens:
+    """The student proposes a token, and the teacher accepts it or draws another one.
 
-    @torch.no_grad()
-    def write(self, sample, rows, student, teacher, dictionary, step, log):
-        """(rows, length + 1) tokens with an EOS in front, see ``roll_out``."""
-        ids = sample["id"][rows].tolist()
-        draws = {
-            purpose: [random_stream(step.seed, step.update, id_, purpose) for id_ in ids]
-            for purpose in self.purposes()
-        }
+    A proposed token is kept if it is among the teacher's ``accept`` most probable symbols. The
+    paper lets the student propose five tokens before the teacher looks, and drops what follows
+    a rejected one. That is the same law with fewer calls of the teacher; here the two go side
+    by side.
 
-        def choose(rows, *lprobs):
-            for whose, next_lprobs in zip(("student", "teacher"), lprobs):
-                is_nan = next_lprobs[:, dictionary.eos()].isnan()  # as all of the row then
-                if is_nan.any():
-                    id_ = ids[int(rows[is_nan][0])]
-                    raise ValueError(
-                        f"the {whose} has no probabilities (NaN) for a next token, so that the "
-                        f"prefix of sentence {id_} has no token at update {step.update}. If "
-                        "its training diverged: lower --lr or set --clip-norm."
-                    )
-            return self.choose(rows.tolist(), draws, log, *lprobs)
+    Attributes:
+        accept: see above
+        topk: the student draws among so many symbols; 1 is greedy, -1 draws among all
+    Source: Xu et al. 2024, Speculative Knowledge Distillation (arXiv 2410.11325), algorithm 1.
+    """
 
-        inputs = rows_of(sample["net_input"], rows, len(sample["target"]))
-        limits = self.limits(inputs["src_lengths"], student, teacher)
-        # Under autocast, torch 1.12 would cast weights here without gradient and keep them for
-        # the step that follows.
-        single = torch.autocast(rows.device.type, enabled=False)
-        with eval_mode(student), single:
-            writers = self.writers(student, teacher, inputs, dictionary)
-            return roll_out(writers, choose, limits, dictionary)
+    accept: int
+    topk: int
+    uses_teacher = True
+    counters = ("n_accepted", "n_proposed")
 
-    def models(self, student, teacher):
-        """Who writes."""
-        return [student]
+    def next_tokens(self, rows, draws, log, student_lprobs, teacher_lprobs):
+        """As `StudentTokens.next_tokens`, with the teacher's (n, vocab) as well."""
+        proposed = _draw(student_lprobs, self.topk, draws, _STUDENT, rows)
+        # Both draw at every position, so that one's draws say nothing of the other's.
+        replacements = _draw(teacher_lprobs, -1, draws, _TEACHER, rows)
+        of_proposed = teacher_lprobs.gather(-1, proposed.unsqueeze(-1))
+        accepted = (teacher_lprobs > of_proposed).sum(-1) < self.accept
+        log["n_accepted"] += int(accepted.sum())
+        log["n_proposed"] += len(rows)
+        return torch.where(accepted, proposed, replacements)
 
-    def writers(self, student, teacher, inputs, dictionary):
-        """A :class:`~fairseq_seqkd.rollout.Writer` for each of them."""
-        return [Writer([student], inputs, dictionary)]
 
-    def purposes(self):
-        """Who draws random numbers."""
-        return () if self.topk == 1 else (_STUDENT,)
+def _draw(lprobs, topk, draws, purpose, rows):
+    if topk == 1:
+        return lprobs.max(-1).indices
+    return draw_tokens(*top_candidates(lprobs, topk), draws.uniform(purpose, rows))
 
-    def choose(self, rows, draws, log, lprobs):
-        """The next tokens of these rows, (rows,)."""
-        return self.drawn(rows, draws.get(_STUDENT), lprobs, self.topk)
 
-    @staticmethod
-    def drawn(rows, streams, lprobs, topk):
-        if topk == 1:
-            return lprobs.max(-1).indices
-        uniform = torch.tensor([streams[row].random() for row in rows], dtype=torch.float64)
-        return pick(*candidates(lprobs, topk), uniform)
+@dataclass
+class LengthLimit:
+    """At most a * (source tokens) + b tokens."""
 
-    def limits(self, source_lengths, student, teacher):
-        """(rows,) the most tokens of each row, also for those who have to score it."""
+    max_len_a: float
+    max_len_b: int
+
+    def of(self, source_lengths, student, teacher):
+        """(rows,) the most tokens of each row, also for the models that have to score it."""
         longest = min(student.max_decoder_positions(), teacher.max_target_positions())
         limits = (self.max_len_a * source_lengths + self.max_len_b).long()
         return limits.clamp(max=int(longest))
 
 
-@PREFIXES.value(schedule=SCHEDULE, coin=COIN, topk=TOPK, **LIMITS)
-def student(schedule, coin, topk, max_len_a, max_len_b):
-    """Rows that the student writes, ever more of them."""
-    return StudentPrefixes(schedule, coin, topk, max_len_a, max_len_b)
+@dataclass
+class StudentRows:
+    """Replaces the targets of some rows by generated ones.
 
-
-class InterleavedPrefixes(StudentPrefixes):
-    """Every row is written by both: the student proposes, the teacher accepts or replaces.
-
-    A proposed token is kept if it is among the teacher's ``accept`` most probable symbols;
-    else one that the teacher draws stands there. The paper lets the student propose five
-    tokens before the teacher looks, and drops what follows a rejected one. That is the same
-    law with fewer calls of the teacher; here the two go side by side.
-
-    Source: Xu et al. 2024, Speculative Knowledge Distillation (arXiv 2410.11325), algorithm 1.
+    Attributes:
+        rows: which rows, `MixedRows` or `EveryRow`
+        tokens: the rule for the next token, `StudentTokens` or `InterleavedTokens`
+        limit: `LengthLimit`
     """
 
-    def __init__(self, accept, topk, max_len_a, max_len_b):
-        never = SCHEDULES.choose("constant", {"kd_beta": 0.0})
-        super().__init__(never, "row", topk, max_len_a, max_len_b)
-        self.accept = accept
+    rows: Any
+    tokens: Any
+    limit: LengthLimit
 
-    def counters(self):
-        return {"n_accepted": 0, "n_proposed": 0}
+    def __call__(self, sample, student, teacher, dictionary, step):
+        """Settle the prefixes of a batch.
 
-    def models(self, student, teacher):
-        return [student, *teacher.models]
+        Args:
+            sample: a batch as fairseq collates it
+            student: the model without wrappers; its modes and parameters stay as they are
+            teacher: `Teacher`
+            dictionary: of the targets
+            step: `Step`; None in validation, where nothing is generated
+        Returns:
+            `Prefixed`
+        Raises:
+            ValueError: a model that generates no targets, or has no probabilities for one
+        """
+        mask, beta = torch.zeros_like(sample["target"][:, 0], dtype=torch.bool), 1.0
+        if step is not None:
+            check_can_generate(student, *(teacher.models if self.tokens.uses_teacher else ()))
+            check_starts(sample["net_input"]["prev_output_tokens"], dictionary)
+            selected, beta = self.rows.select(sample["id"], step)
+            mask = selected.to(mask)
+        log = {"n_student_rows": 0, "n_student_tokens": 0, "beta": beta * len(mask)}
+        log.update(dict.fromkeys(self.tokens.counters, 0))
+        if mask.any():
+            rows = mask.nonzero().flatten()
+            targets = self.generate(sample, rows, student, teacher, dictionary, step, log)
+            sample = replace_targets(sample, rows, targets, dictionary)
+            log.update(n_student_rows=len(rows), n_student_tokens=sum(map(len, targets)))
+        return Prefixed(sample, mask, log)
 
-    def writers(self, student, teacher, inputs, dictionary):
-        encoded = teacher.encoded(inputs)  # which serves when the rows are scored as well
-        own = super().writers(student, teacher, inputs, dictionary)
-        return [*own, Writer(teacher.models, inputs, dictionary, encoded)]
+    @torch.no_grad()
+    def generate(self, sample, rows, student, teacher, dictionary, step, log):
+        """A list of (length,) targets for some rows of a batch, see `roll_out`."""
+        ids = sample["id"][rows].tolist()
+        draws = Draws(ids, step)
 
-    def purposes(self):
-        return (*super().purposes(), _TEACHER)
+        def next_tokens(rows, *lprobs):
+            for name, of_model in zip(("student", "teacher"), lprobs):
+                check_probabilities(of_model, name, rows, ids, dictionary, step)
+            return self.tokens.next_tokens(rows.tolist(), draws, log, *lprobs)
 
-    def choose(self, rows, draws, log, student_lprobs, teacher_lprobs):
-        proposed = super().choose(rows, draws, log, student_lprobs)
-        # Both draw in every place, so that what the one draws says nothing of the other.
-        replacing = self.drawn(rows, draws[_TEACHER], teacher_lprobs, -1)
-        of_proposed = teacher_lprobs.gather(-1, proposed.unsqueeze(-1))
-        accepted = (teacher_lprobs > of_proposed).sum(-1) < self.accept
-        log["n_accepted"] += int(accepted.sum())
-        log["n_proposed"] += len(rows)
-        return torch.where(accepted, proposed, replacing)
+        inputs = input_rows(sample["net_input"], rows, len(sample["target"]))
+        limits = self.limit.of(inputs["src_lengths"], student, teacher)
+        # Under autocast, torch 1.12 would cast weights here without gradient and keep them for
+        # the step that follows.
+        no_autocast = torch.autocast(rows.device.type, enabled=False)
+        with eval_mode(student), no_autocast:
+            scorers = [IncrementalScorer([student], inputs, dictionary)]
+            if self.tokens.uses_teacher:
+                encoded = teacher.encoded(inputs)  # serves when the rows are scored as well
+                scorers.append(IncrementalScorer(teacher.models, inputs, dictionary, encoded))
+            return roll_out(scorers, next_tokens, limits, dictionary)
 
 
-@PREFIXES.value(accept=ACCEPT, topk=replace(TOPK, default=-1), **LIMITS)
+PREFIXES.add("data", None)  # every row keeps its data target
+
+
+@PREFIXES.option(schedule=SCHEDULE, coin=COIN, topk=TOPK, **LIMITS)
+def student(schedule, coin, topk, max_len_a, max_len_b):
+    """Rows that the student generates, ever more of them."""
+    limit = LengthLimit(max_len_a, max_len_b)
+    return StudentRows(MixedRows(schedule, coin), StudentTokens(topk), limit)
+
+
+@PREFIXES.option(accept=ACCEPT, topk=replace(TOPK, default=-1), **LIMITS)
 def interleaved(accept, topk, max_len_a, max_len_b):
-    """Rows that student and teacher write together."""
-    return InterleavedPrefixes(accept, topk, max_len_a, max_len_b)
+    """Rows that student and teacher generate together."""
+    limit = LengthLimit(max_len_a, max_len_b)
+    return StudentRows(EveryRow(), InterleavedTokens(accept, topk), limit)
 
 
-def check_can_write(*models):
+def check_can_generate(*models):
     """Refuse models that cannot decode token by token.
 
     Raises:
         ValueError: names the model
     """
     for model in models:
-        if not can_write(model):
+        if not can_generate(model):
             raise ValueError(
-                f"--kd-prefixes: {type(model).__name__} writes no targets. Expected a model "
+                f"--kd-prefixes: {type(model).__name__} generates no targets. Expected a model "
                 "that reads a source and decodes token by token, as those of translation "
                 "tasks do; with another take --kd-prefixes data."
             )
 
 
 def check_starts(contexts, dictionary):
-    """Refuse targets that begin otherwise than what a model writes here.
+    """Refuse targets that begin with another symbol than a generated one.
 
     Raises:
         ValueError: names the symbol
@@ -313,49 +338,26 @@ def check_starts(contexts, dictionary):
     if len(other):
         raise ValueError(
             f"--kd-prefixes: the decoder's context begins with {dictionary[int(other[0])]!r} "
-            f"in this task, expected {dictionary.eos_word!r}, which is where a student begins "
-            "to write. Take --kd-prefixes data."
+            f"in this task, expected {dictionary.eos_word!r}, with which a student begins "
+            "to generate. Take --kd-prefixes data."
         )
 
 
-def rows_of(net_input, rows, batch):
-    """The sources of some rows: everything that has an entry a row, but the old context."""
-    return {
-        key: value[rows] if torch.is_tensor(value) and len(value) == batch else value
-        for key, value in net_input.items()
-        if key != "prev_output_tokens"
-    }
-
-
-def with_targets(sample, rows, tokens, dictionary):
-    """A batch with other targets in some rows.
+def check_probabilities(lprobs, name, rows, ids, dictionary, step):
+    """Refuse next-token log-probabilities that are no numbers.
 
     Args:
-        sample: as fairseq collates it
-        rows: which
-        tokens: (rows, length + 1) their tokens after an EOS, padded at the end
+        lprobs: (n, vocab)
+        name: of the model, ``student`` or ``teacher``
+        rows: (n,) indices of the rows among ``ids``, the sentences that are generated
+    Raises:
+        ValueError: names the sentence and the update
     """
-    pad, inputs = dictionary.pad(), sample["net_input"]
-    old = {"target": sample["target"], "prev_output_tokens": inputs["prev_output_tokens"]}
-    written = tokens[:, 1:]
-    # The last token is nobody's context: like fairseq, the context is as long as the target.
-    contexts = tokens[:, :-1].masked_fill(written.eq(pad), pad)
-    target = _merged(old["target"], rows, written, pad)
-    context = _merged(old["prev_output_tokens"], rows, contexts, pad)
-    some = target.ne(pad).any(0)  # no column for nobody
-    return {
-        "gold": old,
-        **sample,
-        "target": target[:, some],
-        "net_input": {**inputs, "prev_output_tokens": context[:, some]},
-        "ntokens": int(target.ne(pad).sum()),
-    }
-
-
-def _merged(old, rows, new, pad):
-    width = max(old.size(1), new.size(1))
-    merged = old.new_full((len(old), width), pad)
-    merged[:, : old.size(1)] = old
-    merged[rows] = pad
-    merged[rows, : new.size(1)] = new
-    return merged
+    is_nan = lprobs[:, dictionary.eos()].isnan()  # as all of the row then
+    if is_nan.any():
+        id_ = ids[int(rows[is_nan][0])]
+        raise ValueError(
+            f"the {name} has no probabilities (NaN) for a next token, so that the prefix of "
+            f"sentence {id_} has no token at update {step.update}. If its training diverged: "
+            "lower --lr or set --clip-norm."
+        )

@@ -15,16 +15,13 @@ import torch
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
-from fairseq_seqkd.checkpoints import load_models
-from fairseq_seqkd.distribution import TopK, top_k
-from fairseq_seqkd.models import encode, has_known_encoder, output_of
-from fairseq_seqkd.objectives.chunks import chunks_of
-from fairseq_seqkd.search import SeededSampling
+from fairseq_seqkd.decoding.sampling import SeededSampling
+from fairseq_seqkd.losses.chunked_sum import chunks_of
+from fairseq_seqkd.losses.support import TopK, top_k
+from fairseq_seqkd.models.adapters import DTYPES, can_encode_once, encode, features_of
+from fairseq_seqkd.models.loading import load_models
 
 logger = logging.getLogger(__name__)
-
-
-DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
 
 
 @dataclass
@@ -88,32 +85,26 @@ class Teacher:
     def device(self):
         return next(self.models[0].parameters()).device
 
-    @property
-    def nonzero(self):
-        """How many parameters of all models together are not zero, each counted once."""
-        each = [p for model in self.models for p in model.parameters()]
-        return sum(int(torch.count_nonzero(p)) for p in each)
-
     @torch.no_grad()
     def scores(self, net_input):
-        """What follows every prefix of a batch, as :class:`Scores`.
+        """What follows every prefix of a batch, as `Scores`.
 
         Args:
             net_input: the arguments of the model's forward, as fairseq collates them
         """
         pairs = zip(self.models, self.encoded(net_input))
-        return Scores([output_of(model, net_input, encoded) for model, encoded in pairs])
+        return Scores([features_of(model, net_input, encoded) for model, encoded in pairs])
 
     @torch.no_grad()
     def encoded(self, net_input):
         """What each model's encoder returns; it reads a batch once, however often it is asked.
 
         Args:
-            net_input: as for :meth:`scores`, or only the sources of it
+            net_input: as for `scores`, or only the sources of it
         Returns:
             a list, with None for a model that is only to be called as a whole
         """
-        if not any(has_known_encoder(model) for model in self.models):
+        if not any(can_encode_once(model) for model in self.models):
             return [None] * len(self.models)
         sources = net_input["src_tokens"]
         if self._encoded is None or not torch.equal(self._encoded[0], sources):
@@ -125,9 +116,9 @@ class Teacher:
 
         Args:
             net_input: ``src_tokens`` (batch, length) and ``src_lengths`` (batch,)
-            options: :class:`~fairseq_seqkd.search.SearchOptions`
+            options: `SearchOptions`
             ids, draw: whose samples to draw and which, if the options say to sample, see
-                :meth:`~fairseq_seqkd.search.SeededSampling.seed_batch`
+                `SeededSampling.seed_batch`
         Returns:
             for each sentence its hypotheses, best first: fairseq's dictionaries
             with ``tokens`` (length,) that end in EOS, ``score`` in nats a token, and
@@ -229,7 +220,7 @@ class Scores:
         return torch.logsumexp(lprobs, dim=0) - math.log(len(each))
 
     def top_k(self, k, temperature=1.0):
-        """The :class:`~fairseq_seqkd.distribution.TopK` of all positions."""
+        """The `TopK` of all positions."""
         width = self.logits(slice(0, 1)).size(-1)
         chunks = chunks_of(len(self), width, self._each[0][0].device)
         parts = [top_k(self.logits(rows), k, temperature) for rows in chunks]
@@ -266,7 +257,7 @@ _LOADED = {}
 def shared_teacher(path, student_task, data=None, device="cpu", dtype=torch.float32):
     """The teacher of this process: loaded at the first call, then kept.
 
-    Args as for :func:`load_teacher`.
+    Args as for `load_teacher`.
     """
     key = (path, data, str(device), dtype)
     if key not in _LOADED:
@@ -296,7 +287,7 @@ def load_teacher(path, data=None, device="cpu", dtype=torch.float32, student_tas
 
     Args:
         device, dtype: where and how the parameters are kept
-        path, data, student_task: as for :func:`~fairseq_seqkd.checkpoints.load_models`,
+        path, data, student_task: as for `load_models`,
             which also says what is raised
     """
     device = torch.device(device)

@@ -18,14 +18,14 @@ from fairseq.data import Dictionary  # noqa: E402
 from processes import fairseq, output_of, start  # noqa: E402
 
 import fairseq_seqkd  # noqa: E402
-from fairseq_seqkd.checkpoints import load_models  # noqa: E402
 from fairseq_seqkd.cli import main as cli  # noqa: E402
-from fairseq_seqkd.pseudo.corpus import Split  # noqa: E402
+from fairseq_seqkd.databin import Split  # noqa: E402
+from fairseq_seqkd.io.files import sha256  # noqa: E402
+from fairseq_seqkd.models.loading import load_models  # noqa: E402
 from fairseq_seqkd.pseudo.generate import Recipe  # noqa: E402
-from fairseq_seqkd.pseudo.select import Best  # noqa: E402
-from fairseq_seqkd.pseudo.selection import Selection  # noqa: E402
+from fairseq_seqkd.pseudo.selectors import Best  # noqa: E402
 from fairseq_seqkd.pseudo.store import PseudoTargetStore, read_nbest  # noqa: E402
-from fairseq_seqkd.shards import sha256  # noqa: E402
+from fairseq_seqkd.pseudo.target_spec import TargetSpec  # noqa: E402
 from fairseq_seqkd.teacher import load_teacher  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +76,7 @@ def ranks(world_size, data, save_dir, *arguments, fails=False):
     shared = [
         *["--user-dir", USER_DIR, "--save-dir", save_dir, *TRAINING, *TINY, *arguments],
         *["--distributed-world-size", world_size, "--distributed-no-spawn"],
-        *["--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"],
+        *["--distributed-engine", "gloo", "--ddp-engine", "legacy_ddp"],
         *["--distributed-init-method", f"tcp://127.0.0.1:{free_port()}"],
     ]
     processes = [
@@ -149,16 +149,16 @@ def all_nbest(root):
     return {sentence.id: sentence for path in paths for sentence in read_nbest(path)}
 
 
-BEST = Selection(Best())
+BEST = TargetSpec(Best())
 
 
-def recipe_with(teacher, loaded, search=None, **backend):
-    """A recipe for the fairseq backend, unless it is said otherwise."""
+def recipe_with(teacher, loaded, search=None, **engine):
+    """A recipe for the fairseq engine, unless it is said otherwise."""
     return Recipe(
         teacher_path=str(teacher),
         load_teacher=lambda device, dtype: loaded,
         search=search or {},
-        backend={"name": "fairseq", **backend},
+        engine={"name": "fairseq", **engine},
     )
 
 
@@ -242,6 +242,6 @@ def store(data, teacher, tmp_path_factory):
             *[data, folder / criterion, "--task", "translation_seqkd"],
             *["--criterion", criterion, "--teacher-path", teacher],
             *["--pseudo-targets", folder / "store", "--teacher-beam", "4"],
-            *["--max-update", "2", "--teacher-backend", "fairseq"],
+            *["--max-update", "2", "--teacher-engine", "fairseq"],
         )
     return folder / "store"

@@ -7,13 +7,10 @@ from fairseq.modules import FairseqDropout
 from omegaconf import OmegaConf
 from processes import PROCESSES
 
-from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
-from fairseq_seqkd.tasks.translation_seqkd import (
-    TranslationSeqKDConfig,
-    TranslationSeqKDTask,
-)
+from fairseq_seqkd.models.loading import load_models
+from fairseq_seqkd.tasks.translation_seqkd import TranslationSeqKDConfig, TranslationSeqKDTask
 
 STEPS = 3
 

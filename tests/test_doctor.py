@@ -425,7 +425,7 @@ class TestCheckpoint:
 
 
 def _model(path):
-    from fairseq_seqkd.checkpoints import load_models
+    from fairseq_seqkd.models.loading import load_models
 
     return load_models(str(path))[0][0]
 

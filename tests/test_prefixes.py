@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 
-from fairseq_seqkd.checkpoints import load_models
+from fairseq_seqkd.decoding.rollout import eval_mode
+from fairseq_seqkd.decoding.sampling import random_stream
+from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.prefixes import PREFIXES, Step
-from fairseq_seqkd.rollout import eval_mode
-from fairseq_seqkd.search import SearchOptions, random_stream
 from fairseq_seqkd.teacher import Teacher
 
 STEP = Step(seed=1, update=7, progress=0.5)
@@ -37,7 +38,7 @@ def settle(student, loaded):
         settings = {"kd_schedule": "constant", "kd_max_len_b": 6, **settings}
         if name != "student":
             del settings["kd_schedule"]
-        prefixes = PREFIXES.choose(name, settings)()
+        prefixes = PREFIXES.resolve(name, settings)()
         return prefixes(batch, model, loaded, loaded.task.target_dictionary, step)
 
     return settle
@@ -69,15 +70,15 @@ def test_data_changes_nothing(settle, batch):
 def test_beta_one_changes_nothing(settle, batch):
     settled = settle(batch, kd_beta=1.0)
     assert settled.sample is batch and not settled.own.any()
-    assert settled.log == {"n_own_rows": 0, "n_own_tokens": 0, "beta": 12.0}
+    assert settled.log == {"n_student_rows": 0, "n_student_tokens": 0, "beta": 12.0}
 
 
 def test_beta_zero_writes_every_row(settle, batch, loaded):
     settled = settle(batch, kd_beta=0.0)
-    assert settled.own.all() and settled.log["n_own_rows"] == 12
+    assert settled.own.all() and settled.log["n_student_rows"] == 12
     own = rows(settled.sample, loaded)
     assert settled.sample["ntokens"] == sum(len(target) for _, target in own.values())
-    assert settled.log["n_own_tokens"] == settled.sample["ntokens"]
+    assert settled.log["n_student_tokens"] == settled.sample["ntokens"]
     assert own != rows(batch, loaded)
 
 
@@ -146,7 +147,7 @@ def test_coins_fall_as_often_as_beta_says(settle, student, loaded, batch):
     own = 0
     for update in range(200):
         step = STEP._replace(update=update)
-        prefixes = PREFIXES.choose("student", {"kd_schedule": "constant", "kd_beta": 0.7})()
+        prefixes = PREFIXES.resolve("student", {"kd_schedule": "constant", "kd_beta": 0.7})()
         own += (prefixes.coins(batch["id"], step) >= 0.7).sum().item()
     # 2400 throws: 0.3 with a standard deviation of 0.0094
     assert own / 2400 == pytest.approx(0.3, abs=0.04)
@@ -283,10 +284,10 @@ def test_what_is_among_the_teachers_k_best_is_accepted(accept):
     """Four rows, in which the student is sure of the teacher's 1st, 2nd, 3rd and 4th best."""
     teachers = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]).log().expand(4, -1)
     students = torch.eye(5)[:4].log()
-    prefixes = PREFIXES.choose("interleaved", {"kd_accept_topk": accept})()
+    prefixes = PREFIXES.resolve("interleaved", {"kd_accept_topk": accept})()
     draws = {p: [random_stream(1, 2, row, p) for row in range(4)] for p in prefixes.purposes()}
     log = prefixes.counters()
-    tokens = prefixes.choose(range(4), draws, log, students, teachers)
+    tokens = prefixes.resolve(range(4), draws, log, students, teachers)
     assert log == {"n_accepted": min(accept, 4), "n_proposed": 4}
     assert tokens[:accept].tolist() == list(range(min(accept, 4)))
 
@@ -298,8 +299,8 @@ def test_coin_student_and_teacher_draw_other_numbers():
 
 def test_the_accepted_are_counted(settle, batch):
     all_, none = (settle(batch, "interleaved", kd_accept_topk=k).log for k in (ALL, 0))
-    assert all_["n_accepted"] == all_["n_proposed"] == all_["n_own_tokens"]
-    assert none["n_accepted"] == 0 and none["n_proposed"] == none["n_own_tokens"]
+    assert all_["n_accepted"] == all_["n_proposed"] == all_["n_student_tokens"]
+    assert none["n_accepted"] == 0 and none["n_proposed"] == none["n_student_tokens"]
 
 
 def test_models_without_probabilities_are_refused(settle, batch, teacher, student, loaded):
@@ -311,7 +312,7 @@ def test_models_without_probabilities_are_refused(settle, batch, teacher, studen
     with pytest.raises(ValueError, match="the teacher has no probabilities"):
         frozen = Teacher([broken], loaded.task)
         settings = {"kd_max_len_b": 6}
-        interleaved = PREFIXES.choose("interleaved", settings)()
+        interleaved = PREFIXES.resolve("interleaved", settings)()
         interleaved(batch, student, frozen, loaded.task.target_dictionary, STEP)
 
 
@@ -359,4 +360,4 @@ def test_a_model_that_cannot_write_is_refused(settle, batch):
 )
 def test_out_of_range(name, settings, message):
     with pytest.raises(ValueError, match=message):
-        PREFIXES.choose(name, settings)
+        PREFIXES.resolve(name, settings)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import load_split, lprobs_of, preprocess, train
 
-from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
-from fairseq_seqkd.search import SearchOptions
+from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
+from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.teacher import Scores, Teacher, load_teacher, shared_teacher
 
 
@@ -75,7 +75,7 @@ def test_generates_nbest_best_first(loaded, batch):
 def test_score_is_the_mean_log_probability(loaded, batch):
     """What generate says of a hypothesis is what lprobs says of it."""
     ids, dataset = [0, 1, 2], loaded.task.dataset("valid")
-    for id_, ((tokens, score),) in FairseqBackend(loaded, SearchOptions())(dataset, ids):
+    for id_, ((tokens, score),) in FairseqEngine(loaded, SearchOptions())(dataset, ids):
         pair = {**dataset[id_], "target": torch.from_numpy(tokens)}
         sample = dataset.collater([pair])
         lprobs = lprobs_of(loaded, sample["net_input"])[0]

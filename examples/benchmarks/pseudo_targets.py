@@ -22,9 +22,9 @@ from sacrebleu.metrics import BLEU
 from tabulate import tabulate
 
 import fairseq_seqkd
-from fairseq_seqkd.pseudo.corpus import open_split
+from fairseq_seqkd.databin import open_split
+from fairseq_seqkd.io.files import atomic_file
 from fairseq_seqkd.pseudo.store import PseudoTargetStore, read_nbest
-from fairseq_seqkd.shards import atomic_file
 
 REMOVE_BPE = "sentencepiece"
 
@@ -124,7 +124,7 @@ def ours(data, teacher, dictionaries, processes, backend, beam=5):
 
     def command(folder, number):
         words = ["fairseq-seqkd", "generate", data, "--teacher-path", teacher, "--cpu"]
-        words += ["--teacher-data", dictionaries, "--backend", backend, "--beam", str(beam)]
+        words += ["--teacher-data", dictionaries, "--engine", backend, "--beam", str(beam)]
         words += ["--pseudo-targets", os.path.join(folder, "store")]
         if processes > 1:
             words += ["--num-shards", str(processes), "--shard-id", str(number)]
@@ -172,7 +172,7 @@ def bleu(best, references):
 
 
 def agreement(one, other):
-    """Share of equal first hypotheses, and overlap of the n-best lists."""
+    """Worker of equal first hypotheses, and overlap of the n-best lists."""
     lists = [
         [[tuple(t.tolist()) for t, _ in lists_[i].hypotheses] for i in sorted(lists_)]
         for lists_ in (one, other)

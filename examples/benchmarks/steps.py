@@ -17,13 +17,13 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
-from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.criterions.gkd import GKDConfig, GKDCriterion
 from fairseq_seqkd.criterions.imit_kd import ImitKDConfig, ImitKDCriterion
 from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion
-from fairseq_seqkd.objectives.divergences import DIVERGENCES
+from fairseq_seqkd.losses.divergences import DIVERGENCES
+from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.teacher import Scores, shared_teacher
 
 # Every row and batch is the student's own, as near the end of training.

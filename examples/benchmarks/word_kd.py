@@ -22,8 +22,8 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
-from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion
+from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.teacher import shared_teacher
 
 from steps import batches_of, run  # isort: skip

@@ -304,7 +304,7 @@ compare "speed-$UPDATES" --engines $ENGINES --devices $DEVICES --rounds $ROUNDS 
 
 once "shipped-$UPDATES" "the best student, to ship" run "ship-$UPDATES" fairseq-seqkd export \
     "$WORK/$winner/checkpoint_best.pt" --to ctranslate2 --quantization int8 \
-    --subword-model "$SPM" --out "$WORK/shipped-$UPDATES.new"
+    --spm-model "$SPM" --out "$WORK/shipped-$UPDATES.new"
 
 # What is worth keeping: tables, commands and some pictures, and of each log its command, validations
 # and time.

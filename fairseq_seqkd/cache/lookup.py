@@ -1,14 +1,14 @@
-"""Finds what the teacher says of a batch in a cache, by the sentences' ids."""
+"""Looks up the teacher's distributions for a batch in a cache, by the sentences' ids."""
 
 import os
 
 import numpy as np
 import torch
 
-from fairseq_seqkd.cache.corpus import describe_dictionary, sums_of
 from fairseq_seqkd.cache.store import DistributionCache, hash_of, pairs_of
-from fairseq_seqkd.distribution import TopK
-from fairseq_seqkd.shards import differences
+from fairseq_seqkd.chunked.manifest import differences
+from fairseq_seqkd.databin import describe_dictionary, sums_of
+from fairseq_seqkd.losses.support import TopK
 
 
 class CachedRows:
@@ -18,7 +18,7 @@ class CachedRows:
         root: its folder
         task: the student's task
         expected: what the manifest has to say, as for
-            :meth:`~fairseq_seqkd.shards.ChunkedStore.check`
+            `ChunkedStore.check`
     Raises:
         FileNotFoundError: there is no cache
         ValueError: it is of another dictionary, not finished, damaged, or otherwise than
@@ -61,36 +61,32 @@ class CachedRows:
             self._rows.append(rows)
 
     def top_k(self, sample, pad):
-        """The teacher's :class:`~fairseq_seqkd.distribution.TopK` for a batch.
+        """The teacher's `TopK` for a batch.
 
         Args:
             sample: as fairseq collates it
             pad: the padding symbol
         Returns:
             the TopK of all batch * length positions; and (batch, length) True where the cache
-            knows something, that is, neither at padding nor in a sentence that is too long for
-            the teacher
+            has rows: not at padding, nor in a sentence that is too long for the teacher
         Raises:
             ValueError: a sentence is not in the cache, or has another source or target there
         """
         target = sample["target"]
-        counts = target.ne(pad)
-        rows, known = [], []
-        for id_, source, tokens in pairs_of(sample, pad):
-            rows.append(self._rows_of(id_, source, tokens))
-            known.append(len(rows[-1]) > 0)
-        known = counts & torch.tensor(known, device=counts.device).unsqueeze(-1)
-        rows = np.concatenate(rows)
-        places = known.flatten().nonzero().squeeze(-1)
+        sentences = [self._rows_of(*pair) for pair in pairs_of(sample, pad)]
+        has_rows = torch.tensor([len(rows) > 0 for rows in sentences], device=target.device)
+        teacher_mask = target.ne(pad) & has_rows.unsqueeze(-1)
+        positions = teacher_mask.flatten().nonzero().squeeze(-1)
+        rows = np.concatenate(sentences)
 
-        # Where nothing is known any k symbols will do, if they are different ones.
-        anything = torch.arange(self.k, device=target.device).repeat(target.numel(), 1)
-        nothing = torch.zeros_like(anything, dtype=torch.float32)
-        top = TopK(anything, nothing, nothing[:, 0].clone())
+        # Elsewhere any k symbols will do, if they are different ones.
+        symbols = torch.arange(self.k, device=target.device).repeat(target.numel(), 1)
+        lprobs = torch.zeros_like(symbols, dtype=torch.float32)
+        top = TopK(symbols, lprobs, lprobs[:, 0].clone())
         for name, tensor in top._asdict().items():
             values = torch.from_numpy(rows[name].astype(np.float64))
-            tensor.index_copy_(0, places, values.to(tensor))
-        return top, known
+            tensor.index_copy_(0, positions, values.to(tensor))
+        return top, teacher_mask
 
     def _rows_of(self, id_, source, tokens):
         found = None

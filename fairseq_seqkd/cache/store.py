@@ -10,20 +10,42 @@ rows/sums.json                the whole SHA-256 of every chunk, once all are the
 import io
 import os
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 
-from fairseq_seqkd.shards import ChunkedStore
+from fairseq_seqkd.chunked.store import ChunkedStore
 
-# What is known of a sentence. One that the teacher cannot take has length 0 and no rows.
+# A sentence of a chunk. One that the teacher cannot take has length 0 and no rows.
 SENTENCE = np.dtype([("id", "<u4"), ("length", "<u4"), ("hash", "<u4")])
+
+
+class SentenceRows(NamedTuple):
+    """The teacher's top k at every target position of one sentence.
+
+    Attributes:
+        id: of the sentence
+        hash: of its source and target, see `hash_of`
+        rows: (positions,) as `row_of` says; none if the teacher cannot take the sentence
+    """
+
+    id: int
+    hash: int
+    rows: np.ndarray
+
+    @property
+    def n_tokens(self):
+        """How many target positions have a row."""
+        return len(self.rows)
 
 
 def row_of(k, vocab):
     """The dtype of a position's row: k symbols, their log-probabilities, and the rest's."""
     symbol = next(f"<u{size}" for size in (1, 2, 4) if vocab <= 256**size)
-    return np.dtype([("symbols", symbol, (k,)), ("lprobs", "<f2", (k,)), ("rest", "<f2")])
+    return np.dtype(
+        [("symbols", symbol, (k,)), ("lprobs", "<f2", (k,)), ("tail_lprobs", "<f2")]
+    )
 
 
 def pairs_of(sample, pad):
@@ -50,22 +72,17 @@ def hash_of(source, target):
 
 
 class DistributionCache(ChunkedStore):
-    """A cache on disk; see :class:`~fairseq_seqkd.shards.ChunkedStore`."""
+    """A cache on disk; see `ChunkedStore`."""
 
-    FLAG, KIND, FORMAT = "--kd-cache", "cache", 1
+    FLAG, KIND, FORMAT = "--kd-cache", "cache", 2
     FOLDER, SUFFIX = "rows", "npy"
 
-    def write_chunk(self, index, sentences, rows):
-        """Write a chunk; it is there whole or not at all.
-
-        Args:
-            index: its number
-            sentences: (sentences,) of type ``SENTENCE``
-            rows: (positions,) as :func:`row_of` says, sentence by sentence
-        """
+    def write_chunk(self, index, sentences):
+        """Write a list of `SentenceRows`; the chunk is there whole or not at all."""
+        lines = [(one.id, len(one.rows), one.hash) for one in sentences]
         content = io.BytesIO()
-        np.save(content, sentences)
-        np.save(content, rows)
+        np.save(content, np.array(lines, SENTENCE))
+        np.save(content, np.concatenate([one.rows for one in sentences]))
         self.chunks.write(index, content.getvalue())
 
     def read_chunk(self, path):

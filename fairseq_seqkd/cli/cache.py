@@ -16,12 +16,13 @@ Example:
 import torch
 
 from fairseq_seqkd.cache.build import estimate, fill, open_cache, seal
-from fairseq_seqkd.cache.corpus import Targets
 from fairseq_seqkd.cache.store import DistributionCache
-from fairseq_seqkd.checkpoints import sums_of_checkpoints
-from fairseq_seqkd.cli.stores import add_share_arguments, anew, pick_device, threads_of
-from fairseq_seqkd.shards import this_share
-from fairseq_seqkd.teacher import DTYPES, load_teacher
+from fairseq_seqkd.chunked.workers import this_worker
+from fairseq_seqkd.cli.stores import add_worker_arguments, anew, device_of, threads_of
+from fairseq_seqkd.databin import Split
+from fairseq_seqkd.models.adapters import DTYPES
+from fairseq_seqkd.models.checkpoints import sums_of_checkpoints
+from fairseq_seqkd.teacher import load_teacher
 
 
 def add_arguments(parser):
@@ -56,16 +57,16 @@ def add_arguments(parser):
         help="tokens in a batch; for a new one 2048 on a CPU, 4096 on a GPU",
     )
     group.add_argument("--cpu", action="store_true", help="do without a GPU that is there")
-    add_share_arguments(parser)
+    add_worker_arguments(parser)
 
 
 def run(arguments):
     if not arguments.kd_cache:
         raise ValueError("--kd-cache is empty, expected the name of a folder")
-    share = this_share(arguments.num_shards, arguments.shard_id)
-    torch.set_num_threads(threads_of(arguments, share))
+    worker = this_worker(arguments.num_shards, arguments.shard_id)
+    torch.set_num_threads(threads_of(arguments, worker))
     teacher_sums = sums_of_checkpoints(arguments.teacher_path)
-    targets = Targets.load(arguments.teacher_path, arguments.data, arguments.split)
+    split = Split.load_for_scoring(arguments.teacher_path, arguments.data, arguments.split)
     settings = {
         "top_k": arguments.top_k,
         "temperature": arguments.temperature,
@@ -74,16 +75,16 @@ def run(arguments):
     }
     cache = DistributionCache(arguments.kd_cache)
 
-    device = pick_device(arguments.cpu, share)
+    device = device_of(arguments.cpu, worker)
 
     def load(dtype):
         path, data = arguments.teacher_path, arguments.teacher_data
-        return load_teacher(path, data, device, DTYPES[dtype], targets.task)
+        return load_teacher(path, data, device, DTYPES[dtype], split.task)
 
-    with anew(cache, arguments.overwrite, share):
-        open_cache(cache, targets, teacher_sums, settings, device)
-    print(estimate(cache, targets))
-    left = fill(cache, targets, load, share)
+    with anew(cache, arguments.overwrite, worker):
+        open_cache(cache, split, teacher_sums, settings, device)
+    print(estimate(cache, split))
+    left = fill(cache, split, load, worker)
     if left:
         print(
             f"This process is done; {left} chunks of {cache.root} are left to others. If one "

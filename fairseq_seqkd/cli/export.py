@@ -8,7 +8,7 @@ the same command makes an ordinary checkpoint of it again, equal bit for bit.
 Example:
     fairseq-seqkd export checkpoints/checkpoint_best.pt --to fairseq --out student.pt
     fairseq-seqkd export checkpoints/checkpoint_best.pt --to ctranslate2 --out student \\
-        --quantization int8 --subword-model spm.model
+        --quantization int8 --spm-model spm.model
     fairseq-seqkd export checkpoints/checkpoint_best.pt --to sparse --out student.safetensors
     fairseq-seqkd export student.safetensors --to fairseq --out student.pt
 """
@@ -19,10 +19,10 @@ from typing import Callable, NamedTuple
 
 from omegaconf import OmegaConf
 
-from fairseq_seqkd.checkpoints import own_task
 from fairseq_seqkd.cli.files import check_out
 from fairseq_seqkd.export import ctranslate2, sparse
 from fairseq_seqkd.export.stock import Student
+from fairseq_seqkd.models.loading import own_task
 
 
 class Format(NamedTuple):
@@ -30,7 +30,7 @@ class Format(NamedTuple):
 
     Attributes:
         suffix: how its file's name ends; nothing for a folder
-        write: called with the :class:`Student` and the command's arguments
+        write: called with the `Student` and the command's arguments
         size: of what was written, in bytes
         then: what to do with it, with ``{out}`` for its name
         options: those of ``--quantization`` and so on that it has
@@ -46,7 +46,7 @@ class Format(NamedTuple):
 def _to_ctranslate2(student, arguments):
     config = OmegaConf.create(student.config["task"])
     task, _ = own_task(config, arguments.student, arguments.data, flag="--data")
-    options = arguments.quantization, arguments.subword_model
+    options = arguments.quantization, arguments.spm_model
     ctranslate2.write(student, arguments.out, task, *options)
 
 
@@ -62,7 +62,7 @@ FORMATS = {
         _to_ctranslate2,
         ctranslate2.size_of,
         "Translate with it:\n  python {out}/translate.py < sentences",
-        ("quantization", "subword_model", "data"),
+        ("quantization", "spm_model", "data"),
     ),
     "sparse": Format(
         sparse.SUFFIX,
@@ -95,7 +95,7 @@ def add_arguments(parser):
         help="how the weights are kept; default: as they are",
     )
     group.add_argument(
-        "--subword-model",
+        "--spm-model",
         metavar="FILE",
         help="the sentencepiece model that the text was cut with, to be shipped as well",
     )
@@ -134,7 +134,5 @@ def check_options(arguments, form):
         if getattr(arguments, one) is not None and one not in form.options:
             flag = "--" + one.replace("_", "-")
             raise ValueError(f"{flag} is for --to ctranslate2, found --to {arguments.to}")
-    if arguments.subword_model and not os.path.isfile(arguments.subword_model):
-        raise FileNotFoundError(
-            f"--subword-model: there is no file {arguments.subword_model!r}"
-        )
+    if arguments.spm_model and not os.path.isfile(arguments.spm_model):
+        raise FileNotFoundError(f"--spm-model: there is no file {arguments.spm_model!r}")

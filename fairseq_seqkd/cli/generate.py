@@ -11,20 +11,20 @@ Example:
         --select closest --remove-bpe sentencepiece
 """
 
+from fairseq_seqkd.chunked.workers import this_worker
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
-    add_selection_arguments,
-    add_share_arguments,
+    add_target_spec_arguments,
+    add_worker_arguments,
     anew,
+    device_of,
     finish,
-    pick_device,
-    selection_of,
-    split_and_task,
+    split_of,
+    target_spec_of,
     threads_of,
 )
 from fairseq_seqkd.pseudo.generate import Recipe, complete, left_over, open_store, translate
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
-from fairseq_seqkd.shards import this_share
 from fairseq_seqkd.teacher import load_teacher
 
 
@@ -65,7 +65,7 @@ def add_arguments(parser):
     group.add_argument("--seed", type=int, help="of the samples; for a new store 1")
     group = parser.add_argument_group("decoding (default: what the store has)")
     group.add_argument(
-        "--backend",
+        "--engine",
         choices=["auto", "fairseq", "ctranslate2"],
         help="auto is CTranslate2 if it is installed and can convert the teacher",
     )
@@ -75,20 +75,20 @@ def add_arguments(parser):
     )
     group.add_argument("--max-tokens", type=int, help="source tokens in a batch")
     group.add_argument("--cpu", action="store_true", help="do without a GPU that is there")
-    add_share_arguments(parser)
-    add_selection_arguments(parser)
+    add_worker_arguments(parser)
+    add_target_spec_arguments(parser)
 
 
 def run(arguments):
-    share = this_share(arguments.num_shards, arguments.shard_id)
-    threads = threads_of(arguments, share)
-    split, task = split_and_task(arguments)
-    selection = selection_of(arguments, split)
+    worker = this_worker(arguments.num_shards, arguments.shard_id)
+    threads = threads_of(arguments, worker)
+    split = split_of(arguments)
+    spec = target_spec_of(arguments, split)
     check_numbers(arguments)
-    recipe = recipe_of(arguments, task, threads, share)
-    with anew(PseudoTargetStore(arguments.pseudo_targets), arguments.overwrite, share):
-        store = open_store(arguments.pseudo_targets, split, selection, recipe)
-    translate(store, split, recipe, share)
+    recipe = recipe_of(arguments, split.task, threads, worker)
+    with anew(PseudoTargetStore(arguments.pseudo_targets), arguments.overwrite, worker):
+        store = open_store(arguments.pseudo_targets, split, spec, recipe)
+    translate(store, split, recipe, worker)
     left = left_over(store, split)
     if left:
         print(
@@ -98,7 +98,7 @@ def run(arguments):
         )
         return
     complete(store, split, recipe)
-    finish(store, split, selection, threads)
+    finish(store, split, spec, threads)
 
 
 def check_numbers(arguments):
@@ -109,8 +109,8 @@ def check_numbers(arguments):
             raise ValueError(f"--{name.replace('_', '-')} is {value}, expected 1 or more")
 
 
-def recipe_of(arguments, task, threads, share):
-    """The :class:`Recipe` that the flags ask for."""
+def recipe_of(arguments, task, threads, worker):
+    """The `Recipe` that the flags ask for."""
 
     def load(device, dtype):
         path, data = arguments.teacher_path, arguments.teacher_data
@@ -124,11 +124,11 @@ def recipe_of(arguments, task, threads, share):
         teacher_path=arguments.teacher_path,
         load_teacher=load,
         search={name: getattr(arguments, name) for name in (*names, *sampling)},
-        backend={
-            "name": arguments.backend,
+        engine={
+            "name": arguments.engine,
             "compute_type": arguments.compute_type,
             "max_tokens": arguments.max_tokens,
         },
-        device=pick_device(arguments.cpu, share),
+        device=device_of(arguments.cpu, worker),
         threads=threads,
     )

@@ -13,11 +13,11 @@ import contextlib
 
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
-    add_selection_arguments,
+    add_target_spec_arguments,
     add_threads_argument,
     finish,
-    selection_of,
-    split_and_task,
+    split_of,
+    target_spec_of,
     threads_of,
 )
 from fairseq_seqkd.pseudo.generate import Recipe, open_store
@@ -51,12 +51,12 @@ def add_arguments(parser):
         help="delete the store that is there, and start anew",
     )
     add_threads_argument(parser)
-    add_selection_arguments(parser)
+    add_target_spec_arguments(parser)
 
 
 def run(arguments):
-    split, _ = split_and_task(arguments)
-    selection = selection_of(arguments, split)
+    split = split_of(arguments)
+    spec = target_spec_of(arguments, split)
     source = Import(
         arguments.files,
         arguments.nbest,
@@ -67,5 +67,5 @@ def run(arguments):
     store = PseudoTargetStore(arguments.pseudo_targets)
     with store.replaced() if arguments.overwrite else contextlib.nullcontext():
         import_store(store.root, split, source)
-    store = open_store(store.root, split, selection, Recipe())
-    finish(store, split, selection, threads_of(arguments))
+    store = open_store(store.root, split, spec, Recipe())
+    finish(store, split, spec, threads_of(arguments))

@@ -10,11 +10,11 @@ Example:
 
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
-    add_selection_arguments,
+    add_target_spec_arguments,
     add_threads_argument,
     finish,
-    selection_of,
-    split_and_task,
+    split_of,
+    target_spec_of,
     threads_of,
 )
 from fairseq_seqkd.pseudo.generate import Recipe, complete, open_store
@@ -23,12 +23,12 @@ from fairseq_seqkd.pseudo.generate import Recipe, complete, open_store
 def add_arguments(parser):
     add_data_arguments(parser)
     add_threads_argument(parser)
-    add_selection_arguments(parser)
+    add_target_spec_arguments(parser)
 
 
 def run(arguments):
-    split, _ = split_and_task(arguments)
-    selection = selection_of(arguments, split)
-    store = open_store(arguments.pseudo_targets, split, selection, Recipe())
+    split = split_of(arguments)
+    spec = target_spec_of(arguments, split)
+    store = open_store(arguments.pseudo_targets, split, spec, Recipe())
     complete(store, split, Recipe())  # has nothing to do, or says what is missing
-    finish(store, split, selection, threads_of(arguments))
+    finish(store, split, spec, threads_of(arguments))

@@ -12,11 +12,11 @@ Example:
 import shlex
 
 from fairseq_seqkd.cli.files import check_out
+from fairseq_seqkd.models.parameters import fraction_of_zeros
 from fairseq_seqkd.pruning.checkpoint import Checkpoint
 from fairseq_seqkd.pruning.hook import check_sparsity
 from fairseq_seqkd.pruning.report import table
 from fairseq_seqkd.pruning.schemes import SCHEMES
-from fairseq_seqkd.pruning.weights import share_of_zeros
 
 
 def add_arguments(parser):
@@ -27,7 +27,7 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--scheme",
-        choices=list(SCHEMES.values),
+        choices=list(SCHEMES.options),
         default="class_blind",
         help="the smallest of all weights, of each class, in proportion to the class's "
         "standard deviation; whole heads, whole feed-forward units; default: %(default)s",
@@ -68,7 +68,7 @@ def run(arguments):
 def next_command(arguments, widths, checkpoint):
     """What to type when the file is there."""
     flags = [f"--{side}-ffn-embed-dim {after}" for side, (_, after) in widths.items()]
-    left = share_of_zeros(checkpoint.weights.matrices)
+    left = fraction_of_zeros(checkpoint.weights.matrices)
     if arguments.compact and left > 0:  # what else is zero, of whatever scheme
         flags.append(f"--prune-sparsity {left:.6f}")
     elif not arguments.compact:

@@ -6,12 +6,12 @@ import re
 
 import torch
 
-from fairseq_seqkd.pseudo.choose import build_databin, summary
-from fairseq_seqkd.pseudo.corpus import open_split
+from fairseq_seqkd.chunked.workers import Worker
+from fairseq_seqkd.databin import open_split
+from fairseq_seqkd.pseudo.build_databin import build_databin, summary
 from fairseq_seqkd.pseudo.filters import FILTERS
-from fairseq_seqkd.pseudo.select import METRICS, build_selector
-from fairseq_seqkd.pseudo.selection import Selection
-from fairseq_seqkd.shards import Share
+from fairseq_seqkd.pseudo.selectors import METRICS, build_selector
+from fairseq_seqkd.pseudo.target_spec import TargetSpec
 
 
 def add_data_arguments(parser):
@@ -32,7 +32,7 @@ def add_threads_argument(parser):
     )
 
 
-def add_share_arguments(parser):
+def add_worker_arguments(parser):
     """Which process this is, and how many threads it may use."""
     add_threads_argument(parser)
     group = parser.add_argument_group("sharing by hand (torchrun and Slurm say it themselves)")
@@ -40,7 +40,7 @@ def add_share_arguments(parser):
     group.add_argument("--shard-id", type=int, help="this one's number, from 0")
 
 
-def add_selection_arguments(parser):
+def add_target_spec_arguments(parser):
     """How targets are chosen, and which of them are not taken."""
     group = parser.add_argument_group("choosing the targets")
     group.add_argument(
@@ -91,48 +91,48 @@ def add_selection_arguments(parser):
     )
 
 
-def split_and_task(arguments):
+def split_of(arguments):
     """The split that the flags name, and a task with its dictionaries."""
     return open_split(
         arguments.data, arguments.split, arguments.source_lang, arguments.target_lang
     )
 
 
-def threads_of(arguments, share=None):
+def threads_of(arguments, worker=None):
     """--threads, or as many as this process has of its machine's cores."""
     if arguments.threads is not None and arguments.threads < 1:
         raise ValueError(f"--threads is {arguments.threads}, expected 1 or more")
-    return arguments.threads or (share or Share()).threads
+    return arguments.threads or (worker or Worker()).threads
 
 
-def anew(store, overwrite, share):
+def anew(store, overwrite, worker):
     """With --overwrite the store that is there goes when the new one is begun.
 
     Args:
-        store: :class:`~fairseq_seqkd.shards.ChunkedStore`
+        store: `ChunkedStore`
         overwrite: whether the flag was given
-        share: of this process
+        worker: of this process
     """
     if not overwrite:
         return contextlib.nullcontext()
-    if share.world_size > 1:
+    if worker.world_size > 1:
         raise ValueError(
-            f"--overwrite: this is one of {share.world_size} processes, and would delete what "
+            f"--overwrite: this is one of {worker.world_size} processes, and would delete what "
             "others have done. Delete the folder first, then start them without --overwrite."
         )
     return store.replaced()
 
 
-def pick_device(cpu, share):
+def device_of(cpu, worker):
     """The GPU of this process, or the CPU."""
     if cpu or not torch.cuda.is_available():
         return torch.device("cpu")
-    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", share.rank))
+    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", worker.rank))
     return torch.device("cuda", int(local) % torch.cuda.device_count())
 
 
-def selection_of(arguments, split):
-    """The :class:`~fairseq_seqkd.pseudo.choose.Selection` that the flags ask for."""
+def target_spec_of(arguments, split):
+    """The `TargetSpec` that the flags ask for."""
     selector = build_selector(
         arguments.select,
         split.dataset.tgt_dict,
@@ -147,22 +147,22 @@ def selection_of(arguments, split):
         raise ValueError(
             f"--databin is {folder!r}: expected the name of a folder in DIR, other than nbest"
         )
-    return Selection(selector, filters, action == "drop", folder)
+    return TargetSpec(selector, filters, action == "drop", folder)
 
 
-def finish(store, split, selection, threads):
+def finish(store, split, spec, threads):
     """Build the data-bin; say what is in it, and what to type next."""
-    for line in summary(build_databin(store, split, selection, threads)):
+    for line in summary(build_databin(store, split, spec, threads)):
         print(line)
-    print(next_command(split, store.root, selection))
+    print(next_command(split, store.root, spec))
 
 
-def next_command(split, root, selection):
+def next_command(split, root, spec):
     """What to type when a data-bin is there."""
-    stock = f"fairseq-train {os.path.join(root, selection.folder)} --task translation ..."
+    stock = f"fairseq-train {os.path.join(root, spec.folder)} --task translation ..."
     names = {"best": "seq_kd", "closest": "seq_inter"}
-    criterion = names.get(selection.folder)
-    if criterion is None or selection.drop or not split.has_gold:
+    criterion = names.get(spec.folder)
+    if criterion is None or spec.drop or not split.has_gold:
         return f"Train a student on it, with stock fairseq:\n  {stock}"
     return (
         "Train a student on it:\n"

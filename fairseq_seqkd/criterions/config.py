@@ -1,4 +1,4 @@
-"""What a distillation criterion can be told: the axes, their parameters, and the shares."""
+"""The configuration of a distillation criterion: axes, their parameters, and weights."""
 
 from dataclasses import dataclass, field
 from typing import Optional
@@ -6,12 +6,12 @@ from typing import Optional
 from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 
-from fairseq_seqkd.distribution import LEFTOVER
 from fairseq_seqkd.flags import names_of, with_parameters
-from fairseq_seqkd.objectives.axis import flag
-from fairseq_seqkd.objectives.divergences import DIVERGENCES
-from fairseq_seqkd.objectives.weighting import WEIGHTINGS
+from fairseq_seqkd.losses.divergences import DIVERGENCES
+from fairseq_seqkd.losses.support import LEFTOVER
+from fairseq_seqkd.losses.weighting import WEIGHTINGS
 from fairseq_seqkd.prefixes import PREFIXES
+from fairseq_seqkd.registry import flag
 from fairseq_seqkd.teacher import TeacherConfig
 
 Targets = ChoiceEnum(["gold", "best", "closest"])
@@ -20,7 +20,7 @@ Prefixes, Divergence, Weighting, Leftover = map(names_of, (*AXES, LEFTOVER))
 
 
 AxisParameters = with_parameters(
-    "AxisParameters", "The parameters of all values of all axes.", AXES, bases=(TeacherConfig,)
+    "AxisParameters", "The parameters of all options of all axes.", AXES, bases=(TeacherConfig,)
 )
 
 
@@ -36,18 +36,19 @@ class DistillConfig(AxisParameters):
     kd_prefixes: Prefixes = field(
         default="data",
         metadata={
-            "help": "whose history the decoder is conditioned on in training: that of the "
-            "data, or what the student writes, alone or interleaved with the teacher"
+            "help": "whose history the decoder is conditioned on in training: the data's, "
+            "or that which the student generates, alone or interleaved with the teacher"
         },
     )
     kd_divergence: Divergence = field(
         default="forward_kl",
         metadata={"help": "how the teacher's and the student's distributions are compared"},
     )
-    kd_own_divergence: Optional[Divergence] = field(
+    kd_student_divergence: Optional[Divergence] = field(
         default=None,
         metadata={
-            "help": "the divergence on rows that the student wrote (default: --kd-divergence)"
+            "help": "the divergence on rows that the student generated (default: "
+            "--kd-divergence)"
         },
     )
     kd_weighting: Weighting = field(
@@ -57,14 +58,14 @@ class DistillConfig(AxisParameters):
     kd_alpha: float = field(
         default=0.5,
         metadata={
-            "help": "share of the teacher's distribution beside the target's NLL, in [0, 1]; "
-            "on rows that the student wrote it is 1"
+            "help": "weight of the teacher's distribution beside the target's NLL, in [0, 1]; "
+            "on rows that the student generated it is 1"
         },
     )
     gold_weight: float = field(
         default=0.0,
         metadata={
-            "help": "share of the gold target's NLL in the whole loss, in [0, 1]; for use "
+            "help": "weight of the gold target's NLL in the whole loss, in [0, 1]; for use "
             "with pseudo-targets or the student's prefixes"
         },
     )
@@ -112,8 +113,8 @@ class DistillConfig(AxisParameters):
 def check_config(cfg):
     """Raise a ValueError that names the first flag out of its range."""
 
-    def expect(holds, name, expected):
-        if not holds:
+    def expect(is_valid, name, expected):
+        if not is_valid:
             raise ValueError(f"{flag(name)} is {cfg[name]}, expected {expected}")
 
     expect(0 <= cfg.kd_alpha <= 1, "kd_alpha", "a number from 0 to 1")
@@ -125,63 +126,3 @@ def check_config(cfg):
     expect(
         cfg.kd_leftover is None or reduced, "kd_leftover", "--kd-top-k or --kd-cache beside it"
     )
-
-
-def check_head(divergence, k, where):
-    """Refuse a divergence that looks behind more symbols than are known.
-
-    Args:
-        divergence: what ``--kd-divergence`` or ``--kd-own-divergence`` chose
-        k: how many symbols are known of a distribution; None for all
-        where: what says so
-    Raises:
-        ValueError: names the flags and the k that it needs
-    """
-    head = divergence.arguments.get("head")
-    if head is not None and k is not None and k <= head:
-        raise ValueError(
-            f"{where} {k}: the divergence looks at the tail behind the teacher's {head} most "
-            f"probable symbols (--kd-head), and needs {head + 1} of them or more."
-        )
-
-
-def check_combination(cfg, uses_teacher, prefixes):
-    """Raise a ValueError for flags that cannot go together.
-
-    Args:
-        uses_teacher: whether the divergence has any weight
-        prefixes: what ``--kd-prefixes`` chose
-    """
-    if prefixes.writes and cfg.kd_cache is not None:
-        raise ValueError(
-            f"--kd-cache is {cfg.kd_cache!r}, but it has what the teacher says after the "
-            "data's prefixes, not the student's: expected --kd-prefixes data, or "
-            "--teacher-path without --kd-cache"
-        )
-    if uses_teacher and cfg.teacher_path is None and cfg.kd_cache is None:
-        raise ValueError(
-            "--teacher-path is None, expected a checkpoint to compare the student with "
-            "(or --kd-cache, or --kd-alpha 0 and --kd-prefixes data)"
-        )
-    for name in ("kd_divergence", "kd_weighting", "kd_temperature", "kd_top_k", "kd_cache"):
-        if not uses_teacher and str(cfg[name]) != str(getattr(DistillConfig, name)):
-            raise ValueError(
-                f"{flag(name)} is {cfg[name]}, but with --kd-alpha {cfg.kd_alpha} and "
-                f"--gold-weight {cfg.gold_weight} nothing is compared with the teacher. Leave "
-                "it out, or set --kd-alpha above 0."
-            )
-    if prefixes.writes and cfg.gold_weight == 1:
-        raise ValueError(
-            "--gold-weight is 1, so that the student's own prefixes would count nothing: "
-            "expected below 1, or --kd-prefixes data"
-        )
-    if cfg.kd_own_divergence is not None and not prefixes.writes:
-        raise ValueError(
-            f"--kd-own-divergence is {cfg.kd_own_divergence}, but there are no rows for it: "
-            "expected --kd-prefixes student or interleaved beside it"
-        )
-    if "progress" in prefixes.needs and not cfg.max_update > 0:
-        raise ValueError(
-            f"--max-update is {cfg.max_update}, but --kd-schedule needs to know how long "
-            "the training is: set --max-update, or take --kd-schedule constant"
-        )

@@ -3,9 +3,9 @@ w its weighting, a = ``--kd-alpha`` and g = ``--gold-weight``:
 
     loss = (1 - g) * [(1 - a) * NLL(t) + a * w * T^2 * D(teacher_T, student_T)] + g * NLL(gold)
 
-summed over target tokens. A row that the student wrote has no target to learn from: there
-a is 1. Each published method is a choice of these flags; the presets beside this file only
-change defaults.
+summed over target tokens. A student row (one that the student generated) has no target to
+learn from: there a is 1. Each published method is a setting of these flags; the presets beside
+this file only change defaults.
 """
 
 import logging
@@ -19,22 +19,14 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.logging import metrics
 
 from fairseq_seqkd.cache.lookup import CachedRows
-from fairseq_seqkd.checkpoints import sums_of_checkpoints
-from fairseq_seqkd.criterions.config import (
-    AXES,
-    DistillConfig,
-    check_combination,
-    check_config,
-    check_head,
-)
-from fairseq_seqkd.distribution import LEFTOVER, NoTeacher, TopKAndRest, WholeVocabulary
-from fairseq_seqkd.models import encoder_outputs_of, logits_of, unwrapped
-from fairseq_seqkd.objectives.axis import refuse_unused
-from fairseq_seqkd.objectives.chunks import only, weighted_sum
-from fairseq_seqkd.objectives.divergences import DIVERGENCES
-from fairseq_seqkd.objectives.statistics import AtPositions, Statistics
-from fairseq_seqkd.objectives.weighting import WEIGHTINGS
-from fairseq_seqkd.prefixes import PREFIXES, Step
+from fairseq_seqkd.criterions.config import DistillConfig
+from fairseq_seqkd.criterions.method import resolve_method
+from fairseq_seqkd.losses.chunked_sum import masked_sum, weighted_sum
+from fairseq_seqkd.losses.statistics import PositionStatistics
+from fairseq_seqkd.losses.support import NoTeacher, TopKAndTail, WholeVocabulary
+from fairseq_seqkd.models.adapters import encoder_outputs_of, logits_of, unwrapped
+from fairseq_seqkd.models.checkpoints import sums_of_checkpoints
+from fairseq_seqkd.prefixes import Prefixed, Step
 from fairseq_seqkd.teacher import dtype_beside, shared_teacher
 
 logger = logging.getLogger(__name__)
@@ -42,30 +34,27 @@ logger = logging.getLogger(__name__)
 
 @register_criterion("distill", dataclass=DistillConfig)
 class DistillCriterion(FairseqCriterion):
-    """One point in the space of distillation losses, chosen by its configuration.
+    """One point in the space of distillation losses, set by its configuration.
 
     Args:
         task: any fairseq task with a target dictionary; pseudo-targets need one that
             provides them (``translation_seqkd``)
-        cfg: :class:`DistillConfig` or a preset of it
+        cfg: `DistillConfig` or a preset of it
     Raises:
         ValueError: a value is out of its range, or the task has no pseudo-targets
     """
 
-    stock_name = (
-        "label_smoothed_cross_entropy"  # what an exported student's criterion is called
-    )
+    stock_name = "label_smoothed_cross_entropy"  # the criterion of an exported student
 
-    # What a method takes where the configuration says nothing of an axis's parameter.
+    # A method's own defaults of axis parameters, where the configuration has none.
     preset = {}
 
     def __init__(self, task, cfg):
         super().__init__(task)
-        check_config(cfg)
         self.cfg = cfg
+        self.method = resolve_method(cfg, self.preset)
         self.kd_targets = str(cfg.kd_targets)
         self.gold_weight = cfg.gold_weight
-        self._choose(cfg)
         self._teacher = None  # no module, so fairseq neither saves nor trains it
         self._teacher_is_missing = False
         self._cache = None
@@ -77,28 +66,8 @@ class DistillCriterion(FairseqCriterion):
                 "--kd-targets gold"
             )
 
-    def _choose(self, cfg):
-        """Take from every axis what the configuration names."""
-        names = {axis: str(cfg[axis.name]) for axis in AXES}
-        own_divergence = str(cfg.kd_own_divergence or cfg.kd_divergence)
-        settings = {name: cfg.get(name) for axis in AXES for name in axis.parameters()}
-        for name, value in self.preset.items():
-            settings[name] = value if settings[name] is None else settings[name]
-        self.prefixes = PREFIXES.choose(names[PREFIXES], settings)()
-        self.divergence = DIVERGENCES.choose(names[DIVERGENCES], settings)
-        self.own_divergence = DIVERGENCES.choose(own_divergence, settings)
-        self.weighting = WEIGHTINGS.choose(names[WEIGHTINGS], settings)
-        self.leftover = LEFTOVER.choose(str(cfg.kd_leftover or "tail"), settings)
-        self.uses_teacher = self.prefixes.writes or (cfg.gold_weight < 1 and cfg.kd_alpha > 0)
-        chosen = list(names.items()) if self.uses_teacher else [(PREFIXES, names[PREFIXES])]
-        if cfg.kd_own_divergence is not None:
-            chosen.append((DIVERGENCES, own_divergence))
-        refuse_unused(AXES, chosen, settings, given=cfg)
-        check_combination(cfg, self.uses_teacher, self.prefixes)
-        self.check_k(cfg.kd_top_k, "--kd-top-k is")
-
     def forward(self, model, sample, reduce=True):
-        """The summed loss of a batch, in nats, its sample size and what is logged.
+        """The summed loss of a batch, in nats, its sample size and the sums that are logged.
 
         Args:
             model: the student
@@ -108,11 +77,9 @@ class DistillCriterion(FairseqCriterion):
         """
         student = unwrapped(model)
         teacher = self.teacher(student, sample["target"].device)
-        sample, own, prefix_log = self.prefixes(
-            sample, student, teacher, self.task.target_dictionary, self.step()
-        )
+        sample, student_rows_mask, prefix_log = self.with_prefixes(sample, student, teacher)
         # Before the student runs: a GPU would have to be waited for afterwards.
-        space = self.space(teacher, sample)
+        comparator = self.comparator(teacher, sample)
         with encoder_outputs_of(model) as encoder_outputs:
             net_output = model(**sample["net_input"])
         target = student.get_targets(sample, net_output)
@@ -121,8 +88,8 @@ class DistillCriterion(FairseqCriterion):
         loss, log = self.token_loss(
             logits_of(student, net_output),
             target,
-            own,
-            space,
+            student_rows_mask,
+            comparator,
             nll_weight=(1 - g) * (1 - a) + (g if gold is None else 0),
         )
         if gold is not None:
@@ -139,8 +106,128 @@ class DistillCriterion(FairseqCriterion):
         }
         return loss, sample_size, logging_output
 
+    def token_loss(self, logits, target, student_rows_mask, comparator, nll_weight):
+        """The loss at the positions of one forward pass.
+
+        Args:
+            logits: (batch, length, vocab) the student's
+            target: (batch, length) symbols
+            student_rows_mask: (batch,) True for rows that the student generated
+            comparator: compares student and teacher, see `comparator`
+            nll_weight: of the NLL of data targets
+        Returns:
+            a scalar in nats; and sums for logging, over target positions whatever their
+            weight in the loss
+        """
+        logits, symbols = logits.reshape(-1, logits.size(-1)), target.flatten()
+        target_mask = target.ne(self.padding_idx)
+        data_target_mask = (target_mask & ~student_rows_mask.unsqueeze(-1)).flatten()
+        teacher_mask = comparator.teacher_mask
+        compared_mask = target_mask if teacher_mask is None else target_mask & teacher_mask
+        of_student = student_rows_mask.unsqueeze(-1).expand_as(target)
+        statistics = PositionStatistics(
+            comparator, logits, symbols, self.weighted_mask(compared_mask, of_student)
+        )
+        of_student = of_student.flatten()
+
+        def values_of(chunk, rows):
+            comparison = comparator.compare(chunk, symbols[rows], rows)
+            values = {
+                "target_lprob": comparison.target_lprobs,
+                "summed_lprob": comparison.summed_lprobs,
+            }
+            support = comparison.support
+            if support is not None:
+                values["kd_loss"] = self.divergence_at(support, statistics, of_student[rows])
+                values["n_agree"] = support.agreement_mask
+                values["teacher_entropy"] = support.teacher_entropy
+            if self.cfg.report_accuracy:
+                values["n_correct"] = chunk.argmax(-1) == symbols[rows]
+            return values
+
+        weights = {}
+        if nll_weight > 0:
+            weights = self.nll_weights(nll_weight * data_target_mask, logits.size(-1))
+        if not isinstance(comparator, NoTeacher):
+            weights["kd_loss"] = self.kd_weights(
+                statistics, of_student, compared_mask.flatten()
+            )
+        loss, values = weighted_sum(values_of, weights, logits)
+        return loss, self.log_of(values, data_target_mask, compared_mask.flatten())
+
+    def divergence_at(self, support, statistics, of_student):
+        """(positions,) T^2 D in nats.
+
+        The factor T^2 keeps the gradient's size independent of T (Hinton et al. 2015,
+        arXiv 1503.02531, section 2.1).
+
+        Args:
+            support: `Support` at some positions
+            statistics: `PositionStatistics` of the batch
+            of_student: (positions,) True in student rows
+        """
+        value = self.method.divergence(support, statistics)
+        if self.method.student_divergence is not None:
+            on_student_rows = self.method.student_divergence(support, statistics)
+            value = torch.where(of_student, on_student_rows, value)
+        return self.cfg.kd_temperature**2 * value
+
+    def kd_weights(self, statistics, of_student, compared_mask):
+        """(positions,) the divergence's weight, (1 - g) a w."""
+        weight = (1 - self.gold_weight) * of_student.float().clamp(min=self.cfg.kd_alpha)
+        if self.method.weighting is not None:
+            weight = weight * self.method.weighting(statistics)
+        return weight * compared_mask
+
+    def weighted_mask(self, compared_mask, of_student):
+        """(batch, length) True where the divergence has a weight, or anywhere if it has none."""
+        weighted = compared_mask & (of_student | (self.cfg.kd_alpha > 0))
+        return weighted if weighted.any() else compared_mask
+
+    def nll_weights(self, weight, vocab):
+        """Weights of log-probabilities that make fairseq's label-smoothed NLL.
+
+        Every symbol but the target has epsilon / (vocab - 1).
+
+        Args:
+            weight: (positions,) of the NLL
+        Returns:
+            (positions,) weights of the target's log-probability and of the vocabulary's sum,
+            which has none without smoothing, since an impossible symbol makes it infinite
+        """
+        epsilon = self.cfg.label_smoothing
+        of_symbol = epsilon / (vocab - 1)
+        weights = {"target_lprob": -(1 - epsilon - of_symbol) * weight}
+        if epsilon > 0:
+            weights["summed_lprob"] = -of_symbol * weight
+        return weights
+
+    def gold_loss(self, student, encoder_out, gold):
+        """The NLL of gold targets whose sentences the encoder has already read.
+
+        Only the decoder runs again, and outside the wrapper of data-parallel training:
+        calling the wrapper's module twice would leave gradients unsynchronised, while
+        both decoder passes hang on the one forward that went through the wrapper.
+        """
+        net_output = student.decoder(gold["prev_output_tokens"], encoder_out=encoder_out)
+        target = student.get_targets(gold, net_output)
+        no_student_rows = torch.zeros_like(target[:, 0], dtype=torch.bool)
+        logits = logits_of(student, net_output)
+        loss, _ = self.token_loss(
+            logits, target, no_student_rows, NoTeacher(), self.gold_weight
+        )
+        return loss
+
+    def with_prefixes(self, sample, student, teacher):
+        """The batch as `Prefixed`; with ``--kd-prefixes data`` it stays as it is."""
+        if self.method.prefix_policy is None:
+            nowhere = torch.zeros_like(sample["target"][:, 0], dtype=torch.bool)
+            return Prefixed(sample, nowhere, {})
+        dictionary = self.task.target_dictionary
+        return self.method.prefix_policy(sample, student, teacher, dictionary, self.step())
+
     def step(self):
-        """Where training is; None in validation.
+        """Where training is, a `Step`; None in validation.
 
         The trainer seeds torch with the seed plus the updates done, under any task and
         after a resume, where its own count of updates is not to be had.
@@ -152,146 +239,19 @@ class DistillCriterion(FairseqCriterion):
         progress = min(update / n_updates, 1.0) if n_updates > 0 else None
         return Step(self.cfg.seed, update, progress)
 
-    def space(self, teacher, sample):
-        """What compares the student with the teacher at every position of a batch."""
+    def comparator(self, teacher, sample):
+        """The object that compares student and teacher at the positions of a batch."""
         k, temperature = self.cfg.kd_top_k, self.cfg.kd_temperature
         if self.uses_cache:
-            top, known = self.cache.top_k(sample, self.padding_idx)
-            return TopKAndRest(top.first(k or self.cache.k), self.leftover, temperature, known)
+            top, teacher_mask = self.cache.top_k(sample, self.padding_idx)
+            top = top.first(k or self.cache.k)
+            return TopKAndTail(top, self.method.leftover, temperature, teacher_mask)
         if teacher is None:
             return NoTeacher()
         scores = teacher.scores(sample["net_input"])
         if k is None:
             return WholeVocabulary(scores.logits, temperature)
-        return TopKAndRest(scores.top_k(k, temperature), self.leftover, temperature)
-
-    @property
-    def uses_cache(self):
-        """Whether a cache stands in for the teacher: in training, since it is of that split."""
-        return self.uses_teacher and self.training and self.cfg.kd_cache is not None
-
-    @property
-    def cache(self):
-        """The cache, opened at the first call; see :class:`CachedRows` for what is raised."""
-        if self._cache is None:
-            path, train_subset = self.cfg.teacher_path, self.cfg.train_subset
-            expected = {
-                "temperature": float(self.cfg.kd_temperature),
-                "teacher": None if path is None else sums_of_checkpoints(path),
-                "data": {"split": train_subset},
-            }
-            self._cache = CachedRows(self.cfg.kd_cache, self.task, expected)
-            if (self.cfg.kd_top_k or 0) > self._cache.k:
-                raise ValueError(
-                    f"--kd-top-k is {self.cfg.kd_top_k}, but the cache {self.cfg.kd_cache!r} "
-                    f"has the top {self._cache.k}: expected that or less, or another cache."
-                )
-            self.check_k(self.cfg.kd_top_k or self._cache.k, "--kd-cache has the top")
-        return self._cache
-
-    def check_k(self, k, where):
-        """Refuse k symbols for a divergence that looks further; see :func:`check_head`."""
-        for divergence in (self.divergence, self.own_divergence):
-            check_head(divergence, k, where)
-
-    def token_loss(self, logits, target, own, space, nll_weight):
-        """The loss at the positions of one forward pass.
-
-        Args:
-            logits: (batch, length, vocab) the student's
-            target: (batch, length) symbols
-            own: (batch,) True for rows that the student wrote
-            space: what compares student and teacher, see :meth:`space`
-            nll_weight: of the NLL of targets that the student did not write
-        Returns:
-            a scalar in nats; and sums for logging, over target positions whatever their
-            share in the loss
-        """
-        logits, symbols = logits.reshape(-1, logits.size(-1)), target.flatten()
-        counts = target.ne(self.padding_idx)
-        labelled = (counts & ~own.unsqueeze(-1)).flatten()
-        counts = counts if space.known is None else space.known
-        facts = self.facts(space, logits, target, own, counts)
-        own = own.unsqueeze(-1).expand_as(target).flatten()
-
-        def values_of(chunk, rows):
-            compared = space.compare(chunk, symbols[rows], rows)
-            values = {"target": compared.target_lprobs, "vocabulary": compared.summed_lprobs}
-            if compared.outcomes is not None:
-                here = AtPositions(facts, compared.outcomes)
-                values["kd_loss"] = self.divergence_of(compared.outcomes, here, own[rows])
-                values["n_agree"] = compared.outcomes.agrees
-                values["teacher_entropy"] = here.teacher_entropy
-            if self.cfg.report_accuracy:
-                values["n_correct"] = chunk.argmax(-1) == symbols[rows]
-            return values
-
-        weights = self.nll_weights(nll_weight * labelled, logits.size(-1)) if nll_weight else {}
-        if not isinstance(space, NoTeacher):
-            weights["kd_loss"] = self.share(facts, own) * counts.flatten()
-        loss, values = weighted_sum(values_of, weights, logits)
-        return loss, self.log_of(values, labelled, counts.flatten())
-
-    def facts(self, space, logits, target, own, counts):
-        """Statistics of the positions with a share in the loss, or of all if there is none."""
-        compared = counts & (own.unsqueeze(-1) | (self.cfg.kd_alpha > 0))
-        return Statistics(space, logits, target, compared if compared.any() else counts)
-
-    def share(self, facts, own):
-        """(positions,) what the divergence is multiplied by."""
-        alpha = own.float().clamp(min=self.cfg.kd_alpha)
-        return (1 - self.gold_weight) * self.weighting(facts=facts) * alpha
-
-    def nll_weights(self, weight, vocab):
-        """What makes the label-smoothed NLL of log-probabilities, as fairseq defines it.
-
-        Every symbol but the target has epsilon / (vocab - 1).
-
-        Args:
-            weight: (positions,) of the NLL
-        Returns:
-            (positions,) weights of the target's log-probability and of the vocabulary's sum,
-            which has none without smoothing, since an impossible symbol makes it infinite
-        """
-        epsilon = self.cfg.label_smoothing
-        share = epsilon / (vocab - 1)
-        weights = {"target": -(1 - epsilon - share) * weight}
-        if epsilon > 0:
-            weights["vocabulary"] = -share * weight
-        return weights
-
-    def divergence_of(self, outcomes, facts, own):
-        """(positions,) T^2 D in nats.
-
-        The factor T^2 keeps the gradient's size independent of T (Hinton et al. 2015,
-        arXiv 1503.02531, section 2.1).
-
-        Args:
-            outcomes, facts: at some positions
-            own: (positions,) True in rows that the student wrote
-        """
-        both = outcomes.student, outcomes.teacher
-        value = self.divergence(*both, facts=facts)
-        if self.cfg.kd_own_divergence is not None:
-            value = torch.where(own, self.own_divergence(*both, facts=facts), value)
-        return self.cfg.kd_temperature**2 * value
-
-    def log_of(self, values, labelled, counts):
-        """Sums for logging.
-
-        Args:
-            values: (positions,) tensors by name
-            labelled, counts: (positions,) True at data targets, and at any target
-        """
-        log = {"nll_loss": -only(labelled, values["target"])}
-        if self.uses_teacher:
-            for name in ("kd_loss", "n_agree", "teacher_entropy"):
-                log[name] = only(counts, values.get(name, torch.zeros_like(values["target"])))
-        if self.prefixes.writes:
-            log["n_labelled"] = labelled.sum()
-        if self.cfg.report_accuracy:
-            log.update(n_correct=only(labelled, values["n_correct"]), total=labelled.sum())
-        return log
+        return TopKAndTail(scores.top_k(k, temperature), self.method.leftover, temperature)
 
     def teacher(self, model, device):
         """The teacher, loaded at the first call; None where there is none to ask.
@@ -300,7 +260,7 @@ class DistillCriterion(FairseqCriterion):
         without its checkpoint.
         """
         path, data = self.cfg.teacher_path, self.cfg.teacher_data
-        if not self.uses_teacher or self.uses_cache or path is None:
+        if not self.method.uses_teacher or self.uses_cache or path is None:
             return None
         if self._teacher is None and (self.training or not self._teacher_is_missing):
             try:
@@ -314,42 +274,73 @@ class DistillCriterion(FairseqCriterion):
                 logger.warning("validating without a teacher, kd_loss is 0: %s", error)
         return self._teacher
 
-    def gold_loss(self, student, encoder_out, gold):
-        """The NLL of gold targets whose sentences the encoder has already read.
+    @property
+    def uses_cache(self):
+        """Whether a cache stands in for the teacher: in training, since it is of that split."""
+        return self.method.uses_teacher and self.training and self.cfg.kd_cache is not None
 
-        Only the decoder runs again, and outside the wrapper of data-parallel training:
-        calling the wrapper's module twice would leave gradients unsynchronised, while
-        both decoder passes hang on the one forward that went through the wrapper.
+    @property
+    def cache(self):
+        """The cache, opened at the first call; see `CachedRows` for what is raised."""
+        if self._cache is None:
+            path, train_subset = self.cfg.teacher_path, self.cfg.train_subset
+            expected = {
+                "temperature": float(self.cfg.kd_temperature),
+                "teacher": None if path is None else sums_of_checkpoints(path),
+                "data": {"split": train_subset},
+            }
+            self._cache = CachedRows(self.cfg.kd_cache, self.task, expected)
+            if (self.cfg.kd_top_k or 0) > self._cache.k:
+                raise ValueError(
+                    f"--kd-top-k is {self.cfg.kd_top_k}, but the cache {self.cfg.kd_cache!r} "
+                    f"has the top {self._cache.k}: expected that or less, or another cache."
+                )
+            self.method.check_k(self.cfg.kd_top_k or self._cache.k, "--kd-cache has the top")
+        return self._cache
+
+    def log_of(self, values, data_target_mask, compared_mask):
+        """Sums for logging.
+
+        Args:
+            values: (positions,) tensors by name
+            data_target_mask, compared_mask: (positions,) True at data targets, and where
+                student and teacher are compared
         """
-        net_output = student.decoder(gold["prev_output_tokens"], encoder_out=encoder_out)
-        target = student.get_targets(gold, net_output)
-        none_own = torch.zeros_like(target[:, 0], dtype=torch.bool)
-        logits = logits_of(student, net_output)
-        return self.token_loss(logits, target, none_own, NoTeacher(), self.gold_weight)[0]
+        zeros = torch.zeros_like(values["target_lprob"])
+        log = {"nll_loss": -masked_sum(data_target_mask, values["target_lprob"])}
+        if self.method.uses_teacher:
+            for name in ("kd_loss", "n_agree", "teacher_entropy"):
+                log[name] = masked_sum(compared_mask, values.get(name, zeros))
+        if self.method.prefix_policy is not None:
+            log["n_data_targets"] = data_target_mask.sum()
+        if self.cfg.report_accuracy:
+            log["n_correct"] = masked_sum(data_target_mask, values["n_correct"])
+            log["total"] = data_target_mask.sum()
+        return log
 
     @classmethod
     def reduce_metrics(cls, logging_outputs):
-        """Log what stock label_smoothed_cross_entropy logs, and what the teacher's part was.
+        """Log what stock label_smoothed_cross_entropy logs, and the teacher's part.
 
-        Losses and entropies are in bits a token. The NLL and what follows from it are of
+        Losses and entropies are in bits a token. The NLL and all that follows from it are of
         rows with data targets.
         """
-        total = Totals(logging_outputs)
-        labelled = [
-            {**log, "ntokens": log.get("n_labelled", log.get("ntokens", 0))}
+        totals = Totals(logging_outputs)
+        of_data = [
+            {**log, "ntokens": log.get("n_data_targets", log.get("ntokens", 0))}
             for log in logging_outputs
         ]
-        if sum(log["ntokens"] for log in labelled) > 0:
-            LabelSmoothedCrossEntropyCriterion.reduce_metrics(labelled)
+        if sum(log["ntokens"] for log in of_data) > 0:
+            LabelSmoothedCrossEntropyCriterion.reduce_metrics(of_data)
         else:
-            total.log("loss", "loss", "sample_size", 1 / math.log(2))
-        total.log("kd_loss", "kd_loss", "ntokens", 1 / math.log(2))
-        total.log("agreement", "n_agree", "ntokens", 100)
-        total.log("teacher_entropy", "teacher_entropy", "ntokens", 1 / math.log(2))
-        total.log("beta", "beta", "nsentences")
-        total.log("own_rows", "n_own_rows", "nsentences", 100)
-        total.log("own_length", "n_own_tokens", "n_own_rows")
-        total.log("accepted", "n_accepted", "n_proposed", 100)
+            totals.log("loss", "loss", "sample_size", 1 / math.log(2))
+        totals.log("kd_loss", "kd_loss", "ntokens", 1 / math.log(2))
+        totals.log("agreement", "n_agree", "ntokens", 100)
+        totals.log("teacher_entropy", "teacher_entropy", "ntokens", 1 / math.log(2))
+        totals.log("beta", "beta", "nsentences")
+        totals.log("student_rows", "n_student_rows", "nsentences", 100)
+        totals.log("student_length", "n_student_tokens", "n_student_rows")
+        totals.log("accepted", "n_accepted", "n_proposed", 100)
 
     @staticmethod
     def logging_outputs_can_be_summed():
@@ -358,7 +349,7 @@ class DistillCriterion(FairseqCriterion):
 
 
 class Totals:
-    """Sums of what several steps or workers logged."""
+    """Sums of the logs of several steps or workers."""
 
     def __init__(self, logging_outputs):
         self._logs = logging_outputs

@@ -9,7 +9,7 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq_seqkd.criterions.config import DistillConfig, Divergence, Prefixes
 from fairseq_seqkd.criterions.distill import DistillCriterion
 
-# The divergence, and its share on rows with data targets.
+# The divergence, and its weight on rows with data targets.
 LOSSES = {
     "opt": {"kd_divergence": "hard", "kd_alpha": 0.0},
     "full": {"kd_divergence": "forward_kl", "kd_alpha": 1.0},

@@ -10,14 +10,14 @@ from fairseq_seqkd.doctor.diagnosis import (
     diagnose,
     diagnose_checkpoint,
     not_looked_at,
-    report,  # noqa: F401
-    troubles,  # noqa: F401
+    report,
+    troubles,
 )
 from fairseq_seqkd.doctor.facts import look, look_at
 
 
 def examine(checkpoints, data=None):
-    """Every :class:`~fairseq_seqkd.doctor.diagnosis.Finding` of this machine.
+    """Every `Finding` of this machine.
 
     Args:
         checkpoints: paths of files

@@ -42,7 +42,7 @@ def troubles(findings):
 
 
 def diagnose(facts):
-    """What the :class:`~fairseq_seqkd.doctor.Facts` mean, as a list of :class:`Finding`."""
+    """What the `Facts` mean, as a list of `Finding`."""
     parts = [
         *(_python, _pip, _torch, _numpy, _fairseq, _plugin, _extensions, _batches),
         *(_needed, _ctranslate2, _matplotlib, _gpu, _threads),
@@ -292,7 +292,7 @@ def _threads(facts):
 
 
 def diagnose_checkpoint(facts):
-    """What :class:`~fairseq_seqkd.doctor.CheckpointFacts` mean, as a :class:`Finding`."""
+    """What `CheckpointFacts` mean, as a `Finding`."""
     kind = ", ".join(filter(None, (facts.task, facts.criterion, facts.architecture)))
     if facts.error is not None:
         reason = textwrap.shorten(str(facts.error), 400, placeholder=" ...")
@@ -330,5 +330,5 @@ def _stock_cure(facts):
 
 
 def not_looked_at(path):
-    """The :class:`Finding` of a checkpoint where fairseq does not import."""
+    """The `Finding` of a checkpoint where fairseq does not import."""
     return Finding(path, "was not looked at: that needs fairseq", NOTE, "cure the above first")

@@ -52,7 +52,7 @@ class Facts:
 
 
 def look():
-    """The :class:`Facts` of this machine."""
+    """The `Facts` of this machine."""
     versions = _versions()
     facts = Facts(platform.python_version(), versions, _errors(versions))
     facts.fairseq_path = _fairseq_path()
@@ -189,14 +189,14 @@ class CheckpointFacts:
 
 
 def look_at(path, data=None):
-    """The :class:`CheckpointFacts` of a checkpoint, where fairseq imports.
+    """The `CheckpointFacts` of a checkpoint, where fairseq imports.
 
     Args:
         path: its file
         data: the folder with its dictionaries; None looks where a teacher's are looked for
     """
-    from fairseq_seqkd.checkpoints import load_models
-    from fairseq_seqkd.pruning.weights import parameters_of
+    from fairseq_seqkd.models.loading import load_models
+    from fairseq_seqkd.models.parameters import parameters_of
 
     facts = CheckpointFacts(path)
     try:
@@ -215,7 +215,7 @@ def _read(facts):
     from fairseq.criterions import CRITERION_REGISTRY
     from fairseq.tasks import TASK_REGISTRY
 
-    from fairseq_seqkd.checkpoints import config_of, load_state
+    from fairseq_seqkd.models.checkpoints import config_of, load_state
 
     config = config_of(load_state(facts.path), facts.path)
     facts.task = _name(config.task, "task")

@@ -4,9 +4,10 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-from fairseq_seqkd.checkpoints import checkpoint_paths, config_of, load_state, task_on
-from fairseq_seqkd.pruning.weights import parameters_of
-from fairseq_seqkd.pseudo.corpus import Split
+from fairseq_seqkd.databin import PairSplit
+from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state
+from fairseq_seqkd.models.loading import task_on
+from fairseq_seqkd.models.parameters import parameters_of
 from fairseq_seqkd.teacher import Teacher, load_teacher
 
 
@@ -17,13 +18,13 @@ class Candidate:
     Attributes:
         name, path: what it is called, and its checkpoint (several are averaged)
         model: loaded, on the CPU
-        split: :class:`~fairseq_seqkd.pseudo.corpus.Split`
+        split: `PairSplit`
     """
 
     name: str
     path: str
     model: Teacher
-    split: Split
+    split: PairSplit
 
     @classmethod
     def load(cls, name, path, data, split):
@@ -31,7 +32,7 @@ class Candidate:
 
         Raises:
             FileNotFoundError, ValueError: as for
-                :func:`~fairseq_seqkd.checkpoints.load_models`; it does not translate; or it
+                `load_models`; it does not translate; or it
                 was trained with other dictionaries than those of ``data``
         """
         first = checkpoint_paths(path)[0]
@@ -39,9 +40,8 @@ class Candidate:
         _check_dictionaries(name, first, data)
         model = load_teacher(path, data)
         config = model.task.cfg
-        dictionaries = model.task.source_dictionary, model.task.target_dictionary
         pair = config.source_lang, config.target_lang
-        found = Split.load(data, split, *pair, *dictionaries, config.left_pad_source)
+        found = PairSplit.load(model.task, data, split, *pair, config.left_pad_source)
         _check_lengths(name, model, found)
         return cls(name, path, model, found)
 
@@ -113,7 +113,7 @@ def references_of(candidate, detokenise, file_name=None):
 
     Args:
         candidate: whose split's gold target is taken if there is no file
-        detokenise: :class:`~fairseq_seqkd.detokenise.Detokeniser`
+        detokenise: `Detokeniser`
         file_name: one reference a line
     Raises:
         ValueError: the lines are not as many as the split's, or there is no gold target

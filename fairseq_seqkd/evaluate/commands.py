@@ -10,9 +10,9 @@ def of(row, candidate, settings):
     """What to type to get a row's translations and scores without this program, if one can.
 
     Args:
-        row: :class:`~fairseq_seqkd.evaluate.report.Row`
-        candidate: :class:`~fairseq_seqkd.evaluate.candidates.Candidate`
-        settings: :class:`~fairseq_seqkd.evaluate.measure.Settings`
+        row: `Row`
+        candidate: `Candidate`
+        settings: `Settings`
     """
     maker = _fairseq if _stock_can(row, candidate, settings) else _ours
     return maker(row, candidate, settings)

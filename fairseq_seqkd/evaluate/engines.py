@@ -1,6 +1,6 @@
 """What decodes a model, named ``fairseq`` or ``ctranslate2:TYPE``.
 
-An opened engine is an :class:`Engine`: ``decode(dataset, ids, beam)`` returns
+An opened engine is an `Engine`: ``decode(dataset, ids, beam)`` returns
 {id: (tokens, log-probability)}.
 """
 
@@ -9,10 +9,10 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from fairseq_seqkd.export.ctranslate2 import size_of
-from fairseq_seqkd.pseudo.backends.ctranslate2 import CTranslate2Backend
-from fairseq_seqkd.pseudo.backends.fairseq import FairseqBackend
-from fairseq_seqkd.search import SearchOptions
+from fairseq_seqkd.decoding.ctranslate2_engine import CTranslate2Engine
+from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
+from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.models.ctranslate2 import size_of
 from fairseq_seqkd.teacher import load_teacher
 
 DEFAULT_ENGINES = ("fairseq", "ctranslate2:float32", "ctranslate2:int8")
@@ -45,7 +45,7 @@ def open_engine(name, candidate, device, threads, folder):
 
     Args:
         name: of the engine
-        candidate: :class:`~fairseq_seqkd.evaluate.candidates.Candidate`
+        candidate: `Candidate`
         device: torch.device
         threads: of a processor
         folder: for what has to be converted
@@ -63,15 +63,15 @@ def _fairseq(candidate, device):
         model = load_teacher(candidate.path, candidate.split.folder, device)
 
     def decode(dataset, ids, beam):
-        backend = FairseqBackend(model, SearchOptions(beam=beam), unfinished=True)
-        return _best(backend(dataset, ids))
+        engine = FairseqEngine(model, SearchOptions(beam=beam), unfinished=True)
+        return _best(engine(dataset, ids))
 
     weights = candidate.weights.values()
     return Engine(decode, sum(p.numel() * p.element_size() for p in weights))
 
 
 def _ctranslate2(candidate, device, threads, folder, compute_type):
-    settings = CTranslate2Backend.settings(
+    settings = CTranslate2Engine.settings(
         SearchOptions(),
         device,
         os.path.join(folder, compute_type),
@@ -80,7 +80,7 @@ def _ctranslate2(candidate, device, threads, folder, compute_type):
         quantization=compute_type,
     )
     task = candidate.model.task
-    backend = CTranslate2Backend(
+    engine = CTranslate2Engine(
         os.path.join(folder, compute_type),
         SearchOptions(),
         settings,
@@ -91,7 +91,7 @@ def _ctranslate2(candidate, device, threads, folder, compute_type):
     )
 
     def decode(dataset, ids, beam):
-        return _best(backend.searching(SearchOptions(beam=beam))(dataset, ids))
+        return _best(engine.with_search(SearchOptions(beam=beam))(dataset, ids))
 
     return Engine(decode, size_of(os.path.join(folder, compute_type, "model")))
 
@@ -109,10 +109,10 @@ def open_all(names, candidate, device, threads, folder):
     """Every engine that can be had, and what to say of the others.
 
     Args:
-        names: None takes :data:`DEFAULT_ENGINES` as far as they can be had
-        candidate, device, threads, folder: as for :func:`open_engine`
+        names: None takes `DEFAULT_ENGINES` as far as they can be had
+        candidate, device, threads, folder: as for `open_engine`
     Returns:
-        {name: :class:`Engine`}, and a list of notes
+        {name: `Engine`}, and a list of notes
     Raises:
         ValueError: one that is asked for by name cannot be had
     """

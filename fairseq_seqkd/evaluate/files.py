@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from fairseq_seqkd.evaluate import plots
 from fairseq_seqkd.evaluate.page import TITLES, page
 from fairseq_seqkd.evaluate.table import markdown
-from fairseq_seqkd.shards import atomic_file
+from fairseq_seqkd.io.files import atomic_file
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ def write(report, folder):
     """Write everything; each file is there whole or not at all.
 
     Args:
-        report: :class:`~fairseq_seqkd.evaluate.report.Report`
+        report: `Report`
         folder: made if it is not there; older reports in it are replaced
     Returns:
         the names of the files

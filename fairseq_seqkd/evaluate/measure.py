@@ -8,15 +8,15 @@ from typing import List, NamedTuple, Optional
 import numpy as np
 import torch
 
-from fairseq_seqkd.detokenise import Detokeniser
+from fairseq_seqkd.decoding.text import Detokeniser
 from fairseq_seqkd.evaluate import commands, quality
 from fairseq_seqkd.evaluate.candidates import Candidate, references_of
 from fairseq_seqkd.evaluate.engines import Engine, check_engine, devices_of, open_all
 from fairseq_seqkd.evaluate.report import Model, Report, Row
 from fairseq_seqkd.evaluate.speed import pieces_of, take_turns
 from fairseq_seqkd.evaluate.versions import versions
-from fairseq_seqkd.pruning.weights import nonzero
-from fairseq_seqkd.shards import progress_bar
+from fairseq_seqkd.io.progress import progress_bar
+from fairseq_seqkd.models.parameters import nonzero
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Settings:
         devices: ``cpu``, ``cuda``; None takes the CPU, and a GPU that is there
         beams: 1 is greedy
         remove_bpe, moses: how tokens become text, see
-            :class:`~fairseq_seqkd.detokenise.Detokeniser`
+            `Detokeniser`
         reference_file: one reference a line; None takes the split's gold target
         rounds: how often everything is timed
         threads: of a processor; None as many as torch takes by itself
@@ -67,15 +67,15 @@ def evaluate(checkpoints, settings):
 
     Args:
         checkpoints: {name: checkpoint path}; the first is what others are compared with
-        settings: :class:`Settings`
+        settings: `Settings`
     Returns:
-        a :class:`~fairseq_seqkd.evaluate.report.Report`
+        a `Report`
     Raises:
         FileNotFoundError, ValueError: see
-            :class:`~fairseq_seqkd.evaluate.candidates.Candidate`,
-            :class:`~fairseq_seqkd.detokenise.Detokeniser`,
-            :func:`~fairseq_seqkd.evaluate.candidates.references_of` and
-            :mod:`~fairseq_seqkd.evaluate.engines`; or a line has no translation
+            `Candidate`,
+            `Detokeniser`,
+            `references_of` and
+            `engines`; or a line has no translation
     """
     for name in settings.engines or ():
         check_engine(name)

@@ -29,7 +29,7 @@ def page(report, pictures):
     """The page.
 
     Args:
-        report: :class:`~fairseq_seqkd.evaluate.report.Report`
+        report: `Report`
         pictures: {name: SVG}
     """
     title = f"{', '.join(model.name for model in report.models)} on {report.split}"

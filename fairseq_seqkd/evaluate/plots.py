@@ -12,7 +12,7 @@ def draw(report):
     """{name: SVG} of what there is to see.
 
     Args:
-        report: :class:`~fairseq_seqkd.evaluate.report.Report`
+        report: `Report`
     Raises:
         ImportError: there is no matplotlib
     """

@@ -11,7 +11,7 @@ def score(row, texts, references):
     """Fill in a row's scores.
 
     Args:
-        row: :class:`~fairseq_seqkd.evaluate.report.Row`
+        row: `Row`
         texts, references: (sentences,) lists of strings
     Returns:
         {metric: sacreBLEU's signature}

@@ -44,7 +44,7 @@ class Row:
         length_ratio: tokens of the translations by those of the references, as BLEU has them
         difference: BLEU more than the first row has, and the 95 % interval of that by paired
             bootstrap; None for the first row itself
-        bleu_by_length: for each of :attr:`Report.length_groups`
+        bleu_by_length: for each of `length_groups`
         tokens: of all translations together, with the end of the sentence
         seconds: (pieces, rounds) what each piece of the text took in each round, loading
             excluded
@@ -101,8 +101,8 @@ class Report:
 
     Attributes:
         split, sentences: what was translated
-        models, rows: :class:`Model` and :class:`Row`; rows are compared with the first
-            model's largest beam, see :attr:`first`
+        models, rows: `Model` and `Row`; rows are compared with the first
+            model's largest beam, see `first`
         signatures: {metric: sacreBLEU's signature}, which says how to get the same number
         length_groups: (shortest, longest) source in tokens of each group of sentences
         curves: {name: {measure: [(update, value), ...]}} from logs of trainings

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from fairseq_seqkd.shards import plan_chunks
+from fairseq_seqkd.chunked.plan import plan_chunks
 
 # A processor's speed drifts within seconds: models take turns at pieces of the text, so that
 # all of them see the same of it. A GPU wants its batches large, and is nobody else's.
@@ -22,7 +22,7 @@ def take_turns(decoders, pieces, rounds, progress):
 
     Args:
         decoders: [callable, ...]; each is called with the ids of a piece
-        pieces: as of :func:`pieces_of`
+        pieces: as of `pieces_of`
         rounds: how often
         progress: called once a piece and decoder
     Returns:

@@ -9,7 +9,7 @@ def tables(report, tablefmt="github"):
     """The two tables, in a format of tabulate's.
 
     Args:
-        report: :class:`~fairseq_seqkd.evaluate.report.Report`
+        report: `Report`
         tablefmt: such as ``github`` or ``html``
     """
     return [

@@ -10,9 +10,9 @@ import os
 import shutil
 import tempfile
 
-from fairseq_seqkd.pseudo.backends.ctranslate2 import CannotConvert, convert
-from fairseq_seqkd.search import SearchOptions
-from fairseq_seqkd.shards import atomic_directory
+from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.io.files import atomic_directory
+from fairseq_seqkd.models.ctranslate2 import EngineUnavailable, convert_model
 
 # What CTranslate2 knows; None keeps the weights as they are.
 QUANTIZATIONS = (
@@ -47,15 +47,15 @@ for result in translator.translate_batch(sources, beam_size=1, **batches, **limi
 '''
 
 
-def write(student, folder, task, quantization=None, subword_model=None):
+def write(student, folder, task, quantization=None, spm_model=None):
     """Convert a student; the folder is there whole or not at all.
 
     Args:
-        student: :class:`~fairseq_seqkd.export.stock.Student`
+        student: `Student`
         folder: a new one
         task: with the student's dictionaries
         quantization: one of ``QUANTIZATIONS``
-        subword_model: a sentencepiece model to lay beside it
+        spm_model: a sentencepiece model to lay beside it
     Raises:
         ValueError: CTranslate2 is not installed or cannot convert it; says why
         FileExistsError: the folder is there
@@ -65,19 +65,13 @@ def write(student, folder, task, quantization=None, subword_model=None):
             _convert(student, task, new, quantization)
             for lang, dictionary in _dictionaries(task):
                 dictionary.save(os.path.join(new, f"dict.{lang}.txt"))
-            if subword_model:
-                shutil.copyfile(subword_model, os.path.join(new, "subwords.model"))
+            if spm_model:
+                shutil.copyfile(spm_model, os.path.join(new, "subwords.model"))
             with open(os.path.join(new, "translate.py"), "w") as file:
-                example = _WITH_SUBWORDS if subword_model else _WITHOUT_SUBWORDS
+                example = _WITH_SUBWORDS if spm_model else _WITHOUT_SUBWORDS
                 file.write(example.format(**_limits(student.config["model"])))
-    except CannotConvert as error:
+    except EngineUnavailable as error:
         raise ValueError(f"--to ctranslate2: {error} (--to fairseq ships any model)") from error
-
-
-def size_of(folder):
-    """The bytes of a converted model, without what lies beside it."""
-    own = [name for name in os.listdir(folder) if name.endswith((".bin", ".json"))]
-    return sum(os.path.getsize(os.path.join(folder, name)) for name in own)
 
 
 def _limits(model_config):
@@ -97,6 +91,6 @@ def _dictionaries(task):
 def _convert(student, task, folder, quantization):
     with tempfile.TemporaryDirectory() as temporary:
         new = os.path.join(temporary, "new")
-        convert(student.model, student.config, task, new, quantization)
+        convert_model(student.model, student.config, task, new, quantization)
         for name in os.listdir(new):
             shutil.move(os.path.join(new, name), folder)

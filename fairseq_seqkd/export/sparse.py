@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from fairseq_seqkd.export.stock import Student
-from fairseq_seqkd.pruning.weights import aliases_of
-from fairseq_seqkd.shards import atomic_file
+from fairseq_seqkd.io.files import atomic_file
+from fairseq_seqkd.models.parameters import aliases_of
 
 SUFFIX = ".safetensors"
 _FORMAT = "fairseq-seqkd sparse 1"
@@ -29,7 +29,7 @@ def write(student, path):
     """Write a student; the file is there whole or not at all.
 
     Args:
-        student: :class:`~fairseq_seqkd.export.stock.Student`
+        student: `Student`
         path: the file
     """
     names = aliases_of(student.model)
@@ -51,11 +51,11 @@ def write(student, path):
 
 
 def read(path):
-    """The :class:`~fairseq_seqkd.export.stock.Student` in a file, bit for bit as written.
+    """The `Student` in a file, bit for bit as written.
 
     Raises:
         FileNotFoundError: there is no such file
-        ValueError: it is cut short, changed, or was not written by :func:`write`
+        ValueError: it is cut short, changed, or was not written by `write`
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(
@@ -111,7 +111,7 @@ def packed(name, tensor):
 
 
 def unpacked(name, shape, tensors):
-    """What :func:`packed` was given."""
+    """What `packed` was given."""
     if f"dense/{name}" in tensors:
         return tensors[f"dense/{name}"]
     values = tensors[f"values/{name}"]

@@ -10,14 +10,15 @@ from dataclasses import dataclass, fields
 from fairseq.criterions import CRITERION_DATACLASS_REGISTRY, CRITERION_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 
-from fairseq_seqkd.checkpoints import (
+from fairseq_seqkd.models.checkpoints import (
     config_of,
     load_state,
     plain_containers,
     write_checkpoint,
 )
+from fairseq_seqkd.models.parameters import aliases_of, parameters_of
 from fairseq_seqkd.pruning.checkpoint import heads_in
-from fairseq_seqkd.pruning.weights import Weights, aliases_of, parameters_of
+from fairseq_seqkd.pruning.weights import Weights
 
 _REGISTRIES = {
     "task": (TASK_REGISTRY, TASK_DATACLASS_REGISTRY),
@@ -48,7 +49,7 @@ class Student:
             average: take the moving average of the weights in the place of the last ones
         Raises:
             FileNotFoundError, ValueError: as for
-                :func:`~fairseq_seqkd.checkpoints.load_state`, or there is no moving average
+                `load_state`, or there is no moving average
         """
         state = load_state(path)
         config = config_of(state, path)

@@ -3,9 +3,10 @@
 from argparse import Namespace
 from collections import defaultdict
 
-from fairseq_seqkd.checkpoints import read_checkpoint, writable, write_checkpoint
+from fairseq_seqkd.models.checkpoints import read_checkpoint, writable, write_checkpoint
+from fairseq_seqkd.models.parameters import aliases_of, parameters_of
 from fairseq_seqkd.pruning.schemes import Scheme
-from fairseq_seqkd.pruning.weights import Weights, aliases_of, parameters_of
+from fairseq_seqkd.pruning.weights import Weights
 
 
 class Checkpoint:
@@ -13,10 +14,10 @@ class Checkpoint:
 
     Args:
         path: the file
-        skip: see :class:`~fairseq_seqkd.pruning.weights.Weights`
+        skip: see `Weights`
     Raises:
         FileNotFoundError, ValueError: as for
-            :func:`~fairseq_seqkd.checkpoints.read_checkpoint`
+            `read_checkpoint`
     """
 
     def __init__(self, path, skip=None):
@@ -131,7 +132,7 @@ class Checkpoint:
 
 
 def heads_in(config):
-    """What tells the number of an attention's heads by its name, see :class:`Weights`.
+    """What tells the number of an attention's heads by its name, see `Weights`.
 
     Args:
         config: of the model, of any kind, or None

@@ -18,10 +18,10 @@ from fairseq.logging import metrics
 from omegaconf import II
 
 from fairseq_seqkd.flags import names_of, with_parameters
-from fairseq_seqkd.objectives.axis import flag, refuse_unused
 from fairseq_seqkd.pruning.pruner import Pruner
 from fairseq_seqkd.pruning.schedules import SCHEDULES
 from fairseq_seqkd.pruning.schemes import SCHEMES
+from fairseq_seqkd.registry import flag, refuse_unused
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class PruningConfig(ScheduleParameters):
 
 
 class PruningMixin:
-    """Gives a task the pruning hook; its configuration has :class:`PruningConfig`'s keys.
+    """Gives a task the pruning hook; its configuration has `PruningConfig`'s keys.
 
     Raises:
         ValueError: a flag is out of its range, or pruning is asked for together with something
@@ -106,12 +106,12 @@ class PruningMixin:
 
 
 def build_pruner(cfg):
-    """The :class:`Pruner` that the flags ask for; None if they ask for none.
+    """The `Pruner` that the flags ask for; None if they ask for none.
 
     Args:
-        cfg: with the keys of :class:`PruningConfig` as attributes
+        cfg: with the keys of `PruningConfig` as attributes
     Raises:
-        ValueError: as :class:`PruningMixin` says
+        ValueError: as `PruningMixin` says
     """
     names = [key for key in PruningConfig.__dataclass_fields__ if key.startswith("prune_")]
     settings = {name: getattr(cfg, name, None) for name in names}
@@ -126,9 +126,9 @@ def build_pruner(cfg):
         return None
     check_sparsity(sparsity, "--prune-sparsity")
     name = str(settings["prune_schedule"] or "one_shot")
-    schedule = SCHEDULES.choose(name, settings)
+    schedule = SCHEDULES.resolve(name, settings)
     refuse_unused([SCHEDULES], [(SCHEDULES, name)], settings, given=settings)
-    last = check_updates(schedule.arguments, cfg.max_update)
+    last = check_updates(schedule.keywords, cfg.max_update)
     check_training(cfg)
     if last > cfg.validate_after_updates and not cfg.disable_validation:
         logger.warning(

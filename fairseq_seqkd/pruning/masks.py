@@ -27,7 +27,7 @@ def mask_weights(dead, parameters, optimizer):
     """Set weights to zero, and their float32 masters, from which the next step starts.
 
     Args:
-        dead, parameters: as for :func:`mask_gradients`
+        dead, parameters: as for `mask_gradients`
         optimizer: fairseq's
     """
     masters = masters_of(optimizer)

@@ -3,12 +3,13 @@
 import atexit
 import logging
 
-from fairseq_seqkd.checkpoints import checkpoint_paths, load_state
-from fairseq_seqkd.models import unwrapped
+from fairseq_seqkd.models.adapters import unwrapped
+from fairseq_seqkd.models.checkpoints import checkpoint_paths, load_state
+from fairseq_seqkd.models.parameters import fraction_of_zeros, nonzero, parameters_of
 from fairseq_seqkd.pruning.masks import mask_gradients, mask_weights
 from fairseq_seqkd.pruning.report import table
 from fairseq_seqkd.pruning.schemes import Scheme
-from fairseq_seqkd.pruning.weights import Weights, nonzero, parameters_of, share_of_zeros
+from fairseq_seqkd.pruning.weights import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class Pruner:
             that is zero at the end
         scheme: a name of the axis SCHEMES
         schedule: called with the updates done, gives the share of ``sparsity`` in force
-        skip: see :class:`~fairseq_seqkd.pruning.weights.Weights`
+        skip: see `Weights`
         teacher_path: checkpoints whose size the model's is compared with, if given
     """
 
@@ -92,13 +93,13 @@ class Pruner:
 
     def _count(self):
         self.log = {
-            "sparsity": 100 * share_of_zeros(self.weights.matrices),
+            "sparsity": 100 * fraction_of_zeros(self.weights.matrices),
             "nonzero": nonzero(self.parameters),
         }
 
     def _one_line(self):
         classes = self.weights.classes.items()
-        each = [f"{name} {100 * share_of_zeros(members):.1f}" for name, members in classes]
+        each = [f"{name} {100 * fraction_of_zeros(members):.1f}" for name, members in classes]
         return (
             f"{self.scheme.describe()} (weights by layer: {', '.join(each)}), "
             f"{self.log['nonzero']:,} parameters are not"

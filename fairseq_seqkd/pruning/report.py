@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from tabulate import tabulate
 
-from fairseq_seqkd.pruning.weights import class_of, nonzero, share_of_zeros
+from fairseq_seqkd.models.parameters import class_of, fraction_of_zeros, nonzero
 
 HEADERS = ["", "parameters", "not zero", "% zero"]
 
@@ -31,5 +31,5 @@ def table(parameters, teacher=None):
 
 def _row(name, members):
     size = sum(tensor.numel() for tensor in members.values())
-    zero = 100 * share_of_zeros(members)
+    zero = 100 * fraction_of_zeros(members)
     return [name, f"{size:,}", f"{nonzero(members):,}", f"{zero:.1f}"]

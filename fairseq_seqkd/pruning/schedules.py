@@ -4,7 +4,7 @@ A schedule is a pure function of the updates done, so that a resumed training go
 Weights are pruned at an update at which its value rises.
 """
 
-from fairseq_seqkd.objectives.axis import Axis, Parameter
+from fairseq_seqkd.registry import Axis, Parameter
 
 SCHEDULES = Axis("prune_schedule")
 
@@ -31,13 +31,13 @@ EVERY = Parameter(
 )
 
 
-@SCHEDULES.value(start=START)
+@SCHEDULES.option(start=START)
 def one_shot(update, *, start):
     """All at once."""
     return float(update >= start)
 
 
-@SCHEDULES.value(start=START, end=END, every=EVERY)
+@SCHEDULES.option(start=START, end=END, every=EVERY)
 def cubic(update, *, start, end, every):
     """1 - (1 - (t - t0) / (t1 - t0))^3, fast at first, for t = t0, t0 + every, ... and t1.
 

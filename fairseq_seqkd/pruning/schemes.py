@@ -1,6 +1,6 @@
 """Which weights are pruned: those of the smallest magnitude, compared in one way or another.
 
-It takes the :class:`~fairseq_seqkd.pruning.weights.Weights` of a model and the sparsity,
+It takes the `Weights` of a model and the sparsity,
 and returns {name: mask}, True where a weight goes. Weights that are zero go first, so that what
 was pruned before stays pruned. Which of equal magnitudes go is decided by their order.
 
@@ -10,8 +10,8 @@ Pruning (arXiv 1606.09274), section 3.2; Kim & Rush 2016 take class_blind.
 
 import torch
 
-from fairseq_seqkd.objectives.axis import Axis
-from fairseq_seqkd.pruning.weights import share_of_zeros
+from fairseq_seqkd.models.parameters import fraction_of_zeros
+from fairseq_seqkd.registry import Axis
 
 SCHEMES = Axis("prune_scheme")
 
@@ -26,7 +26,7 @@ class Scheme:
 
     Args:
         name: of the axis SCHEMES
-        weights: :class:`~fairseq_seqkd.pruning.weights.Weights` of the model
+        weights: `Weights` of the model
     Raises:
         ValueError: the scheme takes heads or units, and the model has none
     """
@@ -35,12 +35,12 @@ class Scheme:
         self.name = name
         self.weights = weights
         self.units = getattr(weights, name) if name in _OF_UNITS else []
-        self._choose = SCHEMES.choose(name, {})
+        self._masks = SCHEMES.resolve(name, {})
         if name in _OF_UNITS and not self.units:
             raise ValueError(
                 f"the pruning scheme is {name}, but the model has none, or none that is not "
                 "skipped. Expected a model of fairseq's Transformer layers, or one of "
-                f"{', '.join(one for one in SCHEMES.values if one not in _OF_UNITS)}."
+                f"{', '.join(one for one in SCHEMES.options if one not in _OF_UNITS)}."
             )
 
     def masks(self, sparsity):
@@ -55,7 +55,7 @@ class Scheme:
                     f"{name} has weights that are infinite or no numbers (NaN), which cannot "
                     "be compared: training has diverged. Take an earlier checkpoint."
                 )
-        return self._choose(self.weights, sparsity)
+        return self._masks(self.weights, sparsity)
 
     def describe(self):
         """How much is pruned, in words."""
@@ -75,7 +75,7 @@ class Scheme:
     def share(self):
         """The share of the model's units, or of its weights if it takes those, that is zero."""
         if not self.units:
-            return share_of_zeros(self.weights.matrices)
+            return fraction_of_zeros(self.weights.matrices)
         dead = sum(int(some.dead().sum()) for some in self.units)
         return dead / sum(some.number for some in self.units)
 
@@ -87,7 +87,7 @@ class Scheme:
         Raises:
             ValueError: it was pruned before
         """
-        found = max(self.share(), share_of_zeros(self.weights.matrices))
+        found = max(self.share(), fraction_of_zeros(self.weights.matrices))
         if found > _BY_ACCIDENT:
             raise ValueError(
                 f"{path!r} was pruned before: {found:.3f} of it is zero. With --again it is "
@@ -117,13 +117,13 @@ class Scheme:
             )
 
 
-@SCHEMES.value()
+@SCHEMES.option()
 def class_blind(weights, sparsity):
     """The smallest of all weights, whatever their class."""
     return smallest(magnitudes(weights.matrices), sparsity)
 
 
-@SCHEMES.value()
+@SCHEMES.option()
 def class_uniform(weights, sparsity):
     """The same share of every class: its smallest weights."""
     masks = {}
@@ -132,7 +132,7 @@ def class_uniform(weights, sparsity):
     return masks
 
 
-@SCHEMES.value()
+@SCHEMES.option()
 def class_distribution(weights, sparsity):
     """The smallest in proportion to their class's standard deviation.
 
@@ -150,13 +150,13 @@ def class_distribution(weights, sparsity):
     return smallest(scores, sparsity)
 
 
-@SCHEMES.value()
+@SCHEMES.option()
 def heads(weights, sparsity):
     """The same share of every attention's heads, as whole heads."""
     return smallest_units(weights.heads, sparsity)
 
 
-@SCHEMES.value()
+@SCHEMES.option()
 def ffn(weights, sparsity):
     """The same share of every layer's feed-forward units, as whole units.
 
@@ -195,7 +195,7 @@ def smallest_units(units, sparsity):
     """Choose each module's smallest units; one of them stays, whatever the sparsity.
 
     Args:
-        units: list of :class:`~fairseq_seqkd.pruning.weights.Units`
+        units: list of `Units`
     """
     masks = {}
     for some in units:

@@ -7,33 +7,33 @@ with; ``FILTERS`` names them.
 import numpy as np
 
 
-def length_ratio(choices, most):
+def length_ratio(selected, most):
     """Source or target is more than ``most`` times as long as the other, EOS aside."""
-    source = np.maximum(choices.source_lengths - 1, 1)
-    target = np.maximum(choices.target_lengths - 1, 1)
+    source = np.maximum(selected.source_lengths - 1, 1)
+    target = np.maximum(selected.target_lengths - 1, 1)
     return np.maximum(source / target, target / source) > most
 
 
-def score_percentile(choices, percent):
+def score_percentile(selected, percent):
     """The teacher's normalised score is among the worst ``percent`` of all sentences.
 
     Source: Bergamot's training pipeline leaves out the worst 5 %.
     """
-    translated = choices.scores[choices.translated]
+    translated = selected.scores[selected.translated]
     if not len(translated):
-        return np.zeros(len(choices.scores), dtype=bool)
-    return choices.scores < np.percentile(translated, percent)
+        return np.zeros(len(selected.scores), dtype=bool)
+    return selected.scores < np.percentile(translated, percent)
 
 
-def copies(choices, wanted):
+def copies(selected, wanted):
     """The translation is the source, symbol by symbol."""
-    return choices.copies & bool(wanted)
+    return selected.copies & bool(wanted)
 
 
-def duplicates(choices, wanted):
+def duplicates(selected, wanted):
     """The same source with the same translation stands further up in the split."""
-    first = np.zeros(len(choices.pairs), dtype=bool)
-    first[np.unique(choices.pairs, return_index=True)[1]] = True
+    first = np.zeros(len(selected.pairs), dtype=bool)
+    first[np.unique(selected.pairs, return_index=True)[1]] = True
     return ~first & bool(wanted)
 
 
@@ -62,18 +62,18 @@ def check_filters(filters):
         )
 
 
-def faults(choices, filters):
+def faults(selected, filters):
     """The first filter that finds fault with each sentence.
 
     Args:
-        choices: :class:`~fairseq_seqkd.pseudo.choose.Choices`
-        filters: as for :func:`check_filters`
+        selected: `SelectedHypotheses`
+        filters: as for `check_filters`
     Returns:
         (sentences,) places in ``list(FILTERS)``, -1 where nothing is wrong
     """
-    found = np.full(len(choices.scores), -1, dtype=np.int8)
+    found = np.full(len(selected.scores), -1, dtype=np.int8)
     for place, (name, function) in enumerate(FILTERS.items()):
         if filters.get(name):
-            caught = function(choices, filters[name]) & choices.translated & (found < 0)
+            caught = function(selected, filters[name]) & selected.translated & (found < 0)
             found[caught] = place
     return found

@@ -8,13 +8,15 @@ from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
-from fairseq_seqkd.checkpoints import sums_of_checkpoints
-from fairseq_seqkd.pseudo.backends import build_backend, choose_backend
-from fairseq_seqkd.pseudo.progress import TranslationProgress
-from fairseq_seqkd.pseudo.selection import check_choice
+from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
+from fairseq_seqkd.chunked.plan import chunk_size
+from fairseq_seqkd.chunked.workers import Worker
+from fairseq_seqkd.decoding.engines import build_engine, resolve_engine
+from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.io.locks import wait_until
+from fairseq_seqkd.models.checkpoints import sums_of_checkpoints
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
-from fairseq_seqkd.search import SearchOptions
-from fairseq_seqkd.shards import Share, chunk_size, wait_until
+from fairseq_seqkd.pseudo.target_spec import check_target_spec
 from fairseq_seqkd.teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -30,11 +32,11 @@ class Recipe:
     Attributes:
         teacher_path: checkpoints, or None when the store must be there already
         load_teacher: called with a device and a dtype if the model itself is needed
-        search: values of :class:`~fairseq_seqkd.search.SearchOptions` by name
-        backend: "name", "compute_type" and "max_tokens", see
-            :func:`~fairseq_seqkd.pseudo.backends.choose_backend`
+        search: values of `SearchOptions` by name
+        engine: "name", "compute_type" and "max_tokens", see
+            `resolve_engine`
         seed: of the samples of a new store, if its search says nothing else
-        half: whether a new store is made in half precision, if its backend says nothing else
+        half: whether a new store is made in half precision, if its engine says nothing else
         device: where it translates
         threads: how many it may use; None leaves that as it is
     """
@@ -42,7 +44,7 @@ class Recipe:
     teacher_path: Optional[str] = None
     load_teacher: Optional[Callable[..., Teacher]] = None
     search: Dict[str, Any] = field(default_factory=dict)
-    backend: Dict[str, Any] = field(default_factory=dict)
+    engine: Dict[str, Any] = field(default_factory=dict)
     seed: int = 1
     half: bool = False
     device: Any = "cpu"
@@ -53,14 +55,14 @@ class Recipe:
         return sums_of_checkpoints(self.teacher_path)
 
 
-def open_store(root, split, selection, recipe):
+def open_store(root, split, spec, recipe):
     """The store at ``root``: checked if it is there, begun if not.
 
     Args:
         root: its folder
-        split: :class:`~fairseq_seqkd.pseudo.corpus.Split`
-        selection: :class:`~fairseq_seqkd.pseudo.selection.Selection`, what it is for
-        recipe: :class:`Recipe`
+        split: `Split`
+        spec: `TargetSpec`, what it is for
+        recipe: `Recipe`
     Raises:
         FileNotFoundError: there is no store, and no teacher to make it with
         ValueError: the store was made from something else, or otherwise; or the recipe
@@ -68,11 +70,11 @@ def open_store(root, split, selection, recipe):
     """
     store = PseudoTargetStore(root)
     if not store.exists:
-        begin_store(store, split, selection, recipe)
+        begin_store(store, split, spec, recipe)
         return store
-    wanted = {**split.describe(), "search": recipe.search, "backend": dict(recipe.backend)}
-    if wanted["backend"].get("name") == "auto":
-        wanted["backend"]["name"] = None
+    wanted = {**split.describe(), "search": recipe.search, "engine": dict(recipe.engine)}
+    if wanted["engine"].get("name") == "auto":
+        wanted["engine"]["name"] = None
     if recipe.teacher_path is not None and "import" not in store.manifest:
         # A finished store is of use when its teacher is no longer there.
         with contextlib.suppress(FileNotFoundError):
@@ -80,12 +82,12 @@ def open_store(root, split, selection, recipe):
     store.check(wanted)
     manifest = store.manifest
     has_scores = manifest.get("import", {}).get("format") != "plain text"
-    check_choice(selection, split, manifest["search"]["nbest"], has_scores)
+    check_target_spec(spec, split, manifest["search"]["nbest"], has_scores)
     return store
 
 
-def begin_store(store, split, selection, recipe):
-    """Write the manifest of a new store; arguments as for :func:`open_store`."""
+def begin_store(store, split, spec, recipe):
+    """Write the manifest of a new store; arguments as for `open_store`."""
     if recipe.teacher_path is None:
         raise FileNotFoundError(
             f"--pseudo-targets: there is no store at {store.root!r}. fairseq-seqkd generate "
@@ -93,59 +95,57 @@ def begin_store(store, split, selection, recipe):
             "CHECKPOINT; or name the folder of a finished one."
         )
     teacher = recipe.teacher_sums()
-    search = new_search(selection.selector.name, recipe.search, recipe.seed)
-    check_choice(selection, split, search.nbest)
+    search = new_search(spec.selector.name, recipe.search, recipe.seed)
+    check_target_spec(spec, split, search.nbest)
     default = {"name": None, "compute_type": "float16" if recipe.half else None}
-    given = {"max_tokens": None, **default, **recipe.backend}
+    given = {"max_tokens": None, **default, **recipe.engine}
     folder = store.converted(teacher)
-    backend = choose_backend(given, search, recipe.device, folder, recipe.load_teacher)
+    engine = resolve_engine(given, search, recipe.device, folder, recipe.load_teacher)
     store.create(
         {
             **split.describe(),
             "teacher": teacher,
             "search": asdict(search),
-            "backend": backend,
+            "engine": engine,
             "chunk_size": chunk_size(len(split)),
         }
     )
 
 
-def new_search(selection, search, seed=1):
-    """:class:`SearchOptions` from the values given, all n-best kept if nothing is said.
+def new_search(spec, search, seed=1):
+    """`SearchOptions` from the values given, all n-best kept if nothing is said.
 
     Args:
-        selection: ``best`` or ``closest``
+        spec: ``best`` or ``closest``
         search: values by name; None takes the default
         seed: of samples
     """
     given = {key: value for key, value in search.items() if value is not None}
     # The best of several samples would be no sample of the teacher's distribution.
-    one_sample = given.get("sampling") and selection == "best"
-    beam = given.get("beam", 1 if one_sample else DEFAULT_BEAM[selection])
+    one_sample = given.get("sampling") and spec == "best"
+    beam = given.get("beam", 1 if one_sample else DEFAULT_BEAM[spec])
     return SearchOptions(**{"beam": beam, "nbest": beam, "seed": seed, **given})
 
 
-def translate(store, split, recipe, share):
-    """Translate this process's chunks that are not there, or no longer whole.
+def translate(store, split, recipe, worker):
+    """Translate this worker's chunks that are missing or damaged.
 
     Args:
-        store: :class:`PseudoTargetStore`
-        split, recipe: as for :func:`open_store`
-        share: :class:`~fairseq_seqkd.shards.Share`
+        store: `PseudoTargetStore`
+        split, recipe: as for `open_store`
+        worker: `Worker`
     Raises:
         FileNotFoundError: something is missing, and there is no teacher
     """
     chunks = store.plan(split.dataset.src_sizes)
-    own = share.of(len(chunks))
-    missing = store.missing(len(chunks), own)
+    missing, mine = missing_chunks(store, len(chunks), worker)
     if missing:  # on every rank, so that none waits for another
         check_can_translate(store, recipe, len(missing), len(chunks))
-    mine = [index for index in missing if index in own]
     if not mine:
         return
     search = SearchOptions(**store.manifest["search"])
-    backend = build_backend(
-        store.manifest["backend"],
+    engine = build_engine(
+        store.manifest["engine"],
         search,
         recipe.device,
         recipe.threads,
@@ -153,20 +153,16 @@ def translate(store, split, recipe, share):
         recipe.load_teacher,
         (split.dataset.src_dict, split.dataset.tgt_dict),
     )
-    sentences = sum(len(chunks[index]) for index in mine)
-    logger.info("%s translates %d sentences: %s", backend.name, sentences, search)
-    with TranslationProgress(sentences, disable=share.rank != 0) as progress:
-        decoding = ((i, start_chunk(backend, split.dataset, chunks[i])) for i in mine)
-        for index, translated in one_ahead(decoding):
-            store.write_chunk(index, collect(translated, chunks[index], progress))
+    logger.info("%s translates %d chunks: %s", engine.name, len(mine), search)
+    fill_chunks(store, chunks, mine, lambda ids: start(engine, split.dataset, ids), worker)
 
 
 def complete(store, split, recipe):
     """Translate whatever is missing or damaged, whoever's it was: before a data-bin is built.
 
-    Args and errors as for :func:`translate`.
+    Args and errors as for `translate`.
     """
-    translate(store, split, recipe, Share())
+    translate(store, split, recipe, Worker())
 
 
 def check_can_translate(store, recipe, missing, n_chunks):
@@ -186,50 +182,31 @@ def check_can_translate(store, recipe, missing, n_chunks):
         )
 
 
-def start_chunk(backend, dataset, ids):
-    """Begin to translate; a backend that works in the background is given all at once.
+def start(engine, dataset, ids):
+    """Begin to translate; an engine that works in the background gets all sentences at once.
 
     Returns:
-        an iterator over :class:`NBest`, one for each of ``ids``, in any order
+        an iterator over `NBest`, one for each of ``ids``, in any order
     """
     lengths = dataset.src_sizes[ids]
-    outcomes = np.select(
-        [lengths <= 1, lengths > backend.max_source_positions],  # 1: nothing but EOS
+    statuses = np.select(
+        [lengths <= 1, lengths > engine.max_source_positions],  # 1: nothing but EOS
         ["empty source", "source too long"],
         "translated",
     )
     left_out = [
-        NBest(id_, outcome, [])
-        for id_, outcome in zip(ids.tolist(), outcomes.tolist())
-        if outcome != "translated"
+        NBest(id_, status, [])
+        for id_, status in zip(ids.tolist(), statuses.tolist())
+        if status != "translated"
     ]
-    decoded = backend(dataset, ids[outcomes == "translated"])
+    decoded = engine(dataset, ids[statuses == "translated"])
     return itertools.chain(left_out, (nbest(id_, hypotheses) for id_, hypotheses in decoded))
 
 
 def nbest(id_, hypotheses):
-    """An :class:`NBest` of what a teacher said; nothing but EOS is not a translation."""
+    """An `NBest` of what a teacher said; nothing but EOS is not a translation."""
     hypotheses = [(tokens, score) for tokens, score in hypotheses if len(tokens) > 1]
     return NBest(id_, "translated" if hypotheses else "no finished hypothesis", hypotheses)
-
-
-def collect(sentences, ids, progress):
-    """The list of :class:`NBest` in the order of ``ids``."""
-    by_id = {}
-    for sentence in sentences:
-        by_id[sentence.id] = sentence
-        progress.add(sentence)
-    return [by_id[id_] for id_ in ids.tolist()]
-
-
-def one_ahead(items):
-    """The items, each of them only when the one after it was begun."""
-    items = iter(items)
-    waiting = list(itertools.islice(items, 1))
-    for item in items:
-        yield waiting.pop()
-        waiting.append(item)
-    yield from waiting
 
 
 def wait_for_chunks(store, split):

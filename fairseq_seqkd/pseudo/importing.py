@@ -12,15 +12,16 @@ from typing import List, Optional
 import numpy as np
 import sentencepiece
 
-from fairseq_seqkd.pseudo.generate import nbest
-from fairseq_seqkd.pseudo.lines import (
+from fairseq_seqkd.chunked.plan import chunk_size
+from fairseq_seqkd.io.files import naming, sha256
+from fairseq_seqkd.io.text import text_lines
+from fairseq_seqkd.pseudo.fairseq_output import (
     is_fairseq_output,
     read_fairseq_output,
     read_plain,
-    text_lines,
 )
+from fairseq_seqkd.pseudo.generate import nbest
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
-from fairseq_seqkd.shards import chunk_size, naming, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +90,10 @@ def import_store(root, split, source):
 
     Args:
         root: the store's folder
-        split: :class:`~fairseq_seqkd.pseudo.corpus.Split`
-        source: :class:`Import`
+        split: `Split`
+        source: `Import`
     Returns:
-        the :class:`~fairseq_seqkd.pseudo.store.PseudoTargetStore`, with all its chunks
+        the `PseudoTargetStore`, with all its chunks
     Raises:
         ValueError: the text does not fit the split, or another store is there
     """
@@ -111,7 +112,7 @@ def import_store(root, split, source):
             "teacher": None,
             "import": source.describe(),
             "search": {"nbest": records.most_a_sentence},
-            "backend": {"name": "import"},
+            "engine": {"name": "import"},
             "chunk_size": chunk_size(len(split)),
         }
     )
@@ -175,7 +176,7 @@ class SourceCheck:
     """Refuses fairseq-generate's output when it is of another split.
 
     Args:
-        split: :class:`~fairseq_seqkd.pseudo.corpus.Split`
+        split: `Split`
         ignore_sources: look at the numbers alone
     """
 
@@ -240,14 +241,14 @@ class Encoder:
 
     def report(self):
         """Say how much was unknown; a warning when it is suspicious."""
-        share = self.unknown / max(self.tokens, 1)
-        suspicious = share > _UNKNOWN_IS_SUSPICIOUS
+        fraction = self.unknown / max(self.tokens, 1)
+        suspicious = fraction > _UNKNOWN_IS_SUSPICIOUS
         logger.log(
             logging.WARNING if suspicious else logging.INFO,
             "%d of %d symbols (%.2f %%) are not in the dictionary and became unknown%s",
             self.unknown,
             self.tokens,
-            100 * share,
+            100 * fraction,
             ": is the text cut into the student's subwords? (--spm-model)"
             if suspicious
             else "",
@@ -296,7 +297,7 @@ class Records:
         self.most_a_sentence = int(np.unique(ids, return_counts=True)[1].max(initial=0))
 
     def sentence(self, id_):
-        """The :class:`NBest` of a sentence; what was there twice is there once."""
+        """The `NBest` of a sentence; what was there twice is there once."""
         begin, end = np.searchsorted(self.ids, [id_, id_ + 1])
         if begin == end:
             return NBest(id_, "not in the import", [])

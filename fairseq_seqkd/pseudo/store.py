@@ -15,12 +15,12 @@ from typing import List, Tuple
 
 import numpy as np
 
-from fairseq_seqkd.shards import ChunkedStore
+from fairseq_seqkd.chunked.store import ChunkedStore
 
 _CONVERTED = "ctranslate2-"
 
 # Why a sentence has no hypothesis, and keeps its gold target.
-OUTCOMES = (
+STATUSES = (
     "translated",
     "empty source",
     "source too long",
@@ -35,19 +35,24 @@ class NBest:
 
     Attributes:
         id: its place in the split
-        outcome: one of ``OUTCOMES``
+        status: one of ``STATUSES``
         hypotheses: [(tokens, score)], best first; empty unless translated
     """
 
     id: int
-    outcome: str
+    status: str
     hypotheses: List[Tuple[np.ndarray, float]]
+
+    @property
+    def n_tokens(self):
+        """The tokens of the best hypothesis."""
+        return len(self.hypotheses[0][0]) if self.hypotheses else 0
 
 
 class PseudoTargetStore(ChunkedStore):
-    """A store on disk; see :class:`~fairseq_seqkd.shards.ChunkedStore`."""
+    """A store on disk; see `ChunkedStore`."""
 
-    FLAG, KIND, FORMAT = "--pseudo-targets", "store", 2
+    FLAG, KIND, FORMAT = "--pseudo-targets", "store", 3
     FOLDER, SUFFIX = "nbest", "npz"
 
     def converted(self, teacher):
@@ -59,18 +64,18 @@ class PseudoTargetStore(ChunkedStore):
         return (
             super()._is_ours(entry)
             or entry.name.startswith(_CONVERTED)
-            or os.path.exists(os.path.join(entry.path, "selection.json"))
+            or os.path.exists(os.path.join(entry.path, "target_spec.json"))
         )
 
     def write_chunk(self, index, sentences):
-        """Write a list of :class:`NBest`; the chunk is there whole or not at all."""
+        """Write a list of `NBest`; the chunk is there whole or not at all."""
         hypotheses = [pair for one in sentences for pair in one.hypotheses]
         tokens = [tokens for tokens, _ in hypotheses]
         content = io.BytesIO()
         np.savez_compressed(
             content,
             ids=np.array([one.id for one in sentences], dtype=np.int64),
-            outcomes=np.array([OUTCOMES.index(one.outcome) for one in sentences], np.uint8),
+            statuses=np.array([STATUSES.index(one.status) for one in sentences], np.uint8),
             counts=np.array([len(one.hypotheses) for one in sentences], dtype=np.int32),
             lengths=np.array([len(t) for t in tokens], dtype=np.int32),
             tokens=np.concatenate(tokens or [[]]).astype(np.int32),
@@ -80,10 +85,10 @@ class PseudoTargetStore(ChunkedStore):
 
 
 def read_nbest(path):
-    """Yield a chunk's sentences as :class:`NBest`, in the order of the plan."""
+    """Yield a chunk's sentences as `NBest`, in the order of the plan."""
     with np.load(path, allow_pickle=False) as arrays:
         chunk = dict(arrays)
     ends = np.cumsum(chunk["lengths"])
     hypotheses = zip(np.split(chunk["tokens"], ends[:-1]), chunk["scores"].tolist())
-    for id_, outcome, count in zip(chunk["ids"].tolist(), chunk["outcomes"], chunk["counts"]):
-        yield NBest(id_, OUTCOMES[outcome], [next(hypotheses) for _ in range(count)])
+    for id_, status, count in zip(chunk["ids"].tolist(), chunk["statuses"], chunk["counts"]):
+        yield NBest(id_, STATUSES[status], [next(hypotheses) for _ in range(count)])

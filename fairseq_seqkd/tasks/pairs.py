@@ -1,7 +1,9 @@
 """Sentence pairs whose target is a pseudo-target, with the gold target beside it."""
 
 import numpy as np
-from fairseq.data import BaseWrapperDataset, FairseqDataset, data_utils
+from fairseq.data import BaseWrapperDataset, FairseqDataset
+
+from fairseq_seqkd.models.batches import collate_targets
 
 
 class PairsWithGold(BaseWrapperDataset):
@@ -26,23 +28,11 @@ class PairsWithGold(BaseWrapperDataset):
         batch = self.dataset.collater(samples, pad_to_length=pad_to_length)
         if not batch:
             return batch
-        # Collating sorts by source length: what is attached must follow.
+        # Collating sorts by source length: the gold targets must follow.
         gold_of = {sample["id"]: sample["gold"] for sample in samples}
-        gold = [gold_of[id_] for id_ in batch["id"].tolist()]
-        batch["gold"] = {
-            "target": self._pad(gold, move_eos_to_beginning=False),
-            "prev_output_tokens": self._pad(gold, move_eos_to_beginning=True),
-        }
-        return batch
-
-    def _pad(self, targets, move_eos_to_beginning):
-        return data_utils.collate_tokens(
-            targets,
-            self.gold.tgt_dict.pad(),
-            self.gold.eos,
-            self.gold.left_pad_target,
-            move_eos_to_beginning,
-        )
+        targets = [gold_of[id_] for id_ in batch["id"].tolist()]
+        dictionary, left_pad = self.gold.tgt_dict, self.gold.left_pad_target
+        return {**batch, "gold": collate_targets(targets, dictionary, left_pad)}
 
     def num_tokens(self, index):
         return max(self.dataset.num_tokens(index), self.gold.num_tokens(index))

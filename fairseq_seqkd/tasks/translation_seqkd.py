@@ -16,15 +16,15 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
+from fairseq_seqkd.chunked.workers import Worker
+from fairseq_seqkd.databin import plain_split
 from fairseq_seqkd.pruning.hook import PruningConfig, PruningMixin
-from fairseq_seqkd.pseudo.choose import prepare_databin
-from fairseq_seqkd.pseudo.corpus import plain_split
-from fairseq_seqkd.pseudo.fill import fill_store
+from fairseq_seqkd.pseudo.build_databin import prepare_databin
+from fairseq_seqkd.pseudo.fairseq_generate import StoreGenerationConfig, StoreGenerationMixin
 from fairseq_seqkd.pseudo.generate import Recipe, new_search
 from fairseq_seqkd.pseudo.online import with_pseudo_targets
-from fairseq_seqkd.pseudo.select import METRICS, build_selector
-from fairseq_seqkd.pseudo.selection import Selection
-from fairseq_seqkd.shards import Share
+from fairseq_seqkd.pseudo.selectors import METRICS, build_selector
+from fairseq_seqkd.pseudo.target_spec import TargetSpec
 from fairseq_seqkd.tasks.pairs import PairsWithGold
 from fairseq_seqkd.teacher import TeacherConfig, dtype_beside, load_teacher, shared_teacher
 
@@ -32,15 +32,9 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class TranslationSeqKDConfig(TranslationConfig, TeacherConfig, PruningConfig):
-    pseudo_targets: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder of the store with the teacher's translations of the training "
-            "set; made with --teacher-path if it is not there. 'online' lets the teacher "
-            "translate every batch inside the training step"
-        },
-    )
+class TranslationSeqKDConfig(
+    TranslationConfig, TeacherConfig, PruningConfig, StoreGenerationConfig
+):
     pseudo_metric: ChoiceEnum(list(METRICS)) = field(
         default="bleu",
         metadata={"help": "by what the closest hypothesis is the closest to gold"},
@@ -78,18 +72,13 @@ class TranslationSeqKDConfig(TranslationConfig, TeacherConfig, PruningConfig):
         default=None,
         metadata={"help": "sample among the fewest symbols with this much probability"},
     )
-    teacher_backend: ChoiceEnum(["auto", "fairseq", "ctranslate2"]) = field(
+    teacher_engine: ChoiceEnum(["auto", "fairseq", "ctranslate2"]) = field(
         default="auto",
         metadata={
             "help": "what translates for a new store; auto is CTranslate2 if it is "
             "installed and can convert the teacher"
         },
     )
-    seed: int = II("common.seed")
-    # Under another name than ``path``, which fairseq-validate puts into every configuration.
-    generates_with: Optional[str] = II("common_eval.path")
-    gen_subset: str = II("dataset.gen_subset")
-    max_tokens: Optional[int] = II("dataset.max_tokens")
     cpu: bool = II("common.cpu")
     fp16: bool = II("common.fp16")
 
@@ -98,21 +87,20 @@ ONLINE = "online"
 
 
 @register_task("translation_seqkd", dataclass=TranslationSeqKDConfig)
-class TranslationSeqKDTask(PruningMixin, TranslationTask):
+class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
     """Translation on gold or on the teacher's targets, as the criterion asks for."""
 
-    stock_name = "translation"  # what an exported student's task is called
+    stock_name = "translation"  # the task of an exported student
 
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
-        self.stored = None
         self.use_targets("gold")
 
     def use_targets(self, targets, with_gold=False):
-        """Choose what training batches hold from now on.
+        """Set the targets of training batches from now on.
 
         Args:
-            targets: ``gold``, or the name of a selection (``best``, ``closest``)
+            targets: ``gold``, or a selector's name (``best``, ``closest``)
             with_gold: whether batches of pseudo-targets hold the gold target as well
         """
         self.targets = targets
@@ -171,12 +159,12 @@ class TranslationSeqKDTask(PruningMixin, TranslationTask):
 
     @contextlib.contextmanager
     def _data_in(self, folder):
-        own = self.cfg.data, self.cfg.dataset_impl
+        saved = self.cfg.data, self.cfg.dataset_impl
         self.cfg.data, self.cfg.dataset_impl = folder, None  # each file tells its own
         try:
             yield
         finally:
-            self.cfg.data, self.cfg.dataset_impl = own
+            self.cfg.data, self.cfg.dataset_impl = saved
 
     def _databin(self, split):
         """The folder with the training targets that are asked for, made if need be."""
@@ -185,24 +173,24 @@ class TranslationSeqKDTask(PruningMixin, TranslationTask):
                 f"training on {self.targets!r} targets needs --pseudo-targets DIR: the "
                 "folder where they are, or are to be made with --teacher-path"
             )
-        share = data_parallel_share()
+        worker = self.worker
         recipe = Recipe(
             teacher_path=self.cfg.teacher_path,
             load_teacher=self._load_teacher,
             search=self._search(),
-            backend={"name": str(self.cfg.teacher_backend)},
+            engine={"name": str(self.cfg.teacher_engine)},
             device=self._device,
-            threads=min(share.threads, torch.get_num_threads()),
+            threads=min(worker.threads, torch.get_num_threads()),
             seed=self.cfg.seed,
             half=self._device.type == "cuda" and self.cfg.fp16,
         )
         return prepare_databin(
             self.cfg.pseudo_targets,
-            self._plain_split(split),
-            Selection(self.selector),
+            self.plain_split(split),
+            TargetSpec(self.selector),
             recipe,
-            share,
-            processes=share.threads,
+            worker,
+            processes=worker.threads,
         )
 
     def _search(self):
@@ -216,7 +204,8 @@ class TranslationSeqKDTask(PruningMixin, TranslationTask):
             "sampling_topp": self.cfg.teacher_sampling_topp,
         }
 
-    def _plain_split(self, split):
+    def plain_split(self, split):
+        """The `PairSplit` of that name; refuses data whose numbers identify no sentence."""
         if self.cfg.load_alignments:
             raise ValueError(
                 "--load-alignments: the alignments are those of gold targets and would not "
@@ -224,6 +213,13 @@ class TranslationSeqKDTask(PruningMixin, TranslationTask):
             )
         languages = self.cfg.source_lang, self.cfg.target_lang
         return plain_split(self, self.cfg.data, split, *languages, self.cfg.left_pad_source)
+
+    @property
+    def worker(self):
+        """This process as a `Worker` among those that fairseq runs together."""
+        if dist.is_available() and dist.is_initialized():
+            return Worker(dist.get_rank(), dist.get_world_size(), dist.get_world_size())
+        return Worker()
 
     @property
     def _device(self):
@@ -253,36 +249,4 @@ class TranslationSeqKDTask(PruningMixin, TranslationTask):
             dtype_beside(model, self.cfg),
         )
         search = new_search(self.targets, self._search(), self.cfg.seed)
-        return with_pseudo_targets(
-            sample, teacher, search, self.selector, draw=update_num, with_gold=self.with_gold
-        )
-
-    def build_generator(self, models, args, *others, **options):
-        generator = super().build_generator(models, args, *others, **options)
-        # fairseq-generate gives all of its options; --eval-bleu and a Teacher give a few.
-        is_generate = self.cfg.generates_with is not None and hasattr(args, "sampling_topk")
-        if is_generate and self.cfg.pseudo_targets is not None:
-            self.stored = fill_store(
-                self.cfg.pseudo_targets,
-                self._plain_split(self.cfg.gen_subset),
-                models,
-                self,
-                self.cfg.generates_with,
-                args,
-                self.cfg.max_tokens,
-                self.cfg.seed,
-                data_parallel_share(),
-            )
-        return generator
-
-    def inference_step(self, generator, models, sample, *others, **options):
-        if self.stored is not None:
-            return self.stored(sample["id"].cpu())
-        return super().inference_step(generator, models, sample, *others, **options)
-
-
-def data_parallel_share():
-    """This process's share among those that fairseq runs together."""
-    if dist.is_available() and dist.is_initialized():
-        return Share(dist.get_rank(), dist.get_world_size(), dist.get_world_size())
-    return Share()
+        return with_pseudo_targets(sample, teacher, search, self.selector, draw=update_num)

@@ -11,9 +11,9 @@ from conftest import LONG, files, lprobs_of, make_cache
 from processes import ended_well, fairseq, start_command
 
 from fairseq_seqkd.cache import build, corpus
-from fairseq_seqkd.cache.corpus import Targets
 from fairseq_seqkd.cache.store import DistributionCache, hash_of, row_of
 from fairseq_seqkd.cli.main import main
+from fairseq_seqkd.databin import Targets
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +69,8 @@ def test_a_sentence_that_is_too_long_for_the_teacher_has_no_rows(
 def test_any_number_of_processes_writes_the_same(data, teacher, tmp_path):
     make_cache(tmp_path / "one", data, teacher)
     for rank in (2, 0, 1):
-        share = ["--num-shards", 3, "--shard-id", rank]
-        make_cache(tmp_path / "three", data, teacher, *share)
+        worker = ["--num-shards", 3, "--shard-id", rank]
+        make_cache(tmp_path / "three", data, teacher, *worker)
     assert files(tmp_path / "one") == files(tmp_path / "three")
 
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from fairseq_seqkd.cache import build as building
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
-from fairseq_seqkd.objectives.divergences import DIVERGENCES
+from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.teacher import load_teacher
 
 

@@ -8,9 +8,9 @@ import pytest
 from conftest import EMPTY, LONG, all_nbest, load_split
 
 from fairseq_seqkd.cli.main import main
+from fairseq_seqkd.io.files import read_json
 from fairseq_seqkd.pseudo import generate
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
-from fairseq_seqkd.shards import read_json
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def translated(tmp_path):
 @pytest.fixture
 def by(teacher):
     """A teacher and a small search, by fairseq."""
-    return ["--teacher-path", teacher, "--beam", 3, "--backend", "fairseq"]
+    return ["--teacher-path", teacher, "--beam", 3, "--engine", "fairseq"]
 
 
 def test_says_what_it_made_and_what_to_type_next(run, by, tmp_path, data):
@@ -91,7 +91,7 @@ def test_merge_chooses_anew_without_a_teacher(run, by, tmp_path):
     output = run("merge", "--filter-score-percentile", 10, "--databin", "better")
     worst = math.ceil(0.1 * translated(tmp_path))
     assert f"{worst} sentences keep their gold target: filter score_percentile" in output
-    report = read_json(tmp_path / "store" / "better" / "selection.json")
+    report = read_json(tmp_path / "store" / "better" / "target_spec.json")
     assert report["filters"] == {"score_percentile": 10.0}
     assert report["filter_action"] == "gold"
     output = run("merge", "--filter-copies", "--filter-action", "drop", "--databin", "none")

@@ -82,7 +82,7 @@ def test_imit_kd_opt(build, task, student, teacher, batch, monkeypatch):
     loss, size, log = criterion(student, batch)
     torch.testing.assert_close(loss, expected)
     assert size == log["ntokens"] == len(own)
-    assert log["n_labelled"] == (~own).sum()
+    assert log["n_data_targets"] == (~own).sum()
     torch.testing.assert_close(log["nll_loss"], nll(p, target)[~own].sum().detach())
     torch.testing.assert_close(log["kd_loss"], nll(p, q.argmax(-1)).sum().detach())
 
@@ -111,7 +111,7 @@ def test_another_divergence_on_own_rows(build, task, student, teacher, batch, mo
     settings = {
         "kd_prefixes": "student",
         "kd_divergence": "forward_kl",
-        "kd_own_divergence": "reverse_kl",
+        "kd_student_divergence": "reverse_kl",
         "kd_alpha": 1.0,
     }
     criterion = only_some_rows(build(**settings), monkeypatch)
@@ -161,7 +161,7 @@ def test_validation_is_on_the_data(build, student, batch):
     _, size, log = criterion.eval()(student, batch)
     stock = LabelSmoothedCrossEntropyCriterion(criterion.task, False, 0.0)
     torch.testing.assert_close(log["nll_loss"], stock(student, batch)[2]["nll_loss"])
-    assert size == batch["ntokens"] and log["n_own_rows"] == 0
+    assert size == batch["ntokens"] and log["n_student_rows"] == 0
 
 
 @pytest.mark.parametrize("prefixes", ["data", "student", "interleaved"])
@@ -188,8 +188,8 @@ def test_logged_in_percent_and_bits(build, student, batch):
     with metrics.aggregate() as logged:
         criterion.reduce_metrics([log, log])
     values = logged.get_smoothed_values()
-    assert (values["own_rows"], values["accepted"], values["beta"]) == (100, 100, 0)
-    assert values["own_length"] == pytest.approx(log["ntokens"] / 6, abs=1e-3)
+    assert (values["student_rows"], values["accepted"], values["beta"]) == (100, 100, 0)
+    assert values["student_length"] == pytest.approx(log["ntokens"] / 6, abs=1e-3)
     assert 0 < values["teacher_entropy"] < 20
     assert "nll_loss" not in values  # there was no row with a target
 
@@ -280,8 +280,8 @@ def test_every_parameter_of_every_axis_is_a_flag():
         ({"kd_top_k": 0}, "--kd-top-k is 0, expected a whole number above 0"),
         ({"kd_leftover": "drop"}, "--kd-leftover is drop, expected --kd-top-k or --kd-cache"),
         (
-            {"kd_own_divergence": "tvd"},
-            "--kd-own-divergence is tvd, but there are no rows for it",
+            {"kd_student_divergence": "tvd"},
+            "--kd-student-divergence is tvd, but there are no rows for it",
         ),
         ({"kd_beta": 0.5}, "--kd-beta is 0.5, but nothing uses it.*--kd-schedule constant"),
         (

@@ -11,15 +11,15 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.models import BaseFairseqModel
 from omegaconf import OmegaConf
 
-from fairseq_seqkd.cache.corpus import describe_dictionary
 from fairseq_seqkd.cache.store import SENTENCE, DistributionCache, hash_of, row_of
-from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
 from fairseq_seqkd.criterions.seq_kd import SeqKDConfig
 from fairseq_seqkd.criterions.word_kd import WordKDConfig
-from fairseq_seqkd.distribution import top_k
+from fairseq_seqkd.databin import describe_dictionary
+from fairseq_seqkd.losses.support import top_k
+from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.teacher import Scores, load_teacher
 
 LN2 = math.log(2)

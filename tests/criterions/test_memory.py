@@ -5,11 +5,11 @@ import torch
 import torch.utils._python_dispatch as dispatch
 from omegaconf import OmegaConf
 
-from fairseq_seqkd.checkpoints import load_models
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
-from fairseq_seqkd.objectives import chunks
-from fairseq_seqkd.objectives.divergences import DIVERGENCES
+from fairseq_seqkd.losses import chunked_sum as chunks
+from fairseq_seqkd.losses.divergences import DIVERGENCES
+from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.teacher import Scores, load_teacher
 
 if torch.__version__ < "2.0":

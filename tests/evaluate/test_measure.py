@@ -10,10 +10,10 @@ import torch
 from conftest import CTRANSLATE2, LSTM, USER_DIR, load_split, lprobs_of, preprocess, train
 from processes import fairseq
 
-from fairseq_seqkd.detokenise import Detokeniser
+from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.decoding.text import Detokeniser
 from fairseq_seqkd.evaluate.candidates import Candidate, references_of
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
-from fairseq_seqkd.search import SearchOptions
 
 
 def row_of(report, model, engine="fairseq", beam=3):

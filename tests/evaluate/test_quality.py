@@ -3,12 +3,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 from sacrebleu.significance import PairedTest, estimate_ci
 
-from fairseq_seqkd.evaluate.quality import (
-    bleu_of,
-    difference,
-    groups_by_length,
-    resampled_bleu,
-)
+from fairseq_seqkd.evaluate.quality import bleu_of, difference, groups_by_length, resampled_bleu
 
 WORDS = "a man in the red hat looks at some dog that runs over green grass".split()
 

@@ -11,8 +11,8 @@ from conftest import LSTM, USER_DIR, train
 from processes import fairseq
 
 from fairseq_seqkd.cli.main import main
+from fairseq_seqkd.decoding.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.export.ctranslate2 import QUANTIZATIONS
-from fairseq_seqkd.pseudo.backends.ctranslate2 import CTranslate2Backend
 from fairseq_seqkd.teacher import load_teacher
 
 ctranslate2 = pytest.importorskip("ctranslate2")
@@ -133,7 +133,7 @@ def test_with_its_subword_model(teacher, data, tmp_path):
         vocab_size=len(words) + 3,
         hard_vocab_limit=False,
     )
-    flags = ["--data", data, "--subword-model", tmp_path / "spm.model"]
+    flags = ["--data", data, "--spm-model", tmp_path / "spm.model"]
     export(teacher, "--to", "ctranslate2", "--out", tmp_path / "ct2", *flags)
     found = translate(tmp_path / "ct2", [" ".join(words[:5]), words[7]])
     assert len(found) == 2 and all(found) and "▁" not in "".join(found)
@@ -169,9 +169,7 @@ class TestErrors:
         assert "the dictionary of" in message and "name their folder with --data." in message
 
     def test_no_subword_model(self, fails):
-        assert "--subword-model: there is no file 'no.model'" in fails(
-            "--subword-model", "no.model"
-        )
+        assert "--spm-model: there is no file 'no.model'" in fails("--spm-model", "no.model")
 
     def test_flags_of_another_format(self, teacher, tmp_path, capsys):
         flags = ["--to", "fairseq", "--quantization", "int8", "--out", tmp_path / "o.pt"]
@@ -193,6 +191,6 @@ def test_an_exported_checkpoint_is_converted_again(teacher, data, tmp_path):
     export(teacher, "--to", "fairseq", "--out", tmp_path / "stock.pt")
     for name, path in (("a", teacher), ("b", tmp_path / "stock.pt")):
         loaded = load_teacher(str(path), str(data))
-        CTranslate2Backend.convert(str(tmp_path / name), loaded)
+        CTranslate2Engine.convert(str(tmp_path / name), loaded)
     models = [(tmp_path / name / "model" / "model.bin").read_bytes() for name in "ab"]
     assert models[0] == models[1]

@@ -8,9 +8,10 @@ import torch
 from conftest import LSTM, USER_DIR, train
 from processes import fairseq
 
-from fairseq_seqkd.checkpoints import read_checkpoint
 from fairseq_seqkd.cli.main import main
-from fairseq_seqkd.pruning.weights import Weights, parameters_of
+from fairseq_seqkd.models.checkpoints import read_checkpoint
+from fairseq_seqkd.models.parameters import parameters_of
+from fairseq_seqkd.pruning.weights import Weights
 
 
 def export(*arguments):

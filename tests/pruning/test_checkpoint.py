@@ -11,14 +11,11 @@ import torch
 from conftest import FIXED, TINY, train
 from processes import fairseq
 
-from fairseq_seqkd.checkpoints import load_models, read_checkpoint
 from fairseq_seqkd.cli.main import main
-from fairseq_seqkd.pruning.weights import (
-    Weights,
-    nonzero,
-    parameters_of,
-    share_of_zeros,
-)
+from fairseq_seqkd.models.checkpoints import read_checkpoint
+from fairseq_seqkd.models.loading import load_models
+from fairseq_seqkd.models.parameters import fraction_of_zeros, nonzero, parameters_of
+from fairseq_seqkd.pruning.weights import Weights
 
 SCHEMES = ["class_blind", "class_uniform", "class_distribution"]
 
@@ -32,7 +29,7 @@ def model_of(path):
 
 
 def sparsity_of(model):
-    return share_of_zeros(Weights(model).matrices)
+    return fraction_of_zeros(Weights(model).matrices)
 
 
 @pytest.fixture(scope="module")

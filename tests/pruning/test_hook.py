@@ -9,14 +9,10 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import OmegaConf
 from processes import fairseq
 
-from fairseq_seqkd.checkpoints import read_checkpoint
+from fairseq_seqkd.models.checkpoints import read_checkpoint
+from fairseq_seqkd.models.parameters import fraction_of_zeros, nonzero, parameters_of
 from fairseq_seqkd.pruning.hook import PruningConfig, PruningMixin, build_pruner
-from fairseq_seqkd.pruning.weights import (
-    Weights,
-    nonzero,
-    parameters_of,
-    share_of_zeros,
-)
+from fairseq_seqkd.pruning.weights import Weights
 
 TASK = ["--task", "translation_seqkd", "--criterion", "label_smoothed_cross_entropy"]
 SHARED = [*TINY, "--share-all-embeddings"]
@@ -32,7 +28,7 @@ def zeros_of(model):
 
 
 def sparsity_of(model):
-    return share_of_zeros(Weights(model).matrices)
+    return fraction_of_zeros(Weights(model).matrices)
 
 
 @pytest.fixture(scope="module")

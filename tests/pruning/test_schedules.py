@@ -9,7 +9,7 @@ CUBIC = {"prune_start_update": 100, "prune_end_update": 200, "prune_every": 20}
     "update, expected", [(-1, 0), (0, 0), (99, 0), (100, 1), (101, 1), (9999, 1)]
 )
 def test_one_shot(update, expected):
-    assert SCHEDULES.choose("one_shot", {"prune_start_update": 100})(update) == expected
+    assert SCHEDULES.resolve("one_shot", {"prune_start_update": 100})(update) == expected
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ def test_one_shot(update, expected):
     ],
 )
 def test_cubic_is_zhu_and_guptas(update, expected):
-    assert SCHEDULES.choose("cubic", CUBIC)(update) == pytest.approx(expected)
+    assert SCHEDULES.resolve("cubic", CUBIC)(update) == pytest.approx(expected)
 
 
 def test_cubic_ends_at_its_end_whatever_its_steps():
-    schedule = SCHEDULES.choose("cubic", {**CUBIC, "prune_every": 30})
+    schedule = SCHEDULES.resolve("cubic", {**CUBIC, "prune_every": 30})
     rises = [u for u in range(300) if schedule(u) > schedule(u - 1)]
     assert rises == [130, 160, 190, 200]
 
@@ -40,4 +40,4 @@ def test_cubic_ends_at_its_end_whatever_its_steps():
 )
 def test_ranges(settings, message):
     with pytest.raises(ValueError, match=message):
-        SCHEDULES.choose("cubic", {**CUBIC, **settings})
+        SCHEDULES.resolve("cubic", {**CUBIC, **settings})

@@ -76,7 +76,7 @@ def expected(scheme, model, sparsity):
 @pytest.mark.parametrize("scheme", ["class_blind", "class_uniform", "class_distribution"])
 def test_equals_numpy(scheme, levels, sparsity):
     model = random_model(1, levels)
-    found = SCHEMES.choose(scheme, {})(weights_of(model), sparsity)
+    found = SCHEMES.resolve(scheme, {})(weights_of(model), sparsity)
     wanted = expected(scheme, model, sparsity)
     assert found.keys() == wanted.keys()
     for name, mask in wanted.items():
@@ -102,7 +102,7 @@ def test_what_is_pruned_stays_pruned(scheme):
     model, masks = random_model(2), {}
     for sparsity in (0.4, 0.4, 0.7):
         before = masks
-        masks = SCHEMES.choose(scheme, {})(weights_of(model), sparsity)
+        masks = SCHEMES.resolve(scheme, {})(weights_of(model), sparsity)
         for name, mask in masks.items():
             model[name][mask.numpy()] = 0
             assert name not in before or not (before[name] & ~mask).any()
@@ -122,7 +122,7 @@ def test_classes_are_the_layers():
 
 def test_feed_forward_units():
     model = random_model(3)
-    masks = SCHEMES.choose("ffn", {})(weights_of(model), 0.5)
+    masks = SCHEMES.resolve("ffn", {})(weights_of(model), 0.5)
     for layer in ("encoder.layers.0", "encoder.layers.1"):
         rows, columns = model[f"{layer}.fc1.weight"], model[f"{layer}.fc2.weight"]
         magnitude = abs(rows).sum(1) + abs(columns).sum(0)
@@ -135,7 +135,7 @@ def test_feed_forward_units():
 
 def test_heads():
     model = random_model(4)
-    masks = SCHEMES.choose("heads", {})(weights_of(model), 0.5)
+    masks = SCHEMES.resolve("heads", {})(weights_of(model), 0.5)
     attention = "decoder.layers.0.self_attn"
     inputs = [model[f"{attention}.{x}_proj.weight"].reshape(4, -1) for x in "qkv"]
     output = model[f"{attention}.out_proj.weight"].reshape(8, 4, 2)
@@ -151,7 +151,7 @@ def test_heads():
 @pytest.mark.parametrize("scheme", ["heads", "ffn"])
 def test_one_unit_stays(scheme):
     weights = weights_of(random_model(5))
-    masks = SCHEMES.choose(scheme, {})(weights, 0.999)
+    masks = SCHEMES.resolve(scheme, {})(weights, 0.999)
     for units in getattr(weights, scheme):
         for name, (tensor, dimension) in units.parts.items():
             assert (~masks[name]).sum() == tensor.numel() // units.number, (name, dimension)

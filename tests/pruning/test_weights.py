@@ -2,13 +2,8 @@ import pytest
 import torch
 from conftest import FIXED
 
-from fairseq_seqkd.pruning.weights import (
-    Weights,
-    aliases_of,
-    class_of,
-    nonzero,
-    parameters_of,
-)
+from fairseq_seqkd.models.parameters import aliases_of, class_of, nonzero, parameters_of
+from fairseq_seqkd.pruning.weights import Weights
 
 
 @pytest.mark.parametrize(

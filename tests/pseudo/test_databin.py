@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from conftest import load_split
 
-from fairseq_seqkd.pseudo.databin import write_databin
-from fairseq_seqkd.shards import read_json
+from fairseq_seqkd.io.files import read_json
+from fairseq_seqkd.pseudo.build_databin import write_databin
 
 ALL = np.arange(160)
 
@@ -18,11 +18,11 @@ def targets(data):
 
 
 def test_replaces_the_targets_and_nothing_else(data, targets, tmp_path):
-    report = {"selection": "best"}
+    report = {"spec": "best"}
     write_databin(str(tmp_path / "best"), load_split(data), ALL, targets.__getitem__, report)
     written = load_split(tmp_path / "best").dataset
     assert [t.tolist() for t in targets] == [t.tolist() for t in written.tgt]
-    assert read_json(tmp_path / "best" / "selection.json") == report
+    assert read_json(tmp_path / "best" / "target_spec.json") == report
     replaced = {"train.src-tgt.tgt.bin", "train.src-tgt.tgt.idx"}
     same = sorted(set(os.listdir(data)) - replaced)
     assert filecmp.cmpfiles(data, tmp_path / "best", same, shallow=False) == (same, [], [])

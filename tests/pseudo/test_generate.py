@@ -4,13 +4,14 @@ import shutil
 import pytest
 from conftest import BEST, EMPTY, LONG, all_nbest, load_split, recipe_with, with_sentences
 
+from fairseq_seqkd.chunked.workers import Worker
+from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.io.files import sha256
 from fairseq_seqkd.pseudo import generate
 from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
-from fairseq_seqkd.pseudo.select import build_selector
-from fairseq_seqkd.pseudo.selection import Selection
+from fairseq_seqkd.pseudo.selectors import build_selector
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
-from fairseq_seqkd.search import SearchOptions
-from fairseq_seqkd.shards import Share, sha256
+from fairseq_seqkd.pseudo.target_spec import TargetSpec
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def test_lists_are_the_teachers_translations_of_their_own_source(
 ):
     split = load_split(data)
     store = open_store(str(tmp_path / "store"), split, BEST, recipe)
-    translate(store, split, recipe, Share())
+    translate(store, split, recipe, Worker())
     lists = all_nbest(store.root)
     for id_ in (0, 3, 42, 159):
         sample = split.dataset.collater([split.dataset[id_]])
@@ -31,15 +32,15 @@ def test_lists_are_the_teachers_translations_of_their_own_source(
         finished = [one["tokens"].tolist() for one in expected if len(one["tokens"]) < 60]
         assert [t.tolist() for t, _ in lists[id_].hypotheses] == finished
     assert sum(bool(lists[id_].hypotheses) for id_ in (0, 3, 42, 159)) >= 2
-    assert lists[EMPTY].outcome == "empty source"
-    assert lists[LONG].outcome == "source too long"
+    assert lists[EMPTY].status == "empty source"
+    assert lists[LONG].status == "source too long"
 
 
 @pytest.mark.parametrize("selector, beam", [("best", 5), ("closest", 35)])
 def test_default_beam_is_kim_and_rushs(data, recipe, tmp_path, selector, beam):
     split = load_split(data)
-    selection = Selection(build_selector(selector, split.dataset.tgt_dict))
-    store = open_store(str(tmp_path), split, selection, recipe)
+    spec = TargetSpec(build_selector(selector, split.dataset.tgt_dict))
+    store = open_store(str(tmp_path), split, spec, recipe)
     search = store.manifest["search"]
     assert (search["beam"], search["nbest"]) == (beam, beam)
 
@@ -54,7 +55,7 @@ def test_shards_and_batches_keep_every_id_its_own_source(
         split = load_split(data)
         store = open_store(str(tmp_path / f"{world_size}"), split, BEST, recipe)
         for rank in reversed(range(world_size)):
-            translate(store, split, recipe, Share(rank, world_size))
+            translate(store, split, recipe, Worker(rank, world_size))
         lists = all_nbest(store.root)
         assert sorted(lists) == list(range(160))
         results.append({i: [t.tolist() for t, _ in s.hypotheses] for i, s in lists.items()})
@@ -65,10 +66,10 @@ def test_goes_on_with_the_chunks_that_are_missing(data, recipe, tmp_path, monkey
     monkeypatch.setattr(generate, "chunk_size", lambda sentences: 50)
     split = load_split(data)
     store = open_store(str(tmp_path), split, BEST, recipe)
-    translate(store, split, recipe, Share())
+    translate(store, split, recipe, Worker())
     before = {path: os.stat(path).st_mtime_ns for path in store.chunks.find().values()}
     os.unlink(store.chunks.find()[2])
-    translate(store, split, recipe, Share())
+    translate(store, split, recipe, Worker())
     after = {path: os.stat(path).st_mtime_ns for path in store.chunks.find().values()}
     assert list(before) == list(after)  # the names carry the content's sums
     assert [before[path] != after[path] for path in before] == [False, False, True, False]
@@ -78,14 +79,14 @@ def test_goes_on_with_the_chunks_that_are_missing(data, recipe, tmp_path, monkey
 def test_one_byte_flipped_in_a_chunk_is_found_and_mended(data, recipe, tmp_path, place, caplog):
     split = load_split(data)
     store = open_store(str(tmp_path), split, BEST, recipe)
-    translate(store, split, recipe, Share())
+    translate(store, split, recipe, Worker())
     path = store.chunks.find()[0]
     content = bytearray(open(path, "rb").read())
     whole = bytes(content)
     content[place] ^= 1
     with open(path, "wb") as file:
         file.write(content)
-    translate(store, split, recipe, Share())
+    translate(store, split, recipe, Worker())
     assert open(path, "rb").read() == whole
     assert "was damaged: it is made again" in caplog.text
 
@@ -116,7 +117,7 @@ class TestSampling:
             recipe = recipe_with(teacher, loaded, options, max_tokens=max_tokens)
             split = load_split(data)
             store = open_store(str(tmp_path / name), split, BEST, recipe)
-            translate(store, split, recipe, Share())
+            translate(store, split, recipe, Worker())
             return {
                 i: [t.tolist() for t, _ in one.hypotheses]
                 for i, one in all_nbest(store.root).items()
@@ -149,7 +150,7 @@ class TestRefuses:
         split = load_split(data)
         store = open_store(str(tmp_path), split, BEST, recipe)
         with pytest.raises(FileNotFoundError, match="1 of 1 chunks are missing"):
-            translate(store, split, Recipe(), Share())
+            translate(store, split, Recipe(), Worker())
 
     def test_other_split(self, store, data):
         with pytest.raises(ValueError, match="data.split: found train, expected valid"):
@@ -185,8 +186,8 @@ class TestRefuses:
         [
             (Recipe(search={"beam": 5}), "search.beam: found 4, expected 5"),
             (Recipe(search={"sampling": True}), "search.sampling: found False, expected True"),
-            (Recipe(backend={"name": "ctranslate2"}), "backend.name: found fairseq, expected"),
-            (Recipe(backend={"compute_type": "float16"}), "compute_type: found float32"),
+            (Recipe(engine={"name": "ctranslate2"}), "engine.name: found fairseq, expected"),
+            (Recipe(engine={"compute_type": "float16"}), "compute_type: found float32"),
         ],
     )
     def test_other_search_or_backend(self, store, data, recipe, message):
@@ -217,7 +218,7 @@ class TestRefuses:
 def test_a_deleted_teacher_does_not_stop_the_use_of_a_finished_store(store, data):
     split = load_split(data)
     found = open_store(str(store), split, BEST, Recipe("deleted.pt"))
-    translate(found, split, Recipe("deleted.pt"), Share())
+    translate(found, split, Recipe("deleted.pt"), Worker())
 
 
 def test_with_a_full_disk_nothing_is_left_and_it_goes_on(data, recipe, tmp_path, monkeypatch):
@@ -234,18 +235,18 @@ def test_with_a_full_disk_nothing_is_left_and_it_goes_on(data, recipe, tmp_path,
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device: .*chunk-00002") as error:
-        translate(store, split, recipe, Share())
+        translate(store, split, recipe, Worker())
     assert error.value.errno == 28
     assert sorted(store.chunks.find()) == [0, 1]
     assert len(os.listdir(tmp_path / "nbest")) == 2
     monkeypatch.setattr(os, "fsync", fsync)
-    translate(store, split, recipe, Share())
+    translate(store, split, recipe, Worker())
     assert sha256_of_all(store) == sha256_of_all(unbroken(split, recipe, tmp_path / "other"))
 
 
 def unbroken(split, recipe, root):
     store = open_store(str(root), split, BEST, recipe)
-    translate(store, split, recipe, Share())
+    translate(store, split, recipe, Worker())
     return store
 
 
@@ -257,7 +258,7 @@ def test_a_store_is_made_of_a_split_of_any_size(data, recipe, tmp_path):
     for size in (1, 2):
         split = with_sentences(load_split(data), size)
         store = open_store(str(tmp_path / str(size)), split, BEST, recipe)
-        translate(store, split, recipe, Share())
+        translate(store, split, recipe, Worker())
         assert sorted(all_nbest(store.root)) == list(range(size))
 
 

@@ -6,11 +6,11 @@ import pytest
 from conftest import EMPTY, LONG, USER_DIR, all_nbest, load_split
 from processes import fairseq
 
-from fairseq_seqkd.pseudo.choose import build_databin
+from fairseq_seqkd.pseudo.build_databin import build_databin
 from fairseq_seqkd.pseudo.importing import Encoder, Import, import_store
-from fairseq_seqkd.pseudo.select import Best
-from fairseq_seqkd.pseudo.selection import Selection
+from fairseq_seqkd.pseudo.selectors import Best
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
+from fairseq_seqkd.pseudo.target_spec import TargetSpec
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
@@ -60,7 +60,7 @@ def test_plain_text(split, tmp_path, end):
         [text_of(split, i)] for i in range(160)
     ]
     store = PseudoTargetStore(str(tmp_path / "store"))
-    databin = build_databin(store, split, Selection(Best()))
+    databin = build_databin(store, split, TargetSpec(Best()))
     targets = load_split(databin).dataset.tgt
     assert split.dataset.tgt_dict.string(targets[42]) == text_of(split, 42)
 
@@ -85,7 +85,7 @@ def test_what_fairseq_generate_really_prints(data, teacher, split, tmp_path):
     assert spelled(split, found[3])[0] == text
     assert found[3].hypotheses[0][1] == pytest.approx(float(score) * math.log(2), abs=1e-6)
     assert max(len(one.hypotheses) for one in found.values()) == 3
-    assert found[LONG].outcome == "not in the import"
+    assert found[LONG].status == "not in the import"
 
 
 def test_order_files_and_logs_do_not_matter(split, tmp_path):
@@ -123,7 +123,7 @@ def test_the_same_hypothesis_twice_is_there_once(split, tmp_path):
 def test_sentences_that_are_not_there_are_counted(split, tmp_path, caplog):
     path = write(tmp_path / "1", [record(split, i)[0] for i in range(100)])
     found = imported(tmp_path / "store", split, path)
-    assert found[120].outcome == "not in the import" and found[20].outcome == "translated"
+    assert found[120].status == "not in the import" and found[20].status == "translated"
     assert "translations of 100 of the 160 sentences" in caplog.text
 
 
@@ -131,7 +131,7 @@ def test_a_last_line_that_was_cut_off_is_left_out(split, tmp_path, caplog):
     path = tmp_path / "1"
     path.write_text("\n".join(record(split, i)[0] for i in range(160)))
     found = imported(tmp_path / "store", split, str(path))
-    assert found[159].outcome == "not in the import" and found[158].hypotheses
+    assert found[159].status == "not in the import" and found[158].hypotheses
     assert f"{path}:160 was cut off" in caplog.text
 
 
@@ -146,7 +146,7 @@ def test_sources_that_look_different(split, tmp_path):
 def test_a_hypothesis_that_is_none(split, tmp_path):
     lines = [record(split, i)[0] for i in range(158)] + ["H-158\t-inf\t", "H-159\t-0.2\t"]
     found = imported(tmp_path / "store", split, write(tmp_path / "1", lines))
-    assert {found[i].outcome for i in (158, 159)} == {"no finished hypothesis"}
+    assert {found[i].status for i in (158, 159)} == {"no finished hypothesis"}
 
 
 class TestEncoder:

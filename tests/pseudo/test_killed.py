@@ -15,17 +15,17 @@ def start(*arguments):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("backend", ["fairseq", "ctranslate2"])
+@pytest.mark.parametrize("engine", ["fairseq", "ctranslate2"])
 def test_a_store_is_the_same_after_any_number_of_kills(
-    data, teacher, tmp_path, processes, backend
+    data, teacher, tmp_path, processes, engine
 ):
-    pytest.importorskip("ctranslate2" if backend == "ctranslate2" else "fairseq")
+    pytest.importorskip("ctranslate2" if engine == "ctranslate2" else "fairseq")
     moments = random.Random(processes)
-    common = [data, "--teacher-path", teacher, "--backend", backend, "--threads", 1]
+    common = [data, "--teacher-path", teacher, "--engine", engine, "--threads", 1]
 
     def command(root, rank):
-        share = ["--num-shards", processes, "--shard-id", rank] if processes > 1 else []
-        return [*common, "--pseudo-targets", root, *share]
+        worker = ["--num-shards", processes, "--shard-id", rank] if processes > 1 else []
+        return [*common, "--pseudo-targets", root, *worker]
 
     assert ended_well(start("--help"))  # the first one has to import everything
     begin = time.monotonic()

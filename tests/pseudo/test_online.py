@@ -2,9 +2,9 @@ import pytest
 import torch
 from conftest import LONG, load_split
 
+from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.pseudo.online import with_pseudo_targets
-from fairseq_seqkd.pseudo.select import Best, Closest
-from fairseq_seqkd.search import SearchOptions
+from fairseq_seqkd.pseudo.selectors import Best, Closest
 
 IDS = [3, LONG, 150, 42]
 

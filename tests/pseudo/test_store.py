@@ -20,7 +20,7 @@ def empty(tmp_path):
 
 def plain(sentences):
     return [
-        (s.id, s.outcome, [(tokens.tolist(), score) for tokens, score in s.hypotheses])
+        (s.id, s.status, [(tokens.tolist(), score) for tokens, score in s.hypotheses])
         for s in sentences
     ]
 

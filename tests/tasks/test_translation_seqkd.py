@@ -5,10 +5,7 @@ from conftest import load_split, ranks
 from omegaconf import OmegaConf
 
 from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
-from fairseq_seqkd.tasks.translation_seqkd import (
-    TranslationSeqKDConfig,
-    TranslationSeqKDTask,
-)
+from fairseq_seqkd.tasks.translation_seqkd import TranslationSeqKDConfig, TranslationSeqKDTask
 
 
 def build(data, store, **values):
@@ -176,7 +173,7 @@ def test_two_ranks_share_the_translating(data, teacher, store, tmp_path):
         *[2, data, tmp_path / "run", "--task", "translation_seqkd"],
         *["--criterion", "seq_kd", "--teacher-path", teacher, "--teacher-beam", "4"],
         *["--pseudo-targets", tmp_path / "store", "--max-update", "1"],
-        *["--teacher-backend", "fairseq"],
+        *["--teacher-engine", "fairseq"],
     )
     assert rows_of(load_split(tmp_path / "store" / "best").dataset) == rows_of(
         load_split(store / "best").dataset

@@ -1,0 +1,1 @@
+"""Long work on disk: a plan of chunks, workers that share them, and a store that is filled."""

@@ -1,0 +1,83 @@
+"""The processes that share a job: rank, world size, and the threads of each."""
+
+import os
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One process among those that share a job.
+
+    Attributes:
+        rank: this process's number, from 0
+        world_size: how many there are
+        on_this_host: how many of them share this machine's cores
+    Raises:
+        ValueError: the rank is not below ``world_size``
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    on_this_host: int = 1
+
+    def __post_init__(self):
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(
+                f"this is shard {self.rank} of {self.world_size}: expected --shard-id from 0 "
+                f"to --num-shards - 1, which is {self.world_size - 1}"
+            )
+
+    def chunks_of(self, n_chunks):
+        """The indices of this worker's chunks: every ``world_size``-th."""
+        return range(self.rank, n_chunks, self.world_size)
+
+    @property
+    def threads(self):
+        """The cores this process may run on, divided among the workers of this host."""
+        return max(1, available_cores() // self.on_this_host)
+
+
+def available_cores():
+    """The cores that this process may run on; all of them where the system does not tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def this_worker(num_shards=None, shard_id=None, environment=os.environ):
+    """The worker that the flags name, else torchrun, else Slurm, else one that does it all.
+
+    Args:
+        num_shards, shard_id: of --num-shards and --shard-id; both or none
+        environment: torchrun's RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, or Slurm's
+            SLURM_PROCID, SLURM_NTASKS, SLURM_TASKS_PER_NODE
+    Raises:
+        ValueError: one flag without the other, or a number out of range
+    """
+    if (num_shards is None) != (shard_id is None):
+        raise ValueError("--num-shards and --shard-id go together: give both or none")
+    if num_shards is not None:
+        # Slurm gives each job its own cores; by hand the processes share this machine's.
+        on_this_host = 1 if "SLURM_JOB_ID" in environment else num_shards
+        return Worker(shard_id, num_shards, on_this_host)
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return _torchrun_worker(environment)
+    if "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment:
+        return _slurm_worker(environment)
+    return Worker()
+
+
+def _torchrun_worker(environment):
+    world_size = int(environment["WORLD_SIZE"])
+    local = int(environment.get("LOCAL_WORLD_SIZE", world_size))
+    return Worker(int(environment["RANK"]), world_size, local)
+
+
+def _slurm_worker(environment):
+    # SLURM_TASKS_PER_NODE looks like "2(x3),1"; srun binds tasks to cores or does not,
+    # and the affinity mask of an unbound one is the whole node's.
+    tasks = re.match(r"\d+", environment.get("SLURM_TASKS_PER_NODE", "1"))
+    bound = "SLURM_CPUS_PER_TASK" in environment
+    on_node = 1 if bound or not tasks else int(tasks[0])
+    return Worker(int(environment["SLURM_PROCID"]), int(environment["SLURM_NTASKS"]), on_node)

@@ -1,0 +1,1 @@
+"""Search options, seeded sampling, rollouts, the two engines, and tokens to text."""

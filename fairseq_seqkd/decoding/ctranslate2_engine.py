@@ -1,0 +1,169 @@
+"""The CTranslate2 engine: several times faster, for the Transformers that it can convert."""
+
+import copy
+import os
+
+import numpy as np
+import torch
+
+from fairseq_seqkd.models.ctranslate2 import (
+    EngineUnavailable,
+    convert_teacher,
+    ctranslate2_library,
+    limits_of,
+)
+
+# Source tokens of a batch. Small batches stay in a CPU's caches; GPUs need large ones.
+_MAX_TOKENS = {"cpu": 512, "cuda": 4096}
+_COMPUTE_TYPES = ("float32", "float16", "int8")
+
+
+class CTranslate2Engine:
+    """Beam search by CTranslate2, several batches at once; see ``engines.py`` for its
+    interface.
+
+    Args:
+        folder: the converted model, as `convert_teacher` writes it
+        search: `SearchOptions`, without sampling
+        settings: see `settings`
+        device: torch.device
+        threads: batches that are translated at the same time, one thread each
+        dictionaries: of source and target
+        unfinished: whether to yield hypotheses that were cut at the longest length
+    """
+
+    name = "ctranslate2"
+
+    def __init__(
+        self, folder, search, settings, device, threads, dictionaries, unfinished=False
+    ):
+        self.unfinished = unfinished
+        limits = limits_of(folder)
+        self.max_source_positions = limits["max_source_positions"]
+        self.max_target_positions = limits["max_target_positions"]
+        self.search = search
+        self.max_tokens = settings["max_tokens"]
+        self.source, self.target = dictionaries
+        # The converter renames one symbol.
+        self.symbols = [
+            "<blank>" if index == self.source.pad() else symbol
+            for index, symbol in enumerate(self.source.symbols)
+        ]
+        on_cpu = device.type == "cpu"
+        try:
+            self.translator = ctranslate2_library().Translator(
+                os.path.join(folder, "model"),
+                device=device.type,
+                device_index=device.index or 0,
+                compute_type=settings["compute_type"],
+                inter_threads=threads if on_cpu else 1,
+                intra_threads=1 if on_cpu else 0,
+                max_queued_batches=-1,  # a whole chunk is handed over at once
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"CTranslate2 cannot load {folder!r}: {error}. Delete that folder, and the "
+                "teacher is converted again."
+            ) from error
+
+    @classmethod
+    def settings(
+        cls,
+        search,
+        device,
+        folder,
+        load_teacher,
+        compute_type="float32",
+        max_tokens=None,
+        quantization=None,
+    ):
+        """The manifest's entry; converts the teacher, to make sure that it can be.
+
+        Args and errors as for `resolve_engine`, and ``quantization`` as for `convert_model`.
+        """
+        library = ctranslate2_library()
+        device = torch.device(device)
+        if search.sampling:
+            raise EngineUnavailable("sampling is seeded a sentence by the fairseq engine alone")
+        if device.type == "cuda" and not library.get_cuda_device_count():
+            raise EngineUnavailable(
+                "this build of CTranslate2 sees no GPU (--cpu: without one)"
+            )
+        supported = set(library.get_supported_compute_types(device.type)) & set(_COMPUTE_TYPES)
+        if compute_type not in supported:
+            raise EngineUnavailable(
+                f"--compute-type is {compute_type!r}, expected one of "
+                f"{', '.join(sorted(supported))} on this device"
+            )
+        if not os.path.exists(folder):
+            convert_teacher(load_teacher("cpu", torch.float32), folder, quantization)
+        return {
+            "name": cls.name,
+            "version": library.__version__,
+            "compute_type": compute_type,
+            "max_tokens": max_tokens or _MAX_TOKENS[device.type],
+        }
+
+    @classmethod
+    def build(cls, settings, search, device, threads, folder, load_teacher, dictionaries):
+        """The engine of a manifest's entry; arguments as for `build_engine`.
+
+        Raises:
+            ValueError: another version of CTranslate2 began the store
+        """
+        version = ctranslate2_library().__version__
+        if version != settings["version"]:
+            raise ValueError(
+                f"the store was begun with CTranslate2 {settings['version']}, found {version}: "
+                f"pip install ctranslate2=={settings['version']}, or --overwrite to start anew"
+            )
+        if not os.path.exists(folder):
+            convert_teacher(load_teacher("cpu", torch.float32), folder)
+        threads = threads or torch.get_num_threads()
+        return cls(folder, search, settings, device, threads, dictionaries)
+
+    def with_search(self, search):
+        """The same engine with other `SearchOptions`."""
+        other = copy.copy(self)
+        other.search = search
+        return other
+
+    def __call__(self, dataset, ids):
+        """Hand ``ids`` over now; the result yields (id, [(tokens, score), ...]) for each.
+
+        Args:
+            dataset: a fairseq LanguagePairDataset
+            ids: sentence ids
+        """
+        sources = [
+            [self.symbols[token] for token in dataset.src[int(id_)].tolist()[:-1]]
+            for id_ in ids
+        ]
+        longest = max((len(source) for source in sources), default=0) + 1
+        results = self.translator.translate_batch(
+            sources,
+            max_batch_size=self.max_tokens,
+            batch_type="tokens",
+            asynchronous=True,
+            beam_size=self.search.beam,
+            num_hypotheses=self.search.nbest,
+            length_penalty=self.search.lenpen,
+            max_input_length=0,
+            max_decoding_length=self.search.longest(longest, self.max_target_positions),
+            return_scores=True,
+            return_end_token=True,
+        )
+        return zip(map(int, ids), map(self._hypotheses, results))
+
+    def _hypotheses(self, pending):
+        """A sentence's hypotheses: those that end in EOS, or all if ``unfinished``."""
+        result = pending.result()
+        eos = self.target.eos_word
+        hypotheses = []
+        for tokens, score in zip(result.hypotheses, result.scores):
+            if self.unfinished and tokens[-1:] != [eos]:
+                tokens = [*tokens, eos]
+            if tokens[-1:] == [eos]:
+                ids = np.array([self.target.index(token) for token in tokens], dtype=np.int32)
+                hypotheses.append((ids, score))
+        return hypotheses

@@ -1,0 +1,89 @@
+"""Rollouts: models generate targets token by token, all rows of a batch at once.
+
+Smaller than a beam search, and open where the next token is drawn: there two models can take
+part. Every row is generated as if it were alone, whatever its batch and its position there. No
+gradient, and no draw from torch's random generator.
+"""
+
+import inspect
+import math
+
+import torch
+from fairseq.models import FairseqIncrementalDecoder
+from fairseq.sequence_generator import EnsembleModel
+
+
+def can_generate(model):
+    """Whether a model reads a source and decodes a target token by token."""
+    decoder = getattr(model, "decoder", None)
+    if not (hasattr(model, "encoder") and isinstance(decoder, FairseqIncrementalDecoder)):
+        return False
+    # Non-autoregressive decoders are of that class as well.
+    return "incremental_state" in inspect.signature(decoder.forward).parameters
+
+
+class IncrementalScorer:
+    """A model's (or several models' mean) next-token log-probabilities for growing prefixes.
+
+    Args:
+        models: fairseq encoder-decoders, in eval mode
+        net_input: the sources, as fairseq collates them
+        dictionary: of the targets
+        encoded: each model's encoder output for them, where it is known already
+    """
+
+    def __init__(self, models, net_input, dictionary, encoded=(None,)):
+        self._model = EnsembleModel(models)
+        if any(one is None for one in encoded):
+            encoded = self._model.forward_encoder(net_input)
+        self._encoded = encoded
+        self._states = [{} for _ in models]
+        self._pad = dictionary.pad()
+
+    def next_lprobs(self, prefixes):
+        """(rows, vocab) float32 log-probabilities of the token after (rows, length) prefixes.
+
+        Each call takes the prefixes of the last one, one token longer.
+        """
+        lprobs, _ = self._model.forward_decoder(prefixes, self._encoded, self._states)
+        lprobs = lprobs.float()
+        lprobs[:, self._pad] = -math.inf
+        return lprobs
+
+    def keep(self, rows):
+        """Go on with these rows only."""
+        self._encoded = self._model.reorder_encoder_out(self._encoded, rows)
+        self._model.reorder_incremental_state(self._states, rows)
+
+
+@torch.no_grad()
+def roll_out(scorers, next_tokens, limits, dictionary):
+    """Generate a target for every row of a batch.
+
+    Args:
+        scorers: one or several `IncrementalScorer` of the same batch
+        next_tokens: called with the indices of the unfinished rows, (rows,), and every scorer's
+            log-probabilities for them; returns their next tokens, (rows,)
+        limits: (batch,) the most tokens, with EOS, that each row may have, 1 or more
+        dictionary: of the targets
+    Returns:
+        a list, (length,) tokens for each row; one that reached its limit may lack the EOS
+    """
+    pad, eos = dictionary.pad(), dictionary.eos()
+    prefixes = limits.new_full((len(limits), int(limits.max()) + 1), pad)
+    prefixes[:, 0] = eos
+    rows = torch.arange(len(limits), device=limits.device)
+    length = 1
+    while len(rows):
+        lprobs = [scorer.next_lprobs(prefixes[rows, :length]) for scorer in scorers]
+        tokens = next_tokens(rows, *lprobs)
+        prefixes[rows, length] = tokens
+        unfinished = (tokens != eos) & (limits[rows] > length)
+        if not unfinished.all():
+            kept = unfinished.nonzero().flatten()
+            rows = rows[kept]
+            for scorer in scorers if len(rows) else ():
+                scorer.keep(kept)
+        length += 1
+    lengths = prefixes[:, 1:].ne(pad).sum(-1).tolist()
+    return [row[1 : 1 + n] for row, n in zip(prefixes, lengths)]

@@ -1,0 +1,92 @@
+"""Sampling of tokens that depends on the sentence alone, never on its batch."""
+
+import numpy as np
+import torch
+from fairseq.search import Sampling
+
+
+class SeededSampling(Sampling):
+    """fairseq's sampling, where a sentence's draws depend on the sentence alone.
+
+    fairseq draws for a whole batch from torch's global generator: there a sample depends
+    on its batch, and drawing shifts the student's dropout.
+
+    Args:
+        tgt_dict: the target dictionary
+        options: `SearchOptions`
+    """
+
+    def __init__(self, tgt_dict, options):
+        super().__init__(tgt_dict, options.sampling_topk, options.sampling_topp)
+        self.seed = options.seed
+        self.generators = []
+
+    def seed_batch(self, ids, draw=0):
+        """Begin a batch.
+
+        Args:
+            ids: (batch,) sentence ids, in the order of the batch's rows
+            draw: another number draws other samples of the same sentences
+        """
+        self.generators = [random_stream(self.seed, draw, id_) for id_ in ids.tolist()]
+
+    def step(self, step, lprobs, scores, prev_output_tokens=None, original_batch_idxs=None):
+        """One more token for every row; arguments and results are those of fairseq's."""
+        batch, beam, _ = lprobs.size()
+        probs, symbols = self._candidates(lprobs)  # both (batch, beam, candidates)
+        rows = original_batch_idxs.tolist()
+        uniform = np.stack([self.generators[row].random(beam) for row in rows])
+        tokens = draw_tokens(probs, symbols, torch.from_numpy(uniform))
+        token_scores = lprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        beams = torch.arange(beam, device=tokens.device).expand(batch, beam)
+        if step == 0:
+            return token_scores, tokens, torch.zeros_like(beams)
+        return token_scores + scores[:, :, step - 1], tokens, beams
+
+    def _candidates(self, lprobs):
+        """The probabilities of the symbols to draw among, and these symbols."""
+        lprobs = lprobs.log_softmax(-1)  # at the longest length all is forbidden but EOS
+        if self.sampling_topp > 0:
+            return self._sample_topp(lprobs)
+        return top_candidates(lprobs, self.sampling_topk)
+
+
+def random_stream(seed, draw, id_, purpose=0):
+    """numpy's generator of the random numbers of one sentence, whatever its batch.
+
+    Args:
+        seed: of the run
+        draw: another number gives other random numbers for the same sentence
+        id_: of the sentence
+        purpose: keeps the draws of several users of one sentence apart
+    """
+    counter = [0, 0, 0, purpose]
+    return np.random.Generator(
+        np.random.Philox(counter=counter, key=[seed, (draw << 40 | id_) % 2**64])
+    )
+
+
+def top_candidates(lprobs, topk):
+    """(..., k) probabilities of the ``topk`` most probable symbols (-1: all), and these."""
+    if topk > 0:
+        top = lprobs.topk(min(topk, lprobs.size(-1)))
+        return top.values.exp(), top.indices
+    symbols = torch.arange(lprobs.size(-1), device=lprobs.device)
+    return lprobs.exp(), symbols.expand_as(lprobs)
+
+
+def draw_tokens(probs, symbols, uniform):
+    """Draw one candidate a position, by inverting the cumulated probabilities.
+
+    Args:
+        probs, symbols: (..., candidates); the probabilities need not add up to 1
+        uniform: (...) from 0 to below 1
+    Returns:
+        (...) symbols
+    """
+    mass = probs.cumsum(dim=-1)
+    point = uniform.to(mass).unsqueeze(-1) * mass[..., -1:]
+    index = torch.searchsorted(mass, point, right=True)
+    # Rounding may put the point on the very end of the mass: then the last with any is it.
+    last = torch.searchsorted(mass, mass[..., -1:])
+    return symbols.gather(-1, torch.minimum(index, last)).squeeze(-1)

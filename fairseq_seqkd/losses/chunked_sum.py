@@ -1,0 +1,90 @@
+"""Weighted sums over positions x vocabulary that look at a few positions at a time.
+
+A position's gradient is computed as soon as its value is, so that nothing between the logits
+and the loss is kept for more than one chunk. On a CPU a chunk stays in the cache, which makes
+this faster than the same sum over whole tensors.
+"""
+
+import torch
+
+# Numbers in a chunk: the size of a CPU's cache, and enough to keep a GPU busy.
+_CHUNK = {"cpu": 2**20, "cuda": 2**25}
+
+
+def chunks_of(positions, width, device):
+    """Slices that together are all positions.
+
+    Args:
+        positions: how many there are
+        width: numbers a position
+        device: where they are
+    """
+    rows = max(1, _CHUNK.get(torch.device(device).type, _CHUNK["cuda"]) // width)
+    return [slice(first, first + rows) for first in range(0, positions, rows)]
+
+
+def weighted_sum(values_of, weights, logits):
+    """The sum of weight times value over positions, and its gradient for the logits.
+
+    Args:
+        values_of: called with (rows, vocab) float32 logits and the slice of positions that they
+            are of; returns a dictionary of (rows,) tensors
+        weights: a dictionary of (positions,) tensors for some of these values; where a weight
+            is 0 the value does not matter, even if it is infinite
+        logits: (positions, vocab), of any floating type
+    Returns:
+        the sum, which may be differentiated once and once only; and all values, (positions,)
+        tensors without gradient
+    """
+    values = {}
+    return _WeightedSum.apply(logits, values_of, weights, values), values
+
+
+def masked_sum(mask, values):
+    """The sum of (positions,) values where the mask is True, whatever stands elsewhere."""
+    return torch.where(mask, values, torch.zeros_like(values)).sum()
+
+
+def at_least_float32(tensor):
+    """The tensor in float32, or in double precision if it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+class _WeightedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, values_of, weights, values):
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        # Half precision would lose small gradients here, before the loss is scaled up.
+        gradient = torch.empty_like(logits, dtype=dtype) if logits.requires_grad else None
+        parts = []
+        for rows in chunks_of(*logits.shape, logits.device):
+            chunk = at_least_float32(logits[rows]).detach()
+            chunk.requires_grad_(logits.requires_grad)
+            with torch.set_grad_enabled(logits.requires_grad):
+                part = values_of(chunk, rows)
+            if gradient is not None:
+                gradient[rows] = _gradient(chunk, part, weights, rows)
+            parts.append({name: value.detach() for name, value in part.items()})
+        values.update({name: torch.cat([one[name] for one in parts]) for name in parts[0]})
+        ctx.gradient, ctx.dtype = gradient, logits.dtype
+        total = torch.zeros((), dtype=dtype, device=logits.device)
+        return total + sum(masked_sum(w != 0, w * values[name]) for name, w in weights.items())
+
+    @staticmethod
+    def backward(ctx, scale):
+        if ctx.gradient is None:
+            raise RuntimeError("this loss was differentiated before: its gradient is used up")
+        gradient, ctx.gradient = ctx.gradient, None
+        # On a CPU a look is cheaper than a multiplication by 1; a GPU would have to wait.
+        if scale.device.type != "cpu" or scale != 1:
+            gradient.mul_(scale)
+        return gradient.to(ctx.dtype), None, None, None
+
+
+def _gradient(chunk, values, weights, rows):
+    """(rows, vocab) of the weighted sum of some positions."""
+    names = [name for name in weights if values[name].requires_grad]
+    if not names:
+        return torch.zeros_like(chunk)
+    outputs = [values[name] for name in names]
+    return torch.autograd.grad(outputs, chunk, [weights[name][rows] for name in names])[0]

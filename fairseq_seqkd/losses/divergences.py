@@ -1,0 +1,326 @@
+"""Divergences: how the teacher's and the student's distributions at one position differ.
+
+A divergence takes a `Support` (q the teacher's, p the student's log-probabilities below) and
+the batch's `PositionStatistics`, and returns one value a position, in nats. -inf (an impossible
+outcome) is allowed on both sides: where both have it, the outcome adds nothing, and no
+divergence or gradient becomes NaN.
+
+To add one, write it here: its keyword-only arguments are its parameters, which the decorator
+declares. Flags, range checks and documentation follow.
+"""
+
+import math
+
+import torch
+
+from fairseq_seqkd.losses.support import LOG_ZERO, finite
+from fairseq_seqkd.registry import Axis, Parameter
+
+DIVERGENCES = Axis("kd_divergence")
+
+JSD_BETA = Parameter(
+    "kd_jsd_beta",
+    0.5,
+    "the teacher's weight in the mixture of the two",
+    "a number above 0 and below 1 (at the ends: forward_kl, reverse_kl)",
+    lambda x: 0 < x < 1,
+)
+SKEW = Parameter(
+    "kd_skew",
+    0.1,
+    "how much of the first is mixed into the second distribution",
+    "a number from 0 to below 1",
+    lambda x: 0 <= x < 1,
+)
+REVERSE_WEIGHT = Parameter(
+    "kd_reverse_weight",
+    0.5,
+    "lambda: the reverse KL's weight beside the forward KL",
+    "a number from 0 to 1",
+    lambda x: 0 <= x <= 1,
+)
+HEAD = Parameter(
+    "kd_head",
+    10,
+    "how many of the teacher's most probable symbols are the head",
+    "a whole number from 1 upwards",
+    lambda x: x >= 1,
+)
+TAIL_WEIGHT = Parameter(
+    "kd_tail_weight",
+    2.0,
+    "beta: how much the tail counts",
+    "a number from 0 upwards",
+    lambda x: 0 <= x < math.inf,
+)
+EASY_WEIGHT = Parameter(
+    "kd_easy_weight",
+    0.2,
+    "weight of the tokens that are easy; the hard ones have the rest",
+    "a number from 0 to 1",
+    lambda x: 0 <= x <= 1,
+)
+
+
+class _Expectation(torch.autograd.Function):
+    """Saves one tensor and no copy of the second argument."""
+
+    @staticmethod
+    def forward(ctx, probs, lprobs):
+        ctx.save_for_backward(probs)
+        value = (probs * lprobs).sum(-1)
+        # On a CPU it costs less to look for impossible outcomes than to expect them.
+        if value.device.type == "cpu" and value.isfinite().all():
+            return value
+        return (probs * finite(lprobs)).sum(-1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (probs,) = ctx.saved_tensors
+        return None, probs * gradient.unsqueeze(-1)
+
+
+def expectation(probs, lprobs):
+    """(positions,) sum of probs * lprobs, differentiable in the second; 0 * -inf is 0."""
+    return _Expectation.apply(probs, lprobs)
+
+
+class _KL(torch.autograd.Function):
+    """With the gradients written out: half the time, and one exponential in all."""
+
+    @staticmethod
+    def forward(ctx, lprobs, other_lprobs):
+        probs = lprobs.exp()
+        ctx.save_for_backward(lprobs, other_lprobs, probs)
+        return (finite(lprobs) - finite(other_lprobs)).mul_(probs).sum(-1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        lprobs, other_lprobs, probs = ctx.saved_tensors
+        gradient = gradient.unsqueeze(-1)
+        of_lprobs = of_other = None
+        if ctx.needs_input_grad[0]:
+            difference = finite(lprobs) - finite(other_lprobs)
+            of_lprobs = difference.add_(1).mul_(probs).mul_(gradient)
+        if ctx.needs_input_grad[1]:
+            of_other = probs * -gradient
+        return of_lprobs, of_other
+
+
+def kl(lprobs, other_lprobs):
+    """KL(lprobs || other_lprobs), one value a position, in nats."""
+    return _KL.apply(lprobs, other_lprobs)
+
+
+class _Mixture(torch.autograd.Function):
+    """With the gradients written out: autograd's would divide 0 by 0."""
+
+    @staticmethod
+    def forward(ctx, weight, lprobs, other_lprobs):
+        mixed = lprobs.exp().mul_(weight).add_(other_lprobs.exp(), alpha=1 - weight)
+        ctx.weight = weight
+        ctx.save_for_backward(lprobs, other_lprobs, mixed)
+        return finite(mixed.log())
+
+    @staticmethod
+    def backward(ctx, gradient):
+        lprobs, other_lprobs, mixed = ctx.saved_tensors
+        scale = gradient / mixed.clamp(min=torch.finfo(mixed.dtype).tiny)
+        of_lprobs = of_other = None
+        if ctx.needs_input_grad[1]:
+            of_lprobs = lprobs.exp().mul_(scale).mul_(ctx.weight)
+        if ctx.needs_input_grad[2]:
+            of_other = other_lprobs.exp().mul_(scale).mul_(1 - ctx.weight)
+        return None, of_lprobs, of_other
+
+
+def mixture(weight, lprobs, other_lprobs):
+    """log(weight * exp(lprobs) + (1 - weight) * exp(other_lprobs)).
+
+    Probabilities are added, not their logarithms: a probability smaller than the smallest float
+    is lost, and has no weight in any divergence.
+    """
+    return _Mixture.apply(weight, lprobs, other_lprobs) if weight > 0 else other_lprobs
+
+
+def entropy(support):
+    """(positions,) of the student over the support, in nats."""
+    lprobs = finite(support.student_lprobs)
+    return -(lprobs.exp() * lprobs).sum(-1)
+
+
+@DIVERGENCES.option()
+def forward_kl(support, statistics=None):
+    """KL(q || p), one value a position, in nats.
+
+    Args:
+        support: `Support` with (positions, outcomes) float32 log-probabilities
+        statistics: `PositionStatistics`, for the divergences that need some
+    Returns:
+        (positions,) non-negative; 0 where the two are equal
+    Source: Kim & Rush 2016 (arXiv 1606.07947), L_WORD-KD in section 3.1, which is
+        the cross-entropy: the KL differs from it by the teacher's entropy, a
+        constant for the student, so the gradient is the same and the minimum is 0.
+    """
+    cross_entropy = -expectation(support.teacher_probs, support.student_lprobs)
+    return cross_entropy - support.teacher_entropy
+
+
+@DIVERGENCES.option()
+def reverse_kl(support, statistics=None):
+    """KL(p || q); arguments and result as in `forward_kl`.
+
+    Source: Wen et al. 2023, f-distill (arXiv 2307.15190), section 2.
+    """
+    return kl(support.student_lprobs, support.teacher_lprobs)
+
+
+@DIVERGENCES.option()
+def hard(support, statistics=None):
+    """-log p of the teacher's most probable symbol; not 0 where the two are equal.
+
+    Arguments as in `forward_kl`.
+    Source: Lin et al. 2020 (arXiv 2009.07253), L_opt of section 3.
+    """
+    top = support.teacher_top_index.unsqueeze(-1)
+    return -finite(support.student_lprobs.gather(-1, top)).squeeze(-1)
+
+
+@DIVERGENCES.option(beta=JSD_BETA)
+def jsd(support, statistics=None, *, beta=0.5):
+    """beta KL(q || m) + (1 - beta) KL(p || m), with m = beta q + (1 - beta) p.
+
+    Divided by beta it tends to KL(q || p) as beta goes to 0; divided by 1 - beta, to
+    KL(p || q) as beta goes to 1. At most log 2 for beta = 1/2.
+
+    Arguments and result as in `forward_kl`; beta: above 0 and below 1
+    Source: Agarwal et al. 2023, GKD (arXiv 2306.13649), eq. 1.
+    """
+    q, p = support.teacher_lprobs, support.student_lprobs
+    m = mixture(beta, q, p)
+    return beta * kl(q, m) + (1 - beta) * kl(p, m)
+
+
+@DIVERGENCES.option()
+def tvd(support, statistics=None):
+    """Total variation distance, 1/2 sum |q - p|: from 0 to 1.
+
+    Arguments and result as in `forward_kl`.
+    Source: Wen et al. 2023, f-distill (arXiv 2307.15190), section 2.
+    """
+    return 0.5 * (support.teacher_probs - support.student_lprobs.exp()).abs().sum(-1)
+
+
+@DIVERGENCES.option(skew=SKEW)
+def skew_kl(support, statistics=None, *, skew=0.1):
+    """KL(q || skew q + (1 - skew) p): at most -log skew, where KL(q || p) is unbounded.
+
+    Arguments and result as in `forward_kl`; skew: from 0 (KL(q || p)) to below 1
+    Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
+    """
+    q, p = support.teacher_lprobs, support.student_lprobs
+    return kl(q, mixture(skew, q, p))
+
+
+@DIVERGENCES.option(skew=SKEW)
+def skew_reverse_kl(support, statistics=None, *, skew=0.1):
+    """KL(p || (1 - skew) q + skew p): at most -log skew.
+
+    Arguments and result as in `forward_kl`; skew: from 0 (KL(p || q)) to below 1
+    Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
+    """
+    q, p = support.teacher_lprobs, support.student_lprobs
+    return kl(p, mixture(skew, p, q))
+
+
+@DIVERGENCES.option(reverse_weight=REVERSE_WEIGHT)
+def mixed_kl(support, statistics=None, *, reverse_weight=0.5):
+    """lambda KL(p || q) + (1 - lambda) KL(q || p).
+
+    Arguments and result as in `forward_kl`; reverse_weight: lambda, from 0 to 1
+    Source: Mixed KL (arXiv 2605.16826).
+    """
+    q, p = support.teacher_lprobs, support.student_lprobs
+    return reverse_weight * kl(p, q) + (1 - reverse_weight) * kl(q, p)
+
+
+@DIVERGENCES.option(head=HEAD, tail_weight=TAIL_WEIGHT)
+def decoupled(support, statistics, *, head=10, tail_weight=2.0):
+    """KL over {the head's symbols, the tail as one} + b * Q * KL within the tail.
+
+    The head is the teacher's most probable symbols, Q the teacher's mass in the tail, and
+    b = tail_weight / (the batch's mean Q). An outcome that is several symbols is in the tail.
+
+    Args:
+        support: as in `forward_kl`
+        statistics: its ``mean_tail_mass``
+        head: how many symbols the head has
+        tail_weight: from 0 upwards
+    Source: Tail decoupling (arXiv 2602.20816).
+    """
+    p, q = finite(support.student_lprobs), finite(support.teacher_lprobs)
+    symbols = head_of(support, head)
+    in_head = (q.exp() * (q - p)).gather(-1, symbols).sum(-1)
+    p_tail, q_tail = (x.scatter(-1, symbols, LOG_ZERO) for x in (p, q))
+    log_P, log_Q = (x.logsumexp(-1, keepdim=True) for x in (p_tail, q_tail))
+    within = kl(q_tail - log_Q, p_tail - log_P)
+    Q = log_Q.squeeze(-1).exp()
+    as_one = Q * (log_Q - log_P).squeeze(-1)
+    return in_head + as_one + tail_weight * Q / statistics.mean_tail_mass(head) * within
+
+
+def head_of(support, head):
+    """(positions, head) the teacher's most probable outcomes that are one symbol."""
+    lprobs = finite(support.teacher_lprobs)
+    candidates = lprobs if support.tail_index < 0 else lprobs[:, : support.tail_index]
+    return candidates.topk(min(head, candidates.size(-1))).indices
+
+
+def tail_mass(support, head):
+    """(positions,) the teacher's mass beside its ``head`` most probable symbols."""
+    lprobs = finite(support.teacher_lprobs)
+    return lprobs.scatter(-1, head_of(support, head), LOG_ZERO).logsumexp(-1).exp()
+
+
+@DIVERGENCES.option(easy_weight=EASY_WEIGHT)
+def split(support, statistics, *, easy_weight=0.2):
+    """The KL beside the target for easy tokens; that and the target's KL for hard ones.
+
+    A token is easy if the teacher's uncertainty of the target, 1 - q(target), is at most the
+    batch's median. With D the KL over all outcomes but the target, renormalised (0 where
+    the teacher has no mass there), and B the KL over {target, not the target}:
+    easy_weight * D if it is easy, (1 - easy_weight) * (B + D) if it is hard.
+
+    Args:
+        support: as in `forward_kl`
+        statistics: its ``median_teacher_nll``
+        easy_weight: from 0 to 1
+    Source: Zhong et al. 2024, ATKD (arXiv 2402.11890).
+    """
+    p, q = finite(support.student_lprobs), finite(support.teacher_lprobs)
+    is_target = one_hot(support.target_index, q.size(-1))
+    p_others, q_others = (x.masked_fill(is_target, LOG_ZERO) for x in (p, q))
+    log_P, log_Q = (x.logsumexp(-1, keepdim=True) for x in (p_others, q_others))
+    D = kl(q_others - log_Q, p_others - log_P)
+    Q = log_Q.squeeze(-1).exp()
+    D = torch.where(Q > 0, D, torch.zeros_like(D))
+    of_target = (q.exp() * (q - p)).masked_fill(~is_target, 0.0).sum(-1)
+    B = of_target + Q * (log_Q - log_P).squeeze(-1)
+    is_easy = teacher_nll(support) <= statistics.median_teacher_nll
+    return torch.where(is_easy, easy_weight * D, (1 - easy_weight) * (B + D))
+
+
+def teacher_nll(support):
+    """(positions,) -log q(target), in nats; for a target in no outcome that of an impossible
+    one.
+
+    It has the order of 1 - q(target), without losing small differences near 1.
+    """
+    index = support.target_index
+    lprobs = support.teacher_lprobs.gather(-1, index.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return -finite(lprobs).masked_fill(index < 0, LOG_ZERO)
+
+
+def one_hot(index, size):
+    """(positions, size) True at the index; nowhere for -1."""
+    return torch.arange(size, device=index.device) == index.unsqueeze(-1)

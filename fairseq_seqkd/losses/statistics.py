@@ -1,0 +1,88 @@
+"""Statistics of a batch's positions, for weightings and divergences that ask."""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any, Dict
+
+import torch
+from torch import Tensor
+
+from fairseq_seqkd.losses import divergences
+from fairseq_seqkd.losses.chunked_sum import at_least_float32, chunks_of
+from fairseq_seqkd.losses.support import finite, tiny
+
+
+@dataclass
+class PositionStatistics:
+    """Statistics of all positions of a batch; each is computed when it is first asked for.
+
+    None has a gradient. positions = batch * length; those that are not compared have values,
+    too, which mean nothing.
+
+    Attributes:
+        comparator: compares student and teacher, such as `WholeVocabulary`
+        logits: (positions, vocab) the student's
+        target: (positions,) symbols
+        batch_compared_mask: (batch, length) True for positions that are compared
+    """
+
+    comparator: Any
+    logits: Tensor
+    target: Tensor
+    batch_compared_mask: Tensor
+    _tail_masses: Dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def compared_mask(self):
+        """(positions,) True for positions that are compared."""
+        return self.batch_compared_mask.flatten()
+
+    @functools.cached_property
+    def relative_position(self):
+        """(positions,) the position in its row, from above 0 to 1 for the row's last."""
+        lengths = self.batch_compared_mask.sum(-1, keepdim=True).clamp(min=1)
+        return (self.batch_compared_mask.cumsum(-1) / lengths).flatten()
+
+    @functools.cached_property
+    def student_nll(self):
+        """(positions,) -log p(target), in nats."""
+        return self._map(lambda comparison: -finite(comparison.target_lprobs))
+
+    @functools.cached_property
+    def student_entropy(self):
+        """(positions,) over the support, in nats."""
+        return self._map(lambda comparison: divergences.entropy(comparison.support))
+
+    @functools.cached_property
+    def reverse_kl(self):
+        """(positions,) KL(student || teacher), in nats."""
+        return self._map(lambda comparison: divergences.reverse_kl(comparison.support))
+
+    @functools.cached_property
+    def teacher_nll(self):
+        """(positions,) -log q(target), in nats; see `divergences.teacher_nll`."""
+        return self._map(lambda comparison: divergences.teacher_nll(comparison.support))
+
+    @functools.cached_property
+    def median_teacher_nll(self):
+        """The median of `teacher_nll` over compared positions, one number."""
+        return self.teacher_nll[self.compared_mask].median()
+
+    def mean_tail_mass(self, head):
+        """The mean of the teacher's mass beside its ``head`` most probable symbols."""
+        if head not in self._tail_masses:
+            mass = self._map(lambda comparison: divergences.tail_mass(comparison.support, head))
+            mask = self.compared_mask
+            # Where nothing is compared there is no mean, and NaN would reach the gradient.
+            some = mass[mask] if mask.any() else torch.ones_like(mass)
+            self._tail_masses[head] = some.mean().clamp(min=tiny(mass))
+        return self._tail_masses[head]
+
+    @torch.no_grad()
+    def _map(self, statistic):
+        """(positions,) a function of `Comparison`, applied to a few positions at a time."""
+        logits, parts = self.logits.detach(), []
+        for rows in chunks_of(*logits.shape, logits.device):
+            chunk = at_least_float32(logits[rows])
+            parts.append(statistic(self.comparator.compare(chunk, self.target[rows], rows)))
+        return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""fairseq models seen from outside: checkpoints, parameters, logits, conversion."""

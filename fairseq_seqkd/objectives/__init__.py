@@ -1,1 +1,0 @@
-"""Pure functions of tensors; nothing here knows fairseq."""

@@ -1,0 +1,170 @@
+"""Named options with settings of their own: the axes of which a method is made.
+
+An axis has options; an option is a name, a function, and the parameters that are its alone.
+A configuration names an option; `Axis.resolve` gives the function with its parameters filled in
+from the configuration. Flags, range checks and the lists in error messages follow from what is
+registered, so that a new option is written in one place.
+"""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Optional, Tuple
+
+
+def flag(name):
+    """The command-line flag of a key of the configuration."""
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A setting that belongs to one or several options of an axis.
+
+    Attributes:
+        name: its key in the configuration
+        default: taken where the configuration has None
+        help: its meaning, for ``--help``
+        expected: its range, in words
+        is_valid: tests whether a value is in that range
+        axis: the axis of which it names an option, if it does
+        names: the names that it can have, if it is a name
+    """
+
+    name: str
+    default: Any
+    help: str
+    expected: str = ""
+    is_valid: Callable[[Any], bool] = lambda value: True
+    axis: Optional["Axis"] = None
+    names: Tuple[str, ...] = ()
+
+    def resolve(self, settings):
+        """The value in ``settings``, or the default; of an axis the resolved option.
+
+        Raises:
+            ValueError: it is out of its range; names the flag and the range
+        """
+        value = settings.get(self.name)
+        value = self.default if value is None else value
+        if self.axis is not None:
+            return self.axis.resolve(str(value), settings)
+        if self.names:
+            return one_of(self.names, str(value), self.name)
+        if not self.is_valid(value):
+            raise ValueError(f"{flag(self.name)} is {value}, expected {self.expected}")
+        return value
+
+
+@dataclass(frozen=True)
+class Option:
+    """A function and its parameters.
+
+    Attributes:
+        function: None for an option that does nothing
+        parameters: argument of the function -> `Parameter`
+    """
+
+    function: Optional[Callable]
+    parameters: Dict[str, Parameter] = field(default_factory=dict)
+
+
+class Axis:
+    """Named options, each a function with parameters of its own.
+
+    Args:
+        name: its key in the configuration
+    """
+
+    def __init__(self, name):
+        self.name = name
+        self.options = {}
+
+    def add(self, name, function, **parameters):
+        """Register an option.
+
+        Args:
+            name: of the option
+            function: None for an option that does nothing
+            parameters: argument of the function -> `Parameter`
+        """
+        self.options[name] = Option(function, parameters)
+
+    def option(self, **parameters):
+        """Decorator that registers a function as an option under the function's name."""
+
+        def register(function):
+            self.add(function.__name__, function, **parameters)
+            return function
+
+        return register
+
+    def resolve(self, name, settings):
+        """An option's function with its parameters filled in, a `functools.partial`.
+
+        Args:
+            name: of the option
+            settings: {key of the configuration: value}
+        Returns:
+            None for an option that does nothing
+        Raises:
+            ValueError: no option has this name, or a parameter is out of its range
+        """
+        option = self.options[one_of(self.options, name, self.name)]
+        resolved = {key: one.resolve(settings) for key, one in option.parameters.items()}
+        return option.function and functools.partial(option.function, **resolved)
+
+    def parameters(self):
+        """{name: (Parameter, {option it is for: its default there})}, also of nested axes."""
+        found = {}
+        for name, option in self.options.items():
+            for parameter in option.parameters.values():
+                users = found.setdefault(parameter.name, (parameter, {}))[1]
+                users[f"{flag(self.name)} {name}"] = parameter.default
+                if parameter.axis is not None:
+                    found.update(parameter.axis.parameters())
+        return found
+
+    def in_use(self, name, settings):
+        """{flag and name of an option: the names of its parameters}, with nested options."""
+        parameters = self.options[name].parameters.values()
+        used = {f"{flag(self.name)} {name}": {parameter.name for parameter in parameters}}
+        for parameter in parameters:
+            if parameter.axis is not None:
+                nested = settings.get(parameter.name) or parameter.default
+                used.update(parameter.axis.in_use(str(nested), settings))
+        return used
+
+
+def one_of(names, name, key):
+    """``name``, if it is one of ``names``.
+
+    Raises:
+        ValueError: it is not; lists those that are
+    """
+    if name not in names:
+        raise ValueError(f"{flag(key)} is {name!r}, expected one of {', '.join(names)}")
+    return name
+
+
+def refuse_unused(axes, resolved, settings, given):
+    """Refuse parameters of options that are not in use.
+
+    Args:
+        axes: all `Axis` objects
+        resolved: (axis, name of the option) of everything that is in use
+        settings: the configuration that it was resolved with
+        given: what the user gave of it
+    Raises:
+        ValueError: names the flag, and the options that it belongs to
+    """
+    used = {}
+    for axis, name in resolved:
+        used.update(axis.in_use(name, settings))
+    names_in_use = set().union(*used.values())
+    for axis in axes:
+        for name, (_, users) in axis.parameters().items():
+            if given.get(name) is not None and name not in names_in_use:
+                raise ValueError(
+                    f"{flag(name)} is {given.get(name)}, but nothing uses it: it belongs to "
+                    f"{' and '.join(users)}, and this is {', '.join(used)}. Leave it out."
+                )

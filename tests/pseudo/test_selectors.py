@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import sacrebleu
+from fairseq.data import Dictionary
+
+from fairseq_seqkd.pseudo.selectors import Best, Closest, build_selector
+
+
+@pytest.fixture(scope="module")
+def dictionary():
+    dictionary = Dictionary()
+    for word in "a b c d e f g h i j".split():
+        dictionary.add_symbol(word)
+        dictionary.add_symbol(word + "@@")
+    return dictionary
+
+
+def encode(dictionary, text):
+    return dictionary.encode_line(text, add_if_not_exist=False).numpy()
+
+
+def nbest(dictionary, *texts):
+    return [(encode(dictionary, text), -float(i)) for i, text in enumerate(texts)]
+
+
+def test_best_is_the_first(dictionary):
+    assert Best()(nbest(dictionary, "a b", "c d"), encode(dictionary, "c d")) == 0
+
+
+def test_closest_has_the_highest_sentence_bleu(dictionary):
+    hypotheses = nbest(dictionary, "a b c j", "a b c d e", "j i h")
+    assert Closest(dictionary)(hypotheses, encode(dictionary, "a b c d e")) == 1
+
+
+def test_of_equally_close_ones_the_teachers_favourite(dictionary):
+    hypotheses = nbest(dictionary, "j i", "a b d", "a b c", "a b c")
+    assert Closest(dictionary)(hypotheses, encode(dictionary, "a b c")) == 2
+    assert Closest(dictionary)(nbest(dictionary, "j", "i"), encode(dictionary, "a")) == 0
+
+
+def test_measures_words_and_not_subwords(dictionary):
+    gold = encode(dictionary, "a@@ b@@ c d")  # the words "abc" and "d"
+    hypotheses = nbest(dictionary, "a@@ b@@ j i", "j d")
+    assert Closest(dictionary)(hypotheses, gold) == 0
+    assert Closest(dictionary, "@@ ")(hypotheses, gold) == 1
+
+
+def test_agrees_with_a_plain_loop_over_sentence_bleu(dictionary):
+    rng = np.random.default_rng(1)
+    words = list("abcdefghij")
+    closest = Closest(dictionary)
+    for _ in range(200):
+        gold, *texts = (" ".join(rng.choice(words[:4], rng.integers(1, 9))) for _ in range(9))
+        scores = [sacrebleu.sentence_bleu(text, [gold]).score for text in texts]
+        choice = closest(nbest(dictionary, *texts), encode(dictionary, gold))
+        assert choice == scores.index(max(scores))
+
+
+def test_built_by_name(dictionary):
+    assert isinstance(build_selector("best", dictionary), Best)
+    assert build_selector("closest", dictionary, "@@ ").settings["remove_bpe"] == "@@ "
+
+
+def test_an_unknown_word_in_both_is_no_match(dictionary):
+    gold = encode(dictionary, "a nosuch b")
+    hypotheses = nbest(dictionary, "a c b", "a other b")
+    assert Closest(dictionary)(hypotheses, gold) == 0
+    assert Closest(dictionary, metric="chrf")(hypotheses, gold) == 0
+
+
+def test_agrees_with_a_plain_loop_over_sentence_chrf(dictionary):
+    rng = np.random.default_rng(1)
+    closest = Closest(dictionary, metric="chrf")
+    for _ in range(200):
+        gold, *texts = (
+            " ".join(rng.choice(list("abcdefghij"), rng.integers(1, 9))) for _ in range(9)
+        )
+        scores = [sacrebleu.sentence_chrf(text, [gold]).score for text in texts]
+        choice = closest(nbest(dictionary, *texts), encode(dictionary, gold))
+        assert choice == scores.index(max(scores))
+
+
+def test_undoes_moses_tokenisation(dictionary):
+    pytest.importorskip("sacremoses")
+    for symbol in ("don", "&apos;t", "."):
+        dictionary.add_symbol(symbol)
+    closest = Closest(dictionary, moses_lang="en")
+    assert closest.detokenise.text(encode(dictionary, "a don &apos;t .")) == "a don't."
+
+
+def test_a_way_of_cutting_that_fairseq_does_not_know(dictionary):
+    with pytest.raises(ValueError, match="--remove-bpe is 'spm', expected"):
+        Closest(dictionary, "spm")
