@@ -36,7 +36,7 @@ $(VENV)/.installed: setup.py Makefile .ci/constraints.txt
 	    echo "(with Python 3.10 and upstream fairseq: see the README)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c .ci/constraints.txt torch numpy cython setuptools wheel \
-	    bitarray cffi ctranslate2 hydra-core matplotlib omegaconf regex sacrebleu sacremoses safetensors \
+	    bitarray cffi ctranslate2 hydra-core jinja2 matplotlib omegaconf regex sacrebleu sacremoses safetensors \
 	    scikit-learn sentencepiece tabulate tqdm hypothesis pytest pytest-xdist ruff
 	$(BIN)/pip install --quiet -c .ci/constraints.txt --no-build-isolation --no-deps fairseq-fixed
 	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
@@ -54,7 +54,7 @@ $(UPSTREAM)/.installed: setup.py .ci/constraints-upstream.txt
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt pip setuptools wheel
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt torch numpy cython
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt fairseq \
-	    matplotlib sacrebleu sacremoses safetensors sentencepiece tabulate tqdm \
+	    jinja2 matplotlib sacrebleu sacremoses safetensors sentencepiece tabulate tqdm \
 	    hypothesis pytest pytest-xdist
 	$(UPSTREAM)/bin/pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@

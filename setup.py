@@ -9,6 +9,7 @@ setup(
     license="MIT",
     python_requires=">=3.8",
     packages=find_packages(include=["fairseq_seqkd", "fairseq_seqkd.*"]),
+    package_data={"fairseq_seqkd.evaluate": ["*.j2"]},
     install_requires=[
         # Upstream fairseq does not import on Python 3.11 and later.
         'fairseq>=0.12.2; python_version < "3.11"',
@@ -24,8 +25,11 @@ setup(
     extras_require={
         "ctranslate2": ["ctranslate2"],
         "moses": ["sacremoses"],
-        "report": ["matplotlib>=3.7"],
-        "dev": ["hypothesis", "matplotlib", "pytest", "pytest-xdist", "ruff", "sacremoses"],
+        "report": ["jinja2", "matplotlib>=3.7"],
+        "dev": [
+            *("hypothesis", "jinja2", "matplotlib", "pytest", "pytest-xdist", "ruff"),
+            "sacremoses",
+        ],
     },
     entry_points={"console_scripts": ["fairseq-seqkd = fairseq_seqkd.cli.main:main"]},
 )

@@ -1,9 +1,9 @@
-"""Archives laid out like published ones, with the sentences of synthetic.py in them.
+"""Write archives with the layout of the published data sets and the sentences of synthetic.py.
 
     python archives.py FOLDER
 
-A recipe with SMOKE=1 downloads these, from file://FOLDER, so that all of its steps run without
-a network.
+A recipe with SMOKE=1 downloads them from file://FOLDER, so that all of its steps run without a
+network.
 """
 
 import gzip
@@ -21,7 +21,7 @@ SIZES = {"train": 400, "valid": 8, "test": 4}
 
 
 def text_of(sizes, seed=1):
-    """{(split, "src" or "tgt"): lines} of the made-up pair."""
+    """{(split, "src" or "tgt"): lines} of the synthetic corpus."""
     with tempfile.TemporaryDirectory() as folder:
         write_corpus(folder, sizes, seed)
         return {
@@ -35,13 +35,13 @@ def plain(lines):
 
 
 def segments(lines):
-    """As a campaign's test set."""
+    """The markup of the evaluation campaigns' test sets."""
     rows = (f'<seg id="{i}"> {escape(line)} </seg>' for i, line in enumerate(lines, 1))
     return "<doc>\n" + plain(rows) + "</doc>\n"
 
 
 def write_tar(path, files):
-    """A .tgz of {name: text}."""
+    """Write a .tgz of {name: text}."""
     with tarfile.open(path, "w:gz") as archive:
         for name, text in files.items():
             data = text.encode()
@@ -51,7 +51,7 @@ def write_tar(path, files):
 
 
 def iwslt14(folder, text):
-    """de-en.tgz: training text between lines of tags, and the test sets as XML."""
+    """Write de-en.tgz: training text between lines of tags, and the test sets as XML."""
     files = {}
     for side, language in (("src", "de"), ("tgt", "en")):
         tagged = ["<url>u</url>", "<title>A talk</title>", *text["train", side]]
@@ -63,7 +63,7 @@ def iwslt14(folder, text):
 
 
 def wmt14(folder, text):
-    """Three training corpora, newstest2013 as text and newstest2014 as SGML."""
+    """Write three training corpora, newstest2013 as text and newstest2014 as SGML."""
     corpora = {
         "training-parallel-europarl-v7": "training/europarl-v7",
         "training-parallel-commoncrawl": "commoncrawl",
@@ -83,7 +83,7 @@ def wmt14(folder, text):
 
 
 def wikitext(folder, text):
-    """wikitext-103-v1.zip, of the target side."""
+    """Write wikitext-103-v1.zip from the target side."""
     with zipfile.ZipFile(folder / "wikitext-103-v1.zip", "w") as archive:
         for split in ("train", "valid", "test"):
             lines = plain(f" {line} " for line in text[split, "tgt"])
@@ -91,7 +91,7 @@ def wikitext(folder, text):
 
 
 def multi30k(folder, text):
-    """A file a side and split, each compressed by itself."""
+    """Write one compressed file per split and language."""
     names = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
     for (split, side), lines in text.items():
         language = "de" if side == "src" else "en"

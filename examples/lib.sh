@@ -1,23 +1,39 @@
 # Shell functions of the recipes. Sourced after WORK, a folder to write to, is set.
 mkdir -p "$WORK/logs"
 EXAMPLES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# More threads than cores make small models several times slower; more than two, no faster.
+# More threads than cores slow small models down several times; more than two do not speed them up.
 cores=$(getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores < 2 ? cores : 2))}
-# On a CPU glibc would give large tensors back to the kernel at every step, and fetch their
-# pages again one by one.
+# By default glibc returns large tensors to the kernel at every step, and then gets their pages back
+# one by one, which is slow.
 export MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000
 export MALLOC_TOP_PAD_=500000000
 
 USER_DIR=$(fairseq-seqkd user-dir 2>/dev/null)
 
-# Say what comes next.
+# step TITLE...: print the title of the next step.
 step() { printf '\n== %s\n' "$*"; }
 
 fail() { echo "$*" >&2; exit 1; }
 
-# run NAME COMMAND...: show the command, run it, add both it and its output to logs/NAME.log. With
-# OUTPUT set, what it prints to standard output goes to that file instead.
+# sha256 ARGUMENTS...: sha256sum, or on macOS shasum.
+sha256() {
+    if command -v sha256sum >/dev/null; then sha256sum "$@"; else shasum -a 256 "$@"; fi
+}
+
+# wait_any PID...: wait until one of these children has ended, set `ended` to it and return its
+# exit status. bash 3.2, which macOS has, lacks `wait -n`.
+wait_any() {
+    while true; do
+        for ended; do
+            kill -0 "$ended" 2>/dev/null || { wait "$ended"; return; }
+        done
+        sleep 0.2
+    done
+}
+
+# run NAME COMMAND...: print the command, run it, and append it and its output to logs/NAME.log. With
+# OUTPUT set, the command's standard output goes to that file instead.
 run() {
     local name=$1 begin=$SECONDS log=$WORK/logs/$1.log status=0
     shift
@@ -34,8 +50,8 @@ run() {
     printf '  done in %d s, log: %s\n' $((SECONDS - begin)) "$log"
 }
 
-# once NAME "WHAT IT IS" COMMAND...: make $WORK/NAME, unless it is there. The command writes
-# $WORK/NAME.new and goes on with what it finds there: only what is whole gets its name.
+# once NAME TITLE COMMAND...: make $WORK/NAME, unless it exists. The command makes $WORK/NAME.new, and
+# resumes an unfinished one; it is renamed once it is complete.
 once() {
     [ ! -e "$WORK/$1" ] || return 0
     step "$2"
@@ -43,7 +59,7 @@ once() {
     mv "$WORK/$1.new" "$WORK/$1"
 }
 
-# size ENCODER DECODER WIDTH FFN: a Transformer's flags: its layers, its width, that of its
+# size ENCODER DECODER WIDTH FFN: a Transformer's flags: numbers of layers, width of the model and of its
 # feed-forward layers.
 size() {
     echo --encoder-layers "$1" --decoder-layers "$2" \
@@ -52,7 +68,7 @@ size() {
         --encoder-attention-heads 4 --decoder-attention-heads 4
 }
 
-# download FOLDER URL: into the folder, unless it is there.
+# download FOLDER URL: download a file into the folder, unless it exists.
 download() {
     local file=$1/${2##*/}
     mkdir -p "$1"
@@ -62,19 +78,27 @@ download() {
     mv "$file.new" "$file"
 }
 
-# segments FILE...: the sentences of the campaigns' XML and SGML, one a line.
+# segments FILE...: print the sentences of the campaigns' XML and SGML files, one per line.
 segments() {
-    sed -n 's/.*<seg[^>]*> *//; t sentence; d; :sentence; s/ *<\/seg>.*//
-        s/&quot;/"/g; s/&apos;/'"'"'/g; s/&lt;/</g; s/&gt;/>/g; s/&amp;/\&/g; p' "$@"
+    sed -n '/<seg/ {
+        s/.*<seg[^>]*> *//
+        s/ *<\/seg>.*//
+        s/&quot;/"/g
+        s/&apos;/'"'"'/g
+        s/&lt;/</g
+        s/&gt;/>/g
+        s/&amp;/\&/g
+        p
+    }' "$@"
 }
 
-# learn_pieces MODEL SIZE FILE,FILE...: one sentencepiece BPE model of all these files.
+# learn_pieces MODEL SIZE FILE,FILE...: train one sentencepiece BPE model on all these files.
 learn_pieces() {
     python - "$@" <<'PYTHON'
 import sys
 import sentencepiece
 model, size, files = sys.argv[1:]
-# A sample of a large corpus says the same in less memory.
+# A sample of a large corpus gives practically the same pieces in less memory.
 sentencepiece.SentencePieceTrainer.train(
     input=files, model_prefix=model, vocab_size=int(size), model_type="bpe",
     character_coverage=1.0, num_threads=2, input_sentence_size=4_000_000,
@@ -84,7 +108,7 @@ PYTHON
     rm "$1.vocab" # pieces and scores, which are in the model as well
 }
 
-# cut_text MODEL FROM TO NAME...: these files of a folder in subwords, in another folder.
+# cut_text MODEL FROM TO NAME...: split files of the folder FROM into subwords, in the folder TO.
 cut_text() {
     mkdir -p "$3"
     python - "$@" <<'PYTHON'
@@ -100,8 +124,8 @@ for name in names:
 PYTHON
 }
 
-# keep_pairs FROM TO SOURCE TARGET LONGEST RATIO: the pairs of which both sides have 1 to LONGEST
-# subwords, and neither more than RATIO times the other's (Moses' clean-corpus-n).
+# keep_pairs FROM TO SOURCE TARGET LONGEST RATIO: keep the pairs with 1 to LONGEST subwords on both
+# sides, of which neither has more than RATIO times the other's (Moses' clean-corpus-n).
 keep_pairs() {
     python - "$@" <<'PYTHON'
 import sys

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Distillation from end to end on a made-up corpus, in minutes on two processor cores:
-# a teacher, a student without distillation, three distilled ones, a table, and one to ship.
-# Every command that runs is shown; what it printed is kept in $WORK/logs.
+# Distillation from end to end on a synthetic corpus, in minutes on two processor cores:
+# a teacher, a student without distillation, three distilled students, a table that compares them,
+# and an exported student. Shows every command; its output goes to $WORK/logs.
 set -euo pipefail
 cd "$(dirname "$0")"
-WORK=$(dirname "$PWD")/work/quickstart # made anew each time
+WORK=$(dirname "$PWD")/work/quickstart # deleted at every start
 rm -rf "$WORK"
 . ./lib.sh
 WORK=$(cd "$WORK" && pwd)
 begin=$SECONDS
 
 UPDATES=800     # of every student
-FINE_TUNING=200 # of those, in the row that is trained in two steps
+FINE_TUNING=200 # the last of them, for the student that is trained in two steps
 
-step "1. Write a corpus whose sentences have several valid translations"
+step "1. Generate a corpus whose sentences have several valid translations"
 run corpus python synthetic.py "$WORK/text"
 
 step "2. Binarise it with stock fairseq"
@@ -21,9 +21,9 @@ run preprocess fairseq-preprocess --source-lang src --target-lang tgt \
     --trainpref "$WORK/text/train" --validpref "$WORK/text/valid" \
     --testpref "$WORK/text/test" --destdir "$WORK/data-bin"
 
-# What all trainings have in common. Every 200 updates the validation set is translated, and
-# the checkpoint with the best BLEU there is kept. Without a multiple of 1 fairseq would leave
-# out sentences of a last batch.
+# train NAME FLAGS...: the flags that all trainings share. The validation set is translated every 200
+# updates, and the checkpoint with the best BLEU is kept. With fairseq's default batch size multiple
+# of 8, the last batch could lose sentences.
 train() {
     run "$1" fairseq-train "$WORK/data-bin" --user-dir "$USER_DIR" --cpu \
         --save-dir "$WORK/$1" --seed 1 --arch transformer --share-decoder-input-output-embed \
@@ -52,29 +52,29 @@ PSEUDO="--task translation_seqkd --pseudo-targets $WORK/pseudo-targets"
 step "3. Train the teacher with stock fairseq"
 train teacher $STOCK $(size 2 128 512 4) --lr 1e-3 --max-update 1200
 
-step "4. A small student without distillation, stock as well"
+step "4. Train a small student without distillation, also with stock fairseq"
 train none $STOCK $STUDENT $FROM_SCRATCH --max-update $UPDATES
 
-step "5. Word-KD: the same student, half its loss from the teacher's distributions"
+step "5. Word-KD: the same student; half of its loss compares it with the teacher's distributions"
 train word_kd --task translation --criterion word_kd $DISTIL $STUDENT $FROM_SCRATCH \
     --max-update $UPDATES
 
-step "6. Seq-KD: the teacher translates the training set once, the student learns from that"
+step "6. Seq-KD: the teacher translates the training set once; the student trains on its translations"
 train seq_kd-start $PSEUDO --criterion seq_kd $DISTIL $STUDENT $FROM_SCRATCH \
     --max-update $((UPDATES - FINE_TUNING))
 
-step "7. Seq-KD, on to $UPDATES updates (the same command: fairseq goes on where it was)"
+step "7. Seq-KD, continued to $UPDATES updates (the same command: fairseq resumes)"
 cp -r "$WORK/seq_kd-start" "$WORK/seq_kd"
 train seq_kd $PSEUDO --criterion seq_kd $DISTIL $STUDENT $FROM_SCRATCH \
     --max-update $UPDATES
 
-step "8. All three: instead of that, fine-tuned on the hypotheses closest to gold
-   (Seq-Inter) with the teacher's distributions (Word-KD)"
+step "8. All three: in place of step 7, fine-tune on the hypotheses closest to gold (Seq-Inter)
+   with the teacher's distributions (Word-KD)"
 train all_three $PSEUDO --criterion seq_inter --kd-alpha 0.5 $DISTIL $STUDENT \
     --lr 1e-3 --max-update $FINE_TUNING \
     --finetune-from-model "$WORK/seq_kd-start/checkpoint_best.pt"
 
-step "9. Compare them on the test set"
+step "9. Compare all models on the test set"
 OUTPUT=$WORK/table.md run table fairseq-seqkd evaluate "$WORK/data-bin" --engines fairseq \
     --out "$WORK/report" --checkpoints \
     "teacher=$TEACHER" \
@@ -85,12 +85,12 @@ OUTPUT=$WORK/table.md run table fairseq-seqkd evaluate "$WORK/data-bin" --engine
 echo
 cat "$WORK/table.md"
 
-step "10. Ship a student: a folder that needs neither fairseq nor torch"
+step "10. Export a student to a folder that needs neither fairseq nor torch"
 run export fairseq-seqkd export "$WORK/seq_kd/checkpoint_best.pt" --to ctranslate2 \
     --quantization int8 --out "$WORK/shipped"
-echo "\$ python $WORK/shipped/translate.py, of"
+echo "Input of $WORK/shipped/translate.py:"
 head -n 3 "$WORK/text/test.src"
-echo "is"
+echo "Output:"
 head -n 3 "$WORK/text/test.src" | python "$WORK/shipped/translate.py"
 
-step "Done in $(((SECONDS - begin) / 60)) min $(((SECONDS - begin) % 60)) s. The students, ready for fairseq-generate: $WORK/*/checkpoint_best.pt. All that was measured, with pictures: $WORK/report/report.html"
+step "Done in $(((SECONDS - begin) / 60)) min $(((SECONDS - begin) % 60)) s. The students, ready for fairseq-generate: $WORK/*/checkpoint_best.pt. The full report, with plots: $WORK/report/report.html"

@@ -1,11 +1,11 @@
-"""A made-up language pair with several valid translations a sentence.
+"""Generate a synthetic parallel corpus with several valid translations per sentence.
 
     python synthetic.py FOLDER      writes {train,valid,test}.{src,tgt}
 
-The source puts the verb last; the target puts it second. What a translator is free to
-choose is chosen at random, so that a sentence has several modes: the voice (active or
-passive, which moves every phrase), the place of the adverb, and one of the synonyms of
-every second word. All of it follows from one seed.
+The source puts the verb last; the target puts it second. The voice (active or passive, which
+moves every phrase), the position of the adverb, and one of the synonyms of every second word
+are drawn at random, so that a sentence's translations have several modes. Everything follows
+from one seed.
 """
 
 import random
@@ -20,7 +20,7 @@ VOWELS = ["a", "e", "i", "o", "u"]
 
 
 class Language:
-    """The lexicon of the pair and the grammar of both sides."""
+    """The lexicon of the language pair and the grammar of both sides."""
 
     def __init__(self, rng):
         self.rng = rng
@@ -45,26 +45,24 @@ class Language:
                 self.taken.add(word)
                 return word
 
-    def draw_token(self, kind):
+    def draw_word(self, kind):
         return self.rng.choice(self.words[kind])
 
     def phrase(self):
-        adjectives = [
-            self.draw_token("adjective") for _ in range(self.rng.choice([0, 1, 1, 2]))
-        ]
-        return [*adjectives, self.draw_token("noun")]
+        adjectives = [self.draw_word("adjective") for _ in range(self.rng.choice([0, 1, 1, 2]))]
+        return [*adjectives, self.draw_word("noun")]
 
     def translate(self, words):
-        """One of the valid translations of each word; the first is the usual one."""
+        """Draw a valid translation of each word; a first synonym is more frequent."""
         return [
             self.rng.choices(self.synonyms[w], weights=[6, 4][: len(self.synonyms[w])])[0]
             for w in words
         ]
 
     def pair(self):
-        """A source sentence and one of its translations, as lists of words."""
+        """Draw a source sentence and one of its translations, as lists of words."""
         subject, object_ = self.phrase(), self.phrase()
-        verb, adverb = [self.draw_token("verb")], [self.draw_token("adverb")]
+        verb, adverb = [self.draw_word("verb")], [self.draw_word("adverb")]
         source = [*subject, *adverb, *object_, *verb]
 
         subject, object_, verb, adverb = map(self.translate, (subject, object_, verb, adverb))
@@ -80,9 +78,9 @@ def write_corpus(folder, sizes=None, seed=SEED):
     """Write every split of the corpus.
 
     Args:
-        folder: is made if it is not there
+        folder: created if it does not exist
         sizes: {split: number of sentence pairs}
-        seed: equal seeds give equal files
+        seed: of all random draws; equal seeds give equal files
     """
     language = Language(random.Random(seed))
     folder = Path(folder)

@@ -1,7 +1,7 @@
 """Knowledge distillation of sequence models, as a fairseq plug-in.
 
-Importing this package (``--user-dir`` does it) registers its criteria and its
-task with fairseq, and lets ``torch.load`` read fairseq's checkpoints.
+Importing this package, as ``--user-dir`` does, registers its criteria and its task with fairseq
+and lets ``torch.load`` read fairseq checkpoints.
 """
 
 import sys
@@ -9,15 +9,15 @@ import warnings
 
 __version__ = "0.1.0"
 
-# Why nothing was registered: ``fairseq-seqkd doctor`` must run where fairseq does not.
+# Why the import below failed, or None; ``fairseq-seqkd doctor`` must run even then.
 import_error = None
 
-# fairseq imports --user-dir when it is there itself: then an error has to stop the training.
-_fairseq_is_there = "fairseq" in sys.modules
+# If fairseq imports this package as --user-dir, an error has to stop the training.
+_imported_by_fairseq = "fairseq" in sys.modules
 try:
     from fairseq_seqkd import compat, criterions, tasks  # noqa: F401
-except Exception as error:  # upstream fairseq on Python 3.11 is a ValueError, for instance
-    if _fairseq_is_there:
+except Exception as error:  # such as ValueError from upstream fairseq on Python 3.11
+    if _imported_by_fairseq:
         raise
     import_error = f"{type(error).__name__}: {error}"
     warnings.warn(

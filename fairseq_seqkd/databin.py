@@ -1,4 +1,4 @@
-"""Splits of a data-bin as fairseq-preprocess wrote them: nothing cut, bucketed or appended."""
+"""Splits of a data-bin as fairseq-preprocess wrote them: no truncation, no bucketing."""
 
 import hashlib
 import os
@@ -15,13 +15,13 @@ from fairseq_seqkd.models.loading import task_on
 
 @dataclass
 class Split:
-    """One split of a data-bin; a sentence's id is its position in the split.
+    """One split of a data-bin, of any task; a sentence's id is its position in the split.
 
     Attributes:
         folder: the data-bin
-        name: of the split, such as ``train``
-        task: the fairseq task that has the dictionaries
-        dataset: the sentences, as that task reads them
+        name: the split's name, such as ``train``
+        task: the fairseq task with the dictionaries
+        dataset: the sentences, as that task loads them
     """
 
     folder: str
@@ -33,16 +33,20 @@ class Split:
         return len(self.dataset)
 
     @classmethod
-    def load_for_scoring(cls, teacher_path, folder, name):
-        """The split as the task reads it that the teacher was trained with, whatever task.
+    def load_for_scoring(cls, teacher_path, data, name):
+        """Load a split with the task that the teacher was trained with.
 
+        Args:
+            teacher_path: checkpoint file, or several separated by colons
+            data: the data-bin
+            name: the split's name
         Raises:
-            FileNotFoundError: the folder, the split or a dictionary is not there
-            ValueError: several folders or files, so that an id tells no sentence; or the
-                sentences have no targets to score
+            FileNotFoundError: the folder, the split or a dictionary does not exist
+            ValueError: several folders or files, in which an id does not identify a
+                sentence; or the sentences have no targets to score
         """
-        folder = plain_folder(folder, name)
-        if not files_of(folder, name):
+        folder = single_folder(data, name)
+        if not split_files(folder, name):
             raise FileNotFoundError(
                 f"{folder!r} has no split {name!r} (no file whose name begins with "
                 f"{name + '.'!r}): expected a data-bin that fairseq-preprocess wrote"
@@ -55,25 +59,25 @@ class Split:
 
     def check_targets(self):
         """Raise a ValueError unless every sentence has a target made of symbols."""
-        first = self.dataset[0]
-        if not isinstance(first, dict):
+        sentence = self.dataset[0]
+        if not isinstance(sentence, dict):
             raise ValueError(
                 f"the data set of the task {type(self.task).__name__} cannot be cached: "
-                "expected sentences with a source and a target of symbols, or a text. Take "
-                "--teacher-path in the training."
+                "expected text, or pairs of a source and a target text. Train with "
+                "--teacher-path instead."
             )
-        if first.get("target") is None:
+        if sentence.get("target") is None:
             raise ValueError(
-                f"the split {self.name!r} of {self.folder!r} has no targets, whose positions "
-                "the teacher could score. Let it translate them (fairseq-seqkd generate), and "
-                "name the data-bin that comes out."
+                f"the split {self.name!r} of {self.folder!r} has no targets that the "
+                "teacher could score. Translate it (fairseq-seqkd generate), and give the "
+                "data-bin of the translations."
             )
 
     def lengths(self):
-        """(sentences,) sort keys that bring sentences of similar lengths together.
+        """(sentences,) sort keys that put sentences of similar lengths next to each other.
 
-        Where the data set knows both sides, the target's length decides, and among equal
-        ones the source's: a batch is padded least on both sides.
+        If the data set has the sizes of both sides, the key is the target's length, and
+        among equal targets the source's, so that batches have little padding on both sides.
         """
         sides = [getattr(self.dataset, f"{side}_sizes", None) for side in ("tgt", "src")]
         if any(side is None for side in sides):
@@ -82,25 +86,25 @@ class Split:
         return target * (source.max(initial=0) + 1) + source
 
     def target_tokens(self):
-        """The number of all target tokens; an estimate where the data set does not say."""
+        """The number of target tokens; an estimate if the data set has no target sizes."""
         return int(np.sum(getattr(self.dataset, "tgt_sizes", self.dataset.sizes)))
 
     def describe(self):
-        """What identifies the data: the manifest's entries ``data`` and ``dictionary``."""
+        """The manifest's entries ``data`` and ``dictionary``, which identify the split."""
         data = {"split": self.name, "sentences": len(self)}
         return {
-            "data": {**data, "sha256": sums_of(self.folder, self.name)},
+            "data": {**data, "sha256": split_checksums(self.folder, self.name)},
             "dictionary": describe_dictionary(self.task.target_dictionary),
         }
 
 
 @dataclass
 class PairSplit(Split):
-    """A split of sentence pairs, or of sources alone.
+    """A split of sentence pairs, or of sources only.
 
     Its ``dataset`` is a LanguagePairDataset, whose ``tgt`` is None without gold targets.
 
-    Attributes, beside those of `Split`:
+    Attributes, in addition to those of `Split`:
         source_lang, target_lang: language codes
     """
 
@@ -108,9 +112,28 @@ class PairSplit(Split):
     target_lang: str
 
     @classmethod
-    def load(cls, task, folder, name, source_lang, target_lang, left_pad_source=True):
-        """Read the split with the dictionaries of ``task``.
+    def load_for_translation(cls, task, data, name, *languages):
+        """Load a split whose sentences a store identifies by their position.
 
+        Args:
+            data: fairseq's ``data`` argument
+            task, name, languages: as for `load`
+        Raises:
+            FileNotFoundError: as for `load`
+            ValueError: see `single_folder`
+        """
+        return cls.load(task, single_folder(data, name), name, *languages)
+
+    @classmethod
+    def load(cls, task, folder, name, source_lang, target_lang, left_pad_source=True):
+        """Load one file of a split with the dictionaries of a task.
+
+        Args:
+            task: has a ``source_dictionary`` and a ``target_dictionary``
+            folder: the data-bin
+            name: the split's name
+            source_lang, target_lang: language codes
+            left_pad_source: whether batches have their padding in front of the source
         Raises:
             FileNotFoundError: the folder has no such split
         """
@@ -144,7 +167,7 @@ class PairSplit(Split):
 
     @property
     def prefix(self):
-        """The beginning of this split's file names, such as ``train.de-en``.
+        """The prefix of this split's file names, such as ``train.de-en``.
 
         Raises:
             FileNotFoundError: the folder has no binarised split of that name
@@ -165,90 +188,87 @@ class PairSplit(Split):
 
     @property
     def languages(self):
-        """The languages that it has files of: source and target, or source alone."""
+        """The languages of its files: source and target, or the source only."""
         return [self.source_lang] + [self.target_lang] * self.has_gold
 
     def describe(self):
-        """What identifies the data: the manifest's entries ``data`` and ``dictionaries``."""
+        """The manifest's entries ``data`` and ``dictionaries``, which identify the split."""
         pair = (self.source_lang, self.target_lang)
         return {
             "data": {
                 "split": self.name,
                 "pair": "-".join(pair),
                 "sentences": len(self),
-                "sha256": self._sums(f"{self.prefix}.{lang}.bin" for lang in self.languages),
+                "sha256": self._checksums(
+                    f"{self.prefix}.{lang}.bin" for lang in self.languages
+                ),
             },
-            "dictionaries": self._sums(f"dict.{lang}.txt" for lang in pair),
+            "dictionaries": self._checksums(f"dict.{lang}.txt" for lang in pair),
         }
 
-    def _sums(self, names):
+    def _checksums(self, names):
         return {name: sha256(os.path.join(self.folder, name)) for name in names}
 
 
-def plain_folder(folder, name):
-    """The one data-bin that fairseq's ``data`` argument names.
+def single_folder(data, name):
+    """The data-bin that fairseq's ``data`` argument names, if there is just one.
 
     Raises:
-        ValueError: several data-bins, or a second file of the split: there the position of a
-            sentence would not identify it
+        ValueError: several data-bins, or a second file of the split; in both cases the
+            position of a sentence would not identify it
     """
-    paths = utils.split_paths(folder)
+    paths = utils.split_paths(data)
     if len(paths) > 1:
         raise ValueError(
-            f"data is {folder!r}: expected one data-bin, found {len(paths)} separated by "
+            f"data is {data!r}: expected one data-bin, found {len(paths)} separated by "
             "colons, in which the number of a sentence does not identify it. Binarise them as "
             "one."
         )
-    if files_of(paths[0], name + "1"):
+    if split_files(paths[0], name + "1"):
         raise ValueError(
-            f"{folder!r} has {name}1 files, which fairseq appends to {name}: expected "
+            f"{data!r} has {name}1 files, which fairseq appends to {name}: expected "
             f"{name} alone, in which the number of a sentence identifies it. Binarise them as "
-            "one split (repeat lines for --upsample-primary)."
+            "one split (repeat lines in place of --upsample-primary)."
         )
     return paths[0]
 
 
-def plain_split(task, folder, name, source_lang, target_lang, left_pad_source=True):
-    """The `PairSplit` of one data-bin; raises as `plain_folder` and `PairSplit.load`."""
-    folder = plain_folder(folder, name)
-    return PairSplit.load(task, folder, name, source_lang, target_lang, left_pad_source)
-
-
-def open_split(folder, name, source_lang=None, target_lang=None):
-    """A `PairSplit` with a stock translation task, without any fairseq command.
+def open_split(data, name, source_lang=None, target_lang=None):
+    """Load a `PairSplit` with a stock translation task of its own.
 
     Args:
-        folder: the data-bin
-        name: the split
-        source_lang, target_lang: None finds them in the file names
+        data: the data-bin
+        name: the split's name
+        source_lang, target_lang: language codes; None infers them from the file names
     Raises:
-        FileNotFoundError: the folder, the split or a dictionary is not there
-        ValueError: the languages cannot be told, or see `plain_split`
+        FileNotFoundError: the folder, the split or a dictionary does not exist
+        ValueError: the languages cannot be inferred, or see `single_folder`
     """
-    config = TranslationConfig(data=folder, source_lang=source_lang, target_lang=target_lang)
-    first = utils.split_paths(folder)[0]
-    if not os.path.isdir(first):
-        raise FileNotFoundError(f"no folder {first!r}: expected a data-bin")
-    if None in (source_lang, target_lang):
-        config.source_lang, config.target_lang = _find_languages(
-            first, source_lang, target_lang
-        )
-    for lang in (config.source_lang, config.target_lang):
-        if not os.path.exists(os.path.join(first, f"dict.{lang}.txt")):
+    folder = utils.split_paths(data)[0]
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"no folder {folder!r}: expected a data-bin")
+    languages = source_lang, target_lang
+    if None in languages:
+        languages = _infer_languages(folder, source_lang, target_lang)
+    for lang in languages:
+        if not os.path.exists(os.path.join(folder, f"dict.{lang}.txt")):
             raise FileNotFoundError(
-                f"{first!r} has no dict.{lang}.txt. For data with sources alone, copy the "
-                f"teacher's there: the student is to have the same {lang} symbols."
+                f"{folder!r} has no dict.{lang}.txt. If the data has sources only, copy the "
+                f"teacher's dictionary there: the student needs the same {lang} symbols."
             )
+    config = TranslationConfig(data=data, source_lang=languages[0], target_lang=languages[1])
     task = TranslationTask.setup_task(config)
-    return plain_split(task, folder, name, config.source_lang, config.target_lang)
+    return PairSplit.load_for_translation(task, data, name, *languages)
 
 
-def _find_languages(folder, source_lang, target_lang):
+def _infer_languages(folder, source_lang, target_lang):
+    """The one language pair of the folder's files that fits the given codes."""
     pairs = {
         tuple(name.split(".")[1].split("-"))
         for name in os.listdir(folder)
         if name.endswith(".idx") and name.count(".") == 3 and name.split(".")[1].count("-") == 1
     }
+    # A given language may be either side of a pair.
     both_ways = {way for pair in pairs for way in (pair, pair[::-1])}
     either = pairs if source_lang is target_lang is None else both_ways
     fitting = {
@@ -260,25 +280,25 @@ def _find_languages(folder, source_lang, target_lang):
     if len(fitting) == 1:
         return fitting.pop()
     raise ValueError(
-        f"the languages of {folder!r} cannot be told from its files (found "
+        f"the languages of {folder!r} cannot be inferred from its files (found "
         f"{sorted('-'.join(pair) for pair in pairs)}): give --source-lang and --target-lang"
     )
 
 
-def files_of(folder, split):
+def split_files(folder, split):
     """The names of a split's files."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return sorted(name for name in names if name.startswith(split + "."))
 
 
-def sums_of(folder, split):
-    """{name: SHA-256} of a split's files; of binarised ones without their indices."""
-    names = files_of(folder, split)
+def split_checksums(folder, split):
+    """{file name: SHA-256} of a split: its .bin files, or all files if it is raw text."""
+    names = split_files(folder, split)
     names = [name for name in names if name.endswith(".bin")] or names
     return {name: sha256(os.path.join(folder, name)) for name in names}
 
 
 def describe_dictionary(dictionary):
-    """A dictionary's number of symbols, and the SHA-256 of them all."""
+    """The manifest's entry for a dictionary: its size and the SHA-256 of its symbols."""
     symbols = "\n".join(dictionary.symbols).encode()
     return {"symbols": len(dictionary), "sha256": hashlib.sha256(symbols).hexdigest()}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fairseq_seqkd.decoding.rollout import IncrementalScorer, can_generate, roll_out
-from fairseq_seqkd.decoding.sampling import draw_tokens, random_stream, top_candidates
+from fairseq_seqkd.decoding.sampling import Draws, draw_tokens, top_candidates
 from fairseq_seqkd.losses.schedules import SCHEDULES, needs_progress
 from fairseq_seqkd.models.adapters import eval_mode
 from fairseq_seqkd.models.batches import input_rows, replace_targets
@@ -76,28 +76,6 @@ class Step(NamedTuple):
     progress: Optional[float]
 
 
-class Draws:
-    """Uniform random numbers for the rows of a batch, each from its sentence's own streams.
-
-    Args:
-        ids: list of the rows' sentence ids
-        step: `Step`
-    """
-
-    def __init__(self, ids, step):
-        self._ids, self._step = ids, step
-        self._streams = {}
-
-    def uniform(self, purpose, rows):
-        """(n,) float64 numbers from 0 to below 1, the next of a purpose for n rows."""
-        if purpose not in self._streams:
-            seed, update, _ = self._step
-            streams = [random_stream(seed, update, id_, purpose) for id_ in self._ids]
-            self._streams[purpose] = streams
-        streams = self._streams[purpose]
-        return torch.tensor([streams[row].random() for row in rows], dtype=torch.float64)
-
-
 class Prefixed(NamedTuple):
     """A batch with its prefixes.
 
@@ -139,7 +117,7 @@ class MixedRows:
         """
         beta = self.schedule(step.progress)
         ids = ids.tolist() if self.coin == "row" else [min(ids.tolist())] * len(ids)
-        return Draws(ids, step).uniform(_COIN, range(len(ids))) >= beta, beta
+        return Draws(ids, step.seed, step.update).uniform(_COIN, range(len(ids))) >= beta, beta
 
 
 class EveryRow:
@@ -221,7 +199,7 @@ class LengthLimit:
     max_len_a: float
     max_len_b: int
 
-    def of(self, source_lengths, student, teacher):
+    def limits(self, source_lengths, student, teacher):
         """(rows,) the most tokens of each row, also for the models that have to score it."""
         longest = min(student.max_decoder_positions(), teacher.max_target_positions())
         limits = (self.max_len_a * source_lengths + self.max_len_b).long()
@@ -275,7 +253,7 @@ class StudentRows:
     def generate(self, sample, rows, student, teacher, dictionary, step, log):
         """A list of (length,) targets for some rows of a batch, see `roll_out`."""
         ids = sample["id"][rows].tolist()
-        draws = Draws(ids, step)
+        draws = Draws(ids, step.seed, step.update)
 
         def next_tokens(rows, *lprobs):
             for name, of_model in zip(("student", "teacher"), lprobs):
@@ -283,7 +261,7 @@ class StudentRows:
             return self.tokens.next_tokens(rows.tolist(), draws, log, *lprobs)
 
         inputs = input_rows(sample["net_input"], rows, len(sample["target"]))
-        limits = self.limit.of(inputs["src_lengths"], student, teacher)
+        limits = self.limit.limits(inputs["src_lengths"], student, teacher)
         # Under autocast, torch 1.12 would cast weights here without gradient and keep them for
         # the step that follows.
         no_autocast = torch.autocast(rows.device.type, enabled=False)
@@ -295,19 +273,19 @@ class StudentRows:
             return roll_out(scorers, next_tokens, limits, dictionary)
 
 
-PREFIXES.add("data", None)  # every row keeps its data target
+PREFIXES.add_default("data", "Every row keeps its data target.")
 
 
 @PREFIXES.option(schedule=SCHEDULE, coin=COIN, topk=TOPK, **LIMITS)
 def student(schedule, coin, topk, max_len_a, max_len_b):
-    """Rows that the student generates, ever more of them."""
+    """A row keeps its data target with probability beta, else the student generates one."""
     limit = LengthLimit(max_len_a, max_len_b)
     return StudentRows(MixedRows(schedule, coin), StudentTokens(topk), limit)
 
 
 @PREFIXES.option(accept=ACCEPT, topk=replace(TOPK, default=-1), **LIMITS)
 def interleaved(accept, topk, max_len_a, max_len_b):
-    """Rows that student and teacher generate together."""
+    """In every row the student proposes each token, and the teacher keeps or replaces it."""
     limit = LengthLimit(max_len_a, max_len_b)
     return StudentRows(EveryRow(), InterleavedTokens(accept, topk), limit)
 

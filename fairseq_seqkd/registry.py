@@ -7,6 +7,7 @@ registered, so that a new option is written in one place.
 """
 
 import functools
+import inspect
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Optional, Tuple
 
@@ -61,10 +62,12 @@ class Option:
 
     Attributes:
         function: None for an option that does nothing
+        help: its meaning, in one line
         parameters: argument of the function -> `Parameter`
     """
 
     function: Optional[Callable]
+    help: str
     parameters: Dict[str, Parameter] = field(default_factory=dict)
 
 
@@ -79,21 +82,20 @@ class Axis:
         self.name = name
         self.options = {}
 
-    def add(self, name, function, **parameters):
-        """Register an option.
-
-        Args:
-            name: of the option
-            function: None for an option that does nothing
-            parameters: argument of the function -> `Parameter`
-        """
-        self.options[name] = Option(function, parameters)
+    def add_default(self, name, help):
+        """Register an option that does nothing, and so has no function."""
+        self.options[name] = Option(None, help)
 
     def option(self, **parameters):
-        """Decorator that registers a function as an option under the function's name."""
+        """Decorator that registers a function as an option under the function's name.
+
+        Args:
+            parameters: argument of the function -> `Parameter`
+        """
 
         def register(function):
-            self.add(function.__name__, function, **parameters)
+            help = inspect.getdoc(function).split("\n")[0]
+            self.options[function.__name__] = Option(function, help, parameters)
             return function
 
         return register

@@ -1,7 +1,7 @@
-"""The teacher: a frozen fairseq model, or several whose probabilities are averaged.
+"""The teacher: a frozen fairseq model, or an ensemble whose probabilities are averaged.
 
-It is no ``nn.Module`` on purpose: fairseq saves, casts, optimises and switches to
-train mode whatever a criterion owns as a sub-module.
+It is no ``nn.Module`` on purpose: fairseq saves, casts, optimises and switches to train mode
+every sub-module of a criterion.
 """
 
 import itertools
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TeacherConfig(FairseqDataclass):
-    """The flags that say which teacher; one on the command line feeds all that have it."""
+    """The flags that name the teacher; criterion and task have the same ones."""
 
     teacher_path: Optional[str] = field(
         default=None,
@@ -49,7 +49,7 @@ class TeacherConfig(FairseqDataclass):
 
 
 def dtype_beside(student, cfg):
-    """The dtype of a student's teacher: what ``--teacher-dtype`` says, or the student's."""
+    """The dtype of a student's teacher: that of ``--teacher-dtype``, or the student's."""
     if cfg.teacher_dtype is not None:
         return DTYPES[str(cfg.teacher_dtype)]
     return next(student.parameters()).dtype
@@ -59,12 +59,11 @@ class Teacher:
     """A frozen model: scores prefixes, generates hypotheses.
 
     Args:
-        models: fairseq models that share their dictionaries; their probabilities
-            are averaged
-        task: the fairseq task of their own that they were built by
-        knows_dictionary: False when its dictionary was not found and stands in
-            for by the student's, so that a comparison would say nothing
-        path: the checkpoints that it was loaded from
+        models: fairseq models that share their dictionaries; their probabilities are averaged
+        task: the fairseq task that built them, with their own dictionaries
+        knows_dictionary: False if their dictionaries were not found, and the student's took
+            their place: comparing the two would prove nothing
+        path: the checkpoints that they were loaded from
     """
 
     def __init__(self, models, task, knows_dictionary=True, path=None):
@@ -75,7 +74,7 @@ class Teacher:
             # requires_grad stays as it is, and no_grad keeps gradients away: torch folds a
             # transposed batch into one matrix product only for weights that have it, and
             # the output layer is several times slower unfolded.
-            model.make_generation_fast_(need_attn=False)  # nobody looks at the attention
+            model.make_generation_fast_(need_attn=False)  # attention is never used
         self.task = task
         self.knows_dictionary = knows_dictionary
         self._generators = {}
@@ -87,7 +86,7 @@ class Teacher:
 
     @torch.no_grad()
     def scores(self, net_input):
-        """What follows every prefix of a batch, as `Scores`.
+        """Score the next token after every prefix of a batch, as `Scores`.
 
         Args:
             net_input: the arguments of the model's forward, as fairseq collates them
@@ -97,12 +96,13 @@ class Teacher:
 
     @torch.no_grad()
     def encoded(self, net_input):
-        """What each model's encoder returns; it reads a batch once, however often it is asked.
+        """Encode a batch once: calls with the same sources reuse the last encoder outputs.
 
         Args:
-            net_input: as for `scores`, or only the sources of it
+            net_input: as for `scores`, or its sources alone
         Returns:
-            a list, with None for a model that is only to be called as a whole
+            a list with each model's encoder output; None for a model that cannot be called
+            in two parts
         """
         if not any(can_encode_once(model) for model in self.models):
             return [None] * len(self.models)
@@ -117,8 +117,7 @@ class Teacher:
         Args:
             net_input: ``src_tokens`` (batch, length) and ``src_lengths`` (batch,)
             options: `SearchOptions`
-            ids, draw: whose samples to draw and which, if the options say to sample, see
-                `SeededSampling.seed_batch`
+            ids, draw: the seeds of samples, as for `SeededSampling.seed_batch`
         Returns:
             for each sentence its hypotheses, best first: fairseq's dictionaries
             with ``tokens`` (length,) that end in EOS, ``score`` in nats a token, and
@@ -137,7 +136,7 @@ class Teacher:
         return [hypotheses[: options.nbest] for hypotheses in found]
 
     def _set_beam(self, beam):
-        """Some models (BART) keep the beam of the generator that was built last."""
+        """Tell models that keep a beam size of their own (BART) the one in use."""
         for model in self.models:
             if hasattr(model, "set_beam_size"):
                 model.set_beam_size(beam)
@@ -179,29 +178,29 @@ class Teacher:
 
 
 class Scores:
-    """A teacher's distribution at every position of a batch, made when it is looked at.
+    """A teacher's logits at every position of a batch, computed when they are asked for.
 
     Args:
-        each: for each of its models, features or logits, (positions, width), and what makes
-            logits of some of them
+        outputs: for each model the result of `features_of`: features or logits, (positions,
+            width), and the function that makes logits of some of them
     """
 
     # A matrix product of fewer rows takes as long: all weights are read for it.
     _AT_ONCE = 128
 
-    def __init__(self, each):
-        self._each = each
+    def __init__(self, outputs):
+        self._outputs = outputs
         self._block, self._logits = range(0), None
 
     def __len__(self):
-        return len(self._each[0][0])
+        return len(self._outputs[0][0])
 
     def at(self, mask):
-        """Those where a (positions,) mask is True."""
-        return Scores([(output[mask.to(output.device)], layer) for output, layer in self._each])
+        """The scores at the positions where a (positions,) mask is True."""
+        return Scores([(one[mask.to(one.device)], project) for one, project in self._outputs])
 
     def logits(self, rows):
-        """(rows, vocab) float32 at a slice of positions; cheapest if asked for in order.
+        """(rows, vocab) float32 at a slice of positions; cheapest in order.
 
         Of several models, the log of their mean probability.
         """
@@ -213,16 +212,16 @@ class Scores:
 
     @torch.no_grad()
     def _compute(self, rows):
-        each = [project(output[rows]).float() for output, project in self._each]
-        if len(each) == 1:
-            return each[0]
-        lprobs = torch.stack([torch.log_softmax(logits, dim=-1) for logits in each])
-        return torch.logsumexp(lprobs, dim=0) - math.log(len(each))
+        logits = [project(output[rows]).float() for output, project in self._outputs]
+        if len(logits) == 1:
+            return logits[0]
+        lprobs = torch.stack([torch.log_softmax(one, dim=-1) for one in logits])
+        return torch.logsumexp(lprobs, dim=0) - math.log(len(logits))
 
     def top_k(self, k, temperature=1.0):
         """The `TopK` of all positions."""
         width = self.logits(slice(0, 1)).size(-1)
-        chunks = chunks_of(len(self), width, self._each[0][0].device)
+        chunks = chunks_of(len(self), width, self._outputs[0][0].device)
         parts = [top_k(self.logits(rows), k, temperature) for rows in chunks]
         return TopK(*(torch.cat(tensors) for tensors in zip(*parts)))
 
@@ -286,9 +285,8 @@ def load_teacher(path, data=None, device="cpu", dtype=torch.float32, student_tas
     """Load one or several checkpoints as one frozen model.
 
     Args:
-        device, dtype: where and how the parameters are kept
-        path, data, student_task: as for `load_models`,
-            which also says what is raised
+        device, dtype: of the parameters
+        path, data, student_task: as for `load_models`, which also says what is raised
     """
     device = torch.device(device)
     check_dtype(device, dtype)

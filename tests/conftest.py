@@ -1,6 +1,11 @@
-"""What the tests share: a small corpus, teachers and students trained on it by the real
-commands, and a way to run those commands."""
+"""Shared by all tests: a small corpus, a teacher and a student trained on it by the real
+commands, and helpers that run those commands.
 
+Commands that need a process of their own are in ``processes.py``.
+"""
+
+import copy
+import dataclasses
 import importlib.util
 import json
 import os
@@ -11,6 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import socket  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -19,7 +25,7 @@ from processes import fairseq, output_of, start  # noqa: E402
 
 import fairseq_seqkd  # noqa: E402
 from fairseq_seqkd.cli import main as cli  # noqa: E402
-from fairseq_seqkd.databin import Split  # noqa: E402
+from fairseq_seqkd.databin import PairSplit  # noqa: E402
 from fairseq_seqkd.io.files import sha256  # noqa: E402
 from fairseq_seqkd.models.loading import load_models  # noqa: E402
 from fairseq_seqkd.pseudo.generate import Recipe  # noqa: E402
@@ -51,10 +57,10 @@ TRAINING = [
 
 
 HALF = pytest.mark.skipif(
-    torch.__version__ < "2.0", reason="earlier versions multiply no half floats on a CPU"
+    torch.__version__ < "2.0", reason="torch 1 has no half-precision matrix product on a CPU"
 )
 FIXED = pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="upstream 0.12.2 or torch 1.12 cannot"
+    sys.version_info < (3, 11), reason="not supported by fairseq 0.12.2 or torch 1.12"
 )
 CTRANSLATE2 = pytest.mark.skipif(
     importlib.util.find_spec("ctranslate2") is None, reason="CTranslate2 is not installed"
@@ -66,17 +72,18 @@ RESUMES = pytest.mark.skipif(
 
 
 def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A TCP port that no process listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def ranks(world_size, data, save_dir, *arguments, fails=False):
-    """fairseq-train in several data-parallel processes on the CPU."""
+    """Run fairseq-train in several data-parallel processes on the CPU; returns their output."""
     shared = [
         *["--user-dir", USER_DIR, "--save-dir", save_dir, *TRAINING, *TINY, *arguments],
         *["--distributed-world-size", world_size, "--distributed-no-spawn"],
-        *["--distributed-engine", "gloo", "--ddp-engine", "legacy_ddp"],
+        *["--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"],
         *["--distributed-init-method", f"tcp://127.0.0.1:{free_port()}"],
     ]
     processes = [
@@ -86,19 +93,19 @@ def ranks(world_size, data, save_dir, *arguments, fails=False):
 
 
 def train(data, save_dir, *arguments, model=TINY, **options):
-    """fairseq-train with this package; later arguments win over the common ones."""
+    """Run fairseq-train with this package; ``arguments`` override the common ones."""
     plugin = ["--user-dir", USER_DIR, "--save-dir", save_dir]
     return fairseq("train", data, *plugin, *TRAINING, *model, *arguments, **options)
 
 
 def logged(output, key):
-    """The JSON lines that fairseq-train logged for training, validation or at the end."""
+    """The JSON lines that fairseq-train logged under a key such as ``train_inner``."""
     lines = [line.split(" | ")[-1] for line in output.splitlines() if f"| {key} |" in line]
     return [json.loads(line) for line in lines]
 
 
 def files(root):
-    """{path in the folder: SHA-256}, whatever is there."""
+    """{relative path: SHA-256} of every file under a folder."""
     return {
         os.path.relpath(os.path.join(folder, name), root): sha256(os.path.join(folder, name))
         for folder, _, names in os.walk(root)
@@ -107,7 +114,7 @@ def files(root):
 
 
 def synthetic():
-    """The module examples/synthetic.py."""
+    """Import the module ``examples/synthetic.py``."""
     path = ROOT / "examples" / "synthetic.py"
     spec = importlib.util.spec_from_file_location("synthetic", path)
     module = importlib.util.module_from_spec(spec)
@@ -116,7 +123,7 @@ def synthetic():
 
 
 def preprocess(text, data_bin, *arguments):
-    """fairseq-preprocess of every split in ``text``."""
+    """Run fairseq-preprocess on every split in ``text``; returns the data-bin."""
     splits = ["--trainpref", text / "train", "--validpref", text / "valid"]
     pair = ["--source-lang", "src", "--target-lang", "tgt", "--destdir", data_bin]
     fairseq("preprocess", *pair, *splits, "--testpref", text / "test", *arguments)
@@ -124,36 +131,51 @@ def preprocess(text, data_bin, *arguments):
 
 
 def load_split(folder, name="train"):
-    """A split of a data-bin, as Split."""
-    sides = ("src", "tgt")
-    dictionaries = [Dictionary.load(str(Path(folder) / f"dict.{s}.txt")) for s in sides]
-    return Split.load(str(folder), name, *sides, *dictionaries, True)
+    """A split of a data-bin, as `PairSplit`."""
+    sides = {"source": "src", "target": "tgt"}
+    dictionaries = {
+        f"{side}_dictionary": Dictionary.load(str(Path(folder) / f"dict.{lang}.txt"))
+        for side, lang in sides.items()
+    }
+    task = SimpleNamespace(**dictionaries)
+    return PairSplit.load(task, str(folder), name, *sides.values())
 
 
-EMPTY, LONG = 6, 10  # sentences of the training source, see the fixture ``text``
+EMPTY, LONG = 6, 10  # ids in the training split with such a source, see the fixture ``text``
 
 
 def with_sentences(split, size):
-    """The split with its first sentences only."""
-    dataset = split.dataset
+    """A copy of a split that ends after its first ``size`` sentences."""
+    dataset = copy.copy(split.dataset)
     dataset.src, dataset.tgt = [
         [side[i] for i in range(size)] for side in (dataset.src, dataset.tgt)
     ]
     dataset.src_sizes, dataset.tgt_sizes = dataset.src_sizes[:size], dataset.tgt_sizes[:size]
-    return split
+    return dataclasses.replace(split, dataset=dataset)
+
+
+def batch_of(task, ids, split="train"):
+    """A batch of some sentences of a task's split."""
+    dataset = task.dataset(split)
+    return dataset.collater([dataset[id_] for id_ in ids])
 
 
 def all_nbest(root):
-    """{id: NBest} of a store."""
+    """{sentence id: `NBest`} of a store."""
     paths = PseudoTargetStore(str(root)).chunks.find().values()
     return {sentence.id: sentence for path in paths for sentence in read_nbest(path)}
+
+
+def tokens_of(sentence):
+    """The hypotheses of an `NBest`, as lists of token ids."""
+    return [tokens.tolist() for tokens, _ in sentence.hypotheses]
 
 
 BEST = TargetSpec(Best())
 
 
 def recipe_with(teacher, loaded, search=None, **engine):
-    """A recipe for the fairseq engine, unless it is said otherwise."""
+    """A `Recipe` that translates with the loaded teacher, by default with fairseq's engine."""
     return Recipe(
         teacher_path=str(teacher),
         load_teacher=lambda device, dtype: loaded,
@@ -163,14 +185,14 @@ def recipe_with(teacher, loaded, search=None, **engine):
 
 
 def lprobs_of(teacher, net_input):
-    """(batch, length, vocab) log-probabilities of a teacher."""
+    """(batch, length, vocab) log-probabilities that a teacher gives."""
     lprobs = torch.log_softmax(teacher.scores(net_input).logits(slice(None)), -1)
     return lprobs.view(*net_input["prev_output_tokens"].shape, -1)
 
 
 @pytest.fixture(scope="session")
 def text(tmp_path_factory):
-    """Raw text; line 7 of the training source is empty, line 11 is very long."""
+    """A folder of raw text; line 7 of the training source is empty, line 11 is very long."""
     folder = tmp_path_factory.mktemp("text")
     synthetic().write_corpus(folder, SIZES)
     lines = (folder / "train.src").read_text().split("\n")
@@ -182,13 +204,13 @@ def text(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data(text, tmp_path_factory):
-    """The data-bin."""
+    """The data-bin of ``text``."""
     return preprocess(text, tmp_path_factory.mktemp("data") / "data-bin")
 
 
 @pytest.fixture(scope="session")
 def teacher(data, tmp_path_factory):
-    """A trained teacher's checkpoint. It takes sources of at most 30 tokens."""
+    """The checkpoint of a trained teacher, which takes sources of at most 30 tokens."""
     folder = tmp_path_factory.mktemp("teacher")
     limits = ["--max-source-positions", "30", "--max-target-positions", "60"]
     loss = ["--task", "translation", "--criterion", "cross_entropy"]
@@ -198,12 +220,27 @@ def teacher(data, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def loaded(teacher):
-    """The teacher, loaded."""
+    """The `Teacher` of that checkpoint."""
     return load_teacher(str(teacher))
 
 
+@pytest.fixture(scope="session")
+def split(data):
+    """The training split, as `PairSplit`."""
+    return load_split(data)
+
+
+@pytest.fixture(scope="module")
+def task(teacher):
+    """The task that a student trains with; its training and validation sets are loaded."""
+    task = load_teacher(str(teacher)).task
+    for name in ("train", "valid"):
+        task.load_dataset(name)
+    return task
+
+
 def make_cache(root, data, teacher, *flags):
-    """``fairseq-seqkd cache``; returns its folder."""
+    """Run ``fairseq-seqkd cache``; returns the cache's folder."""
     where = ["--kd-cache", root, "--teacher-path", teacher, "--threads", 1]
     cli.main(["cache", str(data), *map(str, where), *map(str, flags)])
     return root
@@ -211,13 +248,13 @@ def make_cache(root, data, teacher, *flags):
 
 @pytest.fixture(scope="session")
 def cache(data, teacher, tmp_path_factory):
-    """A cache of the teacher's whole distribution at the gold targets of the training set."""
+    """A cache of the teacher's whole distribution at the gold targets of the training split."""
     return make_cache(tmp_path_factory.mktemp("cache") / "cache", data, teacher, "--top-k", 336)
 
 
 @pytest.fixture(scope="session")
 def word_kd_student(data, teacher, tmp_path_factory):
-    """The folder of a student that word_kd trained, and what fairseq-train printed."""
+    """The checkpoint folder of a student trained by word_kd, and fairseq-train's output."""
     folder = tmp_path_factory.mktemp("student")
     loss = ["--criterion", "word_kd", "--teacher-path", teacher]
     log = train(data, folder, "--task", "translation", *loss, "--max-update", "4")
@@ -225,7 +262,7 @@ def word_kd_student(data, teacher, tmp_path_factory):
 
 
 def without_dropout(checkpoint):
-    """Its model in train mode: what is trained on can be computed again."""
+    """A checkpoint's model in train mode with dropout 0, so that its loss is reproducible."""
     model = load_models(str(checkpoint))[0][0]
     for part in model.modules():
         if hasattr(part, "p"):
@@ -233,9 +270,27 @@ def without_dropout(checkpoint):
     return model.train()
 
 
+@pytest.fixture(scope="module")
+def student(word_kd_student):
+    """That student's model in train mode, without dropout."""
+    return without_dropout(word_kd_student[0] / "checkpoint_last.pt")
+
+
+@pytest.fixture
+def refused(capsys):
+    """refused(*arguments): stderr of a subcommand that must end with exit status 2."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([*map(str, arguments)])
+        return capsys.readouterr().err
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def store(data, teacher, tmp_path_factory):
-    """A finished store with 4-best lists and both selections."""
+    """A finished store of 4-best lists, with the data-bins ``best`` and ``closest``."""
     folder = tmp_path_factory.mktemp("store")
     for criterion in ("seq_kd", "seq_inter"):
         train(

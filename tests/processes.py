@@ -1,8 +1,8 @@
-"""Commands, each in a process of its own, which may be killed.
+"""Runs commands in processes of their own, which may be killed.
 
-They are forked from a process that has imported fairseq, and nothing of this package: importing
-takes longer than the rest. That process has no threads: what another thread holds at the moment
-of a fork, such as a progress bar's or an allocator's lock, a child would wait for without end.
+They are forked from a server process that has imported fairseq, since importing takes longer
+than the rest, and nothing of this package. The server has no threads: a lock that a thread
+holds at the moment of a fork, such as a progress bar's, would block the child for ever.
 """
 
 import atexit
@@ -20,11 +20,11 @@ PROCESSES.set_forkserver_preload(
 
 
 class Failed(Exception):
-    """A command that should have worked did not; its output is the message."""
+    """A command ended otherwise than expected; its output is the message."""
 
 
 def run_module(module, arguments, output, folder=None):
-    """In the child: what ``python -m module arguments`` does in a folder."""
+    """In the child: run ``python -m module arguments`` in a folder; stdout goes to a file."""
     os.chdir(folder or os.getcwd())
     with open(output, "w") as file:
         for descriptor in (1, 2):
@@ -34,11 +34,15 @@ def run_module(module, arguments, output, folder=None):
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
-        atexit._run_exitfuncs()  # which multiprocessing leaves out
+        atexit._run_exitfuncs()  # multiprocessing leaves them out
 
 
 def start(command, *arguments, folder=None):
-    """Start a fairseq command, or ``fairseq-seqkd`` by the name of ``seqkd``."""
+    """Start a fairseq command such as ``train``; ``seqkd`` is ``fairseq-seqkd``.
+
+    Returns:
+        the process, and the file with its output, as `output_of` takes them
+    """
     handle, output = tempfile.mkstemp()
     os.close(handle)
     module = "fairseq_seqkd.cli.main" if command == "seqkd" else f"fairseq_cli.{command}"
@@ -49,10 +53,13 @@ def start(command, *arguments, folder=None):
 
 
 def output_of(started, fails=False):
-    """What a command printed, when it has ended.
+    """Wait for a command to end; returns its output.
 
+    Args:
+        started: the result of `start`
+        fails: whether it is expected to fail
     Raises:
-        Failed: it ended otherwise than expected
+        Failed: it failed, or did not although it was expected to
     """
     process, path = started
     process.join()
@@ -65,12 +72,12 @@ def output_of(started, fails=False):
 
 
 def fairseq(command, *arguments, fails=False, folder=None):
-    """What a fairseq command prints; whether it fails is as expected, or Failed is raised."""
+    """Run a command to its end; returns its output. See `start` and `output_of`."""
     return output_of(start(command, *arguments, folder=folder), fails=fails)
 
 
 def run_command(arguments):
-    """In the child: a subcommand of ``fairseq-seqkd`` with small chunks, without a word."""
+    """In the child: run a subcommand of ``fairseq-seqkd`` with small chunks, silently."""
     import torch
 
     from fairseq_seqkd.cache import build
@@ -87,13 +94,13 @@ def run_command(arguments):
 
 
 def start_command(*arguments):
-    """Start a subcommand of ``fairseq-seqkd``."""
+    """Start a subcommand of ``fairseq-seqkd`` with small chunks; returns the process."""
     child = PROCESSES.Process(target=run_command, args=([*map(str, arguments)],))
     child.start()
     return child
 
 
 def ended_well(child):
-    """Whether a process did, once it has ended."""
+    """Wait for a process to end; returns whether its exit status was 0."""
     child.join()
     return child.exitcode == 0

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from fairseq_seqkd.decoding.rollout import eval_mode
-from fairseq_seqkd.decoding.sampling import random_stream
+from fairseq_seqkd.decoding.sampling import Draws, random_stream
 from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.models.adapters import eval_mode
 from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.prefixes import PREFIXES, Step
 from fairseq_seqkd.teacher import Teacher
@@ -38,8 +38,8 @@ def settle(student, loaded):
         settings = {"kd_schedule": "constant", "kd_max_len_b": 6, **settings}
         if name != "student":
             del settings["kd_schedule"]
-        prefixes = PREFIXES.resolve(name, settings)()
-        return prefixes(batch, model, loaded, loaded.task.target_dictionary, step)
+        policy = PREFIXES.resolve(name, settings)()
+        return policy(batch, model, loaded, loaded.task.target_dictionary, step)
 
     return settle
 
@@ -60,41 +60,38 @@ def same(one, other):
     )
 
 
-def test_data_changes_nothing(settle, batch):
-    settled = settle(batch, "data")
-    assert settled.sample is batch
-    assert not settled.own.any() and settled.own.shape == (12,)
-    assert settled.log == {}
+def test_data_has_no_policy():
+    assert PREFIXES.resolve("data", {}) is None
 
 
 def test_beta_one_changes_nothing(settle, batch):
     settled = settle(batch, kd_beta=1.0)
-    assert settled.sample is batch and not settled.own.any()
+    assert settled.sample is batch and not settled.student_rows_mask.any()
     assert settled.log == {"n_student_rows": 0, "n_student_tokens": 0, "beta": 12.0}
 
 
-def test_beta_zero_writes_every_row(settle, batch, loaded):
+def test_beta_zero_generates_every_row(settle, batch, loaded):
     settled = settle(batch, kd_beta=0.0)
-    assert settled.own.all() and settled.log["n_student_rows"] == 12
-    own = rows(settled.sample, loaded)
-    assert settled.sample["ntokens"] == sum(len(target) for _, target in own.values())
+    assert settled.student_rows_mask.all() and settled.log["n_student_rows"] == 12
+    generated = rows(settled.sample, loaded)
+    assert settled.sample["ntokens"] == sum(len(target) for _, target in generated.values())
     assert settled.log["n_student_tokens"] == settled.sample["ntokens"]
-    assert own != rows(batch, loaded)
+    assert generated != rows(batch, loaded)
 
 
-def test_written_row_counts_from_the_first_position_to_the_eos(settle, batch, loaded):
-    """The context begins with EOS, and that position counts; none after a written EOS does."""
+def test_a_generated_row_counts_from_the_first_position_to_the_eos(settle, batch, loaded):
+    """The context begins with EOS, and that position counts; none after the last EOS does."""
     model = loaded.models[0]
     settled = settle(batch, model=model, kd_beta=0.0, kd_max_len_b=49)
     found = loaded.generate(batch["net_input"], SearchOptions(beam=1))
     eos = loaded.task.target_dictionary.eos()
-    own = rows(settled.sample, loaded)
+    generated = rows(settled.sample, loaded)
     compared = 0
     for id_, hypotheses in zip(batch["id"].tolist(), found):
-        written = hypotheses[0]["tokens"].tolist()
-        # fairseq's search never ends a hypothesis at once; what is written may.
-        if own[id_][1] != [eos] and len(written) < 40:
-            assert own[id_] == ([eos, *written[:-1]], written)
+        tokens = hypotheses[0]["tokens"].tolist()
+        # fairseq's search never ends a hypothesis at once; a rollout may.
+        if generated[id_][1] != [eos] and len(tokens) < 40:
+            assert generated[id_] == ([eos, *tokens[:-1]], tokens)
             compared += 1
     assert compared > 5
 
@@ -102,7 +99,7 @@ def test_written_row_counts_from_the_first_position_to_the_eos(settle, batch, lo
 def test_rows_that_keep_their_data_are_untouched(settle, batch, loaded):
     settled = settle(batch, kd_beta=0.5)
     before, after = rows(batch, loaded), rows(settled.sample, loaded)
-    kept = batch["id"][~settled.own].tolist()
+    kept = batch["id"][~settled.student_rows_mask].tolist()
     assert 0 < len(kept) < 12
     assert all(before[id_] == after[id_] for id_ in kept)
     assert same({**settled.sample["gold"], "net_input": {}}, {**batch, "net_input": {}})
@@ -125,7 +122,7 @@ def test_no_column_of_padding_is_left(settle, batch, loaded):
 
 @pytest.mark.parametrize("name", ["student", "interleaved"])
 @pytest.mark.parametrize("topk", [1, 3, -1])
-def test_a_sentence_is_written_alike_in_any_batch(settle, dataset, batch, loaded, name, topk):
+def test_a_sentence_is_generated_alike_in_any_batch(settle, dataset, batch, loaded, name, topk):
     beta = {"kd_beta": 0.5} if name == "student" else {}
     together = rows(settle(batch, name, kd_sampling_topk=topk, **beta).sample, loaded)
     for ids in ([5], [11, 0, 3], [2, 1]):
@@ -144,29 +141,31 @@ def test_another_seed_or_update_draws_other_samples(settle, batch, other):
 
 
 def test_coins_fall_as_often_as_beta_says(settle, student, loaded, batch):
-    own = 0
+    selected = 0
     for update in range(200):
         step = STEP._replace(update=update)
-        prefixes = PREFIXES.resolve("student", {"kd_schedule": "constant", "kd_beta": 0.7})()
-        own += (prefixes.coins(batch["id"], step) >= 0.7).sum().item()
+        policy = PREFIXES.resolve("student", {"kd_schedule": "constant", "kd_beta": 0.7})()
+        mask, beta = policy.rows.select(batch["id"], step)
+        assert beta == 0.7
+        selected += mask.sum().item()
     # 2400 throws: 0.3 with a standard deviation of 0.0094
-    assert own / 2400 == pytest.approx(0.3, abs=0.04)
+    assert selected / 2400 == pytest.approx(0.3, abs=0.04)
 
 
 def test_the_coin_of_a_batch_decides_for_all_its_rows(settle, batch):
     settings = {"kd_coin": "batch", "kd_beta": 0.5}
-    outcomes = set()
+    seen = set()
     for update in range(20):
-        own = settle(batch, step=STEP._replace(update=update), **settings).own
-        assert own.all() or not own.any()
-        outcomes.add(bool(own.all()))
-    assert outcomes == {True, False}
+        mask = settle(batch, step=STEP._replace(update=update), **settings).student_rows_mask
+        assert mask.all() or not mask.any()
+        seen.add(bool(mask.all()))
+    assert seen == {True, False}
 
 
-def test_validation_writes_nothing_and_logs_the_same_keys(settle, batch):
+def test_validation_generates_nothing_and_logs_the_same_keys(settle, batch):
     for name in ("student", "interleaved"):
         training, validation = (settle(batch, name, step) for step in (STEP, None))
-        assert validation.sample is batch and not validation.own.any()
+        assert validation.sample is batch and not validation.student_rows_mask.any()
         assert validation.log.keys() == training.log.keys()
 
 
@@ -178,10 +177,24 @@ def test_the_students_dropout_and_random_stream_stay(settle, student, batch, nam
     assert all(part.training for part in student.modules())
 
 
-def test_nothing_written_has_a_gradient(settle, student, batch):
-    settled = settle(batch, kd_beta=0.0)
-    assert not settled.sample["target"].requires_grad
-    assert all(p.grad is None for p in student.parameters())
+@pytest.mark.parametrize("name", ["student", "interleaved"])
+def test_generating_builds_no_graph(settle, student, batch, name, monkeypatch):
+    """Neither encoder nor decoder outputs have a gradient, though the student's weights do."""
+    outputs = []
+
+    def record(module, inputs, output):
+        outputs.append(output[0] if isinstance(output, tuple) else output)
+
+    layers = student.encoder.layers[0], student.decoder.layers[0]
+    hooks = [layer.register_forward_hook(record) for layer in layers]
+    try:
+        settle(batch, name, **({"kd_beta": 0.0} if name == "student" else {}))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    assert len(outputs) > 2
+    assert not any(output.requires_grad for output in outputs)
 
 
 # The law of the first two tokens of one sentence, in classes of tokens.
@@ -190,7 +203,7 @@ DRAWS, CLASSES, SENTENCE = 4000, 6, 3
 
 
 def sampled_pairs(settle, dataset, name, model, **settings):
-    """(classes, classes + 1) how often each pair is written; last column: nothing followed."""
+    """(classes, classes + 1) counts of generated pairs; last column: nothing followed."""
     many = dataset.collater([{**dataset[SENTENCE], "id": i} for i in range(DRAWS)])
     beta = {"kd_beta": 0.0} if name == "student" else {}
     settings = {"kd_sampling_topk": -1, **beta, **settings}
@@ -215,7 +228,7 @@ def next_probs(model, dataset, prefixes):
 
 def pair_law(student, teacher, dataset, k):
     """The law of pairs: the student's token if the teacher has it among its k best, else the
-    teacher's; in the shape of :func:`sampled_pairs`."""
+    teacher's; in the shape of `sampled_pairs`."""
 
     def following(prefixes):
         p, q = (next_probs(model, dataset, prefixes) for model in (student, teacher))
@@ -280,14 +293,14 @@ def test_acceptance_of_some_is_between(settle, dataset, student, law):
 
 
 @pytest.mark.parametrize("accept", range(5))
-def test_what_is_among_the_teachers_k_best_is_accepted(accept):
+def test_tokens_among_the_teachers_k_best_are_accepted(accept):
     """Four rows, in which the student is sure of the teacher's 1st, 2nd, 3rd and 4th best."""
     teachers = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]).log().expand(4, -1)
     students = torch.eye(5)[:4].log()
-    prefixes = PREFIXES.resolve("interleaved", {"kd_accept_topk": accept})()
-    draws = {p: [random_stream(1, 2, row, p) for row in range(4)] for p in prefixes.purposes()}
-    log = prefixes.counters()
-    tokens = prefixes.resolve(range(4), draws, log, students, teachers)
+    rule = PREFIXES.resolve("interleaved", {"kd_accept_topk": accept})().tokens
+    log = dict.fromkeys(rule.counters, 0)
+    draws = Draws(range(4), STEP.seed, STEP.update)
+    tokens = rule.next_tokens(range(4), draws, log, students, teachers)
     assert log == {"n_accepted": min(accept, 4), "n_proposed": 4}
     assert tokens[:accept].tolist() == list(range(min(accept, 4)))
 
@@ -326,11 +339,11 @@ def test_a_context_that_begins_otherwise_is_refused(settle, batch):
 
 def test_a_decoder_of_all_tokens_at_once_is_refused(settle, batch, student, monkeypatch):
     monkeypatch.setattr(student.decoder, "forward", lambda normalize, encoder_out: None)
-    with pytest.raises(ValueError, match="TransformerModel writes no targets"):
+    with pytest.raises(ValueError, match="TransformerModel generates no targets"):
         settle(batch)
 
 
-def test_weights_cast_while_writing_do_not_serve_the_step(settle, batch, student):
+def test_weights_cast_while_generating_do_not_serve_the_step(settle, batch, student):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         sample = settle(batch, kd_beta=0.0).sample
         output = student(**sample["net_input"])[0]
@@ -341,8 +354,8 @@ def test_weights_cast_while_writing_do_not_serve_the_step(settle, batch, student
         parameter.grad = None
 
 
-def test_a_model_that_cannot_write_is_refused(settle, batch):
-    with pytest.raises(ValueError, match="--kd-prefixes: Linear writes no targets"):
+def test_a_model_that_cannot_generate_is_refused(settle, batch):
+    with pytest.raises(ValueError, match="--kd-prefixes: Linear generates no targets"):
         settle(batch, model=torch.nn.Linear(1, 1))
 
 

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 
 from fairseq_seqkd.registry import Axis, Parameter, refuse_unused
@@ -8,26 +6,33 @@ INNER = Axis("speed")
 SLOPE = Parameter("slope", 2.0, "how steep", "above 0", lambda x: x > 0)
 OUTER = Axis("way")
 SPEED = Parameter("speed", "steady", "how fast", axis=INNER)
-SIDE = Parameter("side", "left", "which side", choices=("left", "right"))
+SIDE = Parameter("side", "left", "which side", names=("left", "right"))
 
 
-@INNER.value()
-def steady():
+@INNER.option()
+def steady(time):
+    """Always the same."""
     return 1.0
 
 
-@INNER.value(slope=SLOPE)
-def rising(*, time, slope):
+@INNER.option(slope=SLOPE)
+def rising(time, *, slope):
+    """Faster and faster."""
     return slope * time
 
 
-@OUTER.value(speed=SPEED, side=SIDE)
+@OUTER.option(speed=SPEED, side=SIDE)
 def road(distance, speed, side):
+    """A way that is built."""
     return distance, speed, side
 
 
-@OUTER.value(slope=SLOPE)
+@OUTER.option(slope=SLOPE)
 def path(distance, *, slope):
+    """A way that is not.
+
+    More of it.
+    """
     return distance * slope
 
 
@@ -36,16 +41,29 @@ def test_defaults_and_given_parameters():
     assert OUTER.resolve("path", {"slope": 0.5})(3.0) == 1.5
 
 
-def test_facts_come_by_name():
-    choice = INNER.resolve("rising", {})
-    assert choice.needs == ("time",)
-    assert choice(facts=SimpleNamespace(time=3, mood="good")) == 6
+def test_parameters_are_keywords_of_the_resolved_function():
+    assert INNER.resolve("rising", {}).keywords == {"slope": 2.0}
+    assert INNER.resolve("rising", {})(3) == 6
 
 
-def test_a_parameter_can_be_a_choice_of_another_axis():
+def test_the_first_line_of_the_docstring_is_the_options_help():
+    helps = {name: option.help for name, option in OUTER.options.items()}
+    assert helps == {"road": "A way that is built.", "path": "A way that is not."}
+
+
+def test_an_option_may_do_nothing():
+    axis = Axis("way")
+    axis.add_default("stay", "Nothing happens.")
+    assert axis.resolve("stay", {}) is None
+    assert axis.options["stay"].help == "Nothing happens."
+    with pytest.raises(ValueError, match="--way is 'go', expected one of stay"):
+        axis.resolve("go", {})
+
+
+def test_a_parameter_can_name_an_option_of_another_axis():
     distance, speed, side = OUTER.resolve("road", {"speed": "rising", "slope": 5.0})(1)
     assert (distance, side) == (1, "left")
-    assert speed(facts=SimpleNamespace(time=2)) == 10
+    assert speed(2) == 10
 
 
 def test_every_parameter_with_its_defaults():

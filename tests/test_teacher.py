@@ -38,7 +38,7 @@ def test_frozen(loaded, batch):
 
 
 def test_is_no_module():
-    # What a criterion owns as a module, fairseq saves, casts and trains.
+    # A module that a criterion owns, fairseq saves, casts and trains.
     assert not issubclass(Teacher, torch.nn.Module)
 
 
@@ -73,7 +73,7 @@ def test_generates_nbest_best_first(loaded, batch):
 
 
 def test_score_is_the_mean_log_probability(loaded, batch):
-    """What generate says of a hypothesis is what lprobs says of it."""
+    """The score of a generated hypothesis is its mean log-probability."""
     ids, dataset = [0, 1, 2], loaded.task.dataset("valid")
     for id_, ((tokens, score),) in FairseqEngine(loaded, SearchOptions())(dataset, ids):
         pair = {**dataset[id_], "target": torch.from_numpy(tokens)}

@@ -1,7 +1,7 @@
-"""Times the making of pseudo-targets; see pseudo_targets.sh.
+"""Time the generation of pseudo-targets; see pseudo_targets.sh.
 
-Whole processes are timed, loading included, all sides taking turns. Peak memory is the largest
-resident set of one process of a side, its children included.
+All systems take turns. Whole processes are timed, loading included. The peak memory of a system
+is the largest resident set of one of its processes.
 """
 
 import argparse
@@ -22,23 +22,28 @@ from sacrebleu.metrics import BLEU
 from tabulate import tabulate
 
 import fairseq_seqkd
+from fairseq_seqkd.chunked.workers import available_cores
 from fairseq_seqkd.databin import open_split
 from fairseq_seqkd.io.files import atomic_file
 from fairseq_seqkd.pseudo.store import PseudoTargetStore, read_nbest
 
 REMOVE_BPE = "sentencepiece"
+# os.wait4 reports the peak memory in bytes on macOS, elsewhere in kilobytes.
+MAXRSS_PER_MB = 2**20 if sys.platform == "darwin" else 2**10
 
 
 @dataclass
-class Side:
-    """One way to do the work.
+class System:
+    """One way to translate the corpus.
 
     Attributes:
-        name: what it is
-        processes: how many
-        command: called with a folder to write to and a process's number; a list of words
-        best: called with the folder; the text of every best hypothesis, by id
-        seconds, megabytes: one a round
+        name: as the table shows it
+        processes: the number of processes that run at once
+        command: gives a process's command line, called with a folder to write to and the
+            process's number
+        best: gives {id: text of the best hypothesis}, called with that folder
+        seconds, megabytes: the time and the peak memory of every round
+        folder: the output of the last round
     """
 
     name: str
@@ -49,69 +54,64 @@ class Side:
     megabytes: List[float] = field(default_factory=list)
     folder: str = ""
 
+    @property
+    def threads(self):
+        """Threads of each process."""
+        return max(1, available_cores() // self.processes)
 
-def run(side, work):
-    """One round: all of a side's processes at once, in a fresh folder."""
-    side.folder = os.path.join(work, re.sub(r"\W+", "-", f"{side.name} {side.processes}"))
-    shutil.rmtree(side.folder, ignore_errors=True)
-    os.makedirs(side.folder)
-    begin = time.perf_counter()
-    running = []
-    for number in range(side.processes):
-        command = side.command(side.folder, number)
-        threads = max(1, len(os.sched_getaffinity(0)) // side.processes)
-        environment = {**os.environ}
-        if command[0] == "fairseq-generate":
-            environment["OMP_NUM_THREADS"] = str(threads)
-        with open(os.path.join(side.folder, f"output-{number}.txt"), "w") as output:
-            running.append(
-                subprocess.Popen(
-                    command, stdout=output, stderr=subprocess.STDOUT, env=environment
-                )
+    def run(self, work):
+        """Run one round in a fresh folder: all processes at once."""
+        self.folder = os.path.join(work, re.sub(r"\W+", "-", f"{self.name} {self.processes}"))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.makedirs(self.folder)
+        begin = time.perf_counter()
+        running = [self._start(number) for number in range(self.processes)]
+        peak = max(map(self._wait, running))
+        self.seconds.append(time.perf_counter() - begin)
+        self.megabytes.append(peak)
+        print(
+            f"{self.name}, {self.processes} processes: {self.seconds[-1]:.0f} s, {peak:.0f} MB",
+            flush=True,
+        )
+
+    def _start(self, number):
+        command = self.command(self.folder, number)
+        environment = dict(os.environ)
+        if command[0] == "fairseq-generate":  # the other one counts the cores itself
+            environment["OMP_NUM_THREADS"] = str(self.threads)
+        with open(os.path.join(self.folder, f"output-{number}.txt"), "w") as output:
+            return subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment
             )
-    peaks = []
-    for process in running:
+
+    def _wait(self, process):
+        """The peak memory in MB of a process, once it has ended."""
         _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        peaks.append(usage.ru_maxrss / 1024)
-        if process.returncode:
-            sys.exit(f"{side.name} failed, see {side.folder}")
-    side.seconds.append(time.perf_counter() - begin)
-    side.megabytes.append(max(peaks))
-    print(
-        f"{side.name}, {side.processes}: {side.seconds[-1]:.0f} s, {max(peaks):.0f} MB",
-        flush=True,
-    )
+        process.returncode = status  # tells Popen that the process has been waited for
+        if status != 0:
+            sys.exit(f"{self.name} failed, see {self.folder}")
+        # On Linux at least the peak of this process, which is below that of all systems.
+        return usage.ru_maxrss / MAXRSS_PER_MB
 
 
-def stock(data, teacher, processes, port):
-    """fairseq-generate, its text on its standard output.
+def stock(data, teacher, processes, max_tokens=None):
+    """The command of stock fairseq-generate, which prints its translations.
 
-    --user-dir is there because stock fairseq cannot read checkpoints with torch 2.6 and later.
+    Stock fairseq cannot read checkpoints with torch 2.6 and later without --user-dir.
     """
-    user_dir = os.path.dirname(fairseq_seqkd.__file__)
+    port = free_port()
 
     def command(folder, number):
         words = ["fairseq-generate", data, "--path", teacher, "--gen-subset", "train", "--cpu"]
-        words += [
-            "--user-dir",
-            user_dir,
-            "--task",
-            "translation",
-            "--source-lang",
-            "de",
-            "--target-lang",
-            "en",
-        ]
+        words += ["--user-dir", os.path.dirname(fairseq_seqkd.__file__)]
+        words += ["--task", "translation", "--source-lang", "de", "--target-lang", "en"]
         words += ["--beam", "5", "--nbest", "5", "--required-batch-size-multiple", "1"]
         words += ["--log-format", "none"]
+        if max_tokens is not None:
+            words += ["--max-tokens", str(max_tokens)]
         if processes > 1:
-            words += [
-                "--distributed-world-size",
-                str(processes),
-                "--distributed-rank",
-                str(number),
-            ]
+            words += ["--distributed-world-size", str(processes)]
+            words += ["--distributed-rank", str(number)]
             words += ["--distributed-no-spawn", "--distributed-backend", "gloo"]
             words += ["--distributed-init-method", f"tcp://127.0.0.1:{port}"]
         return words
@@ -119,12 +119,12 @@ def stock(data, teacher, processes, port):
     return command
 
 
-def ours(data, teacher, dictionaries, processes, backend, beam=5):
-    """fairseq-seqkd generate; it knows how many cores there are."""
+def seqkd(data, teacher, dictionaries, processes, engine, beam=5):
+    """The command of fairseq-seqkd generate, which fills a store."""
 
     def command(folder, number):
         words = ["fairseq-seqkd", "generate", data, "--teacher-path", teacher, "--cpu"]
-        words += ["--teacher-data", dictionaries, "--engine", backend, "--beam", str(beam)]
+        words += ["--teacher-data", dictionaries, "--engine", engine, "--beam", str(beam)]
         words += ["--pseudo-targets", os.path.join(folder, "store")]
         if processes > 1:
             words += ["--num-shards", str(processes), "--shard-id", str(number)]
@@ -140,52 +140,52 @@ def text_of_stock(folder):
         with open(os.path.join(folder, name), encoding="utf-8") as lines:
             for line in lines:
                 if line.startswith("H-"):
-                    id_, _, text = line.rstrip("\n").split("\t")
-                    best.setdefault(int(id_[2:]), join(text))
+                    id_, _, pieces = line.rstrip("\n").split("\t")
+                    best.setdefault(int(id_[2:]), join(pieces))
     return best
 
 
 def join(pieces):
+    """The text of sentencepiece's subwords."""
     return pieces.replace(" ", "").replace("\N{LOWER ONE EIGHTH BLOCK}", " ").strip()
 
 
-def lists_of(folder):
+def nbest_of(folder):
     """{id: NBest} of the store in a folder."""
     paths = PseudoTargetStore(os.path.join(folder, "store")).chunks.find().values()
     return {sentence.id: sentence for path in paths for sentence in read_nbest(path)}
 
 
-def text_of_ours(folder, dictionary):
+def text_of_store(folder, dictionary):
+    """{id: text} of the best hypotheses of the store in a folder."""
     return {
         id_: join(dictionary.string(sentence.hypotheses[0][0].tolist()))
         if sentence.hypotheses
         else ""
-        for id_, sentence in lists_of(folder).items()
+        for id_, sentence in nbest_of(folder).items()
     }
 
 
 def bleu(best, references):
-    """Corpus BLEU against gold; stops if a sentence is missing."""
+    """Corpus BLEU of {id: text}; exits if a sentence is missing."""
     if sorted(best) != list(range(len(references))):
         sys.exit(f"{len(best)} translations of {len(references)} sentences")
     return BLEU().corpus_score([best[i] for i in range(len(references))], [references]).score
 
 
 def agreement(one, other):
-    """Worker of equal first hypotheses, and overlap of the n-best lists."""
+    """The fraction of equal best hypotheses, and the overlap of the n-best lists.
+
+    Args:
+        one, other: {id: NBest}
+    """
     lists = [
-        [[tuple(t.tolist()) for t, _ in lists_[i].hypotheses] for i in sorted(lists_)]
-        for lists_ in (one, other)
+        [[tuple(tokens.tolist()) for tokens, _ in nbest[i].hypotheses] for i in sorted(nbest)]
+        for nbest in (one, other)
     ]
     first = sum(a[:1] == b[:1] for a, b in zip(*lists)) / len(lists[0])
     common = sum(len(set(a) & set(b)) for a, b in zip(*lists))
     return first, common / max(sum(map(len, lists[0])), sum(map(len, lists[1])))
-
-
-def timed(command):
-    begin = time.perf_counter()
-    subprocess.run(command, check=True)
-    return time.perf_counter() - begin
 
 
 def free_port():
@@ -194,82 +194,108 @@ def free_port():
         return free.getsockname()[1]
 
 
-def speed_table(sides, references):
-    """One row a side."""
-    stock_sides = [side for side in sides if side.name.startswith("stock")]
-    better = min(statistics.median(side.seconds) for side in stock_sides)
+def all_systems(arguments, dictionary):
+    """All systems of the table: stock, and this package with either engine."""
+    data, teacher = arguments.data, arguments.teacher_path
+    systems = []
+    for processes in (1, 2):
+        command = stock(data, teacher, processes, arguments.max_tokens)
+        systems.append(System("stock fairseq-generate", processes, command, text_of_stock))
+        for engine in ("fairseq", "ctranslate2"):
+            command = seqkd(data, teacher, data, processes, engine)
+            text = partial(text_of_store, dictionary=dictionary)
+            systems.append(System(f"fairseq-seqkd, {engine}", processes, command, text))
+    return systems
+
+
+def speed_table(systems, references):
+    """One row per system: median time, BLEU against gold and peak memory."""
+    of_stock = [system for system in systems if system.best is text_of_stock]
+    fastest_stock = min(statistics.median(system.seconds) for system in of_stock)
     rows = []
-    for side in sides:
-        seconds = statistics.median(side.seconds)
-        threads = len(os.sched_getaffinity(0)) // side.processes
+    for system in systems:
+        seconds = statistics.median(system.seconds)
         rows.append(
             {
-                "side": side.name,
-                "processes x threads": f"{side.processes} x {threads}",
+                "system": system.name,
+                "processes x threads": f"{system.processes} x {system.threads}",
                 "seconds": round(seconds),
                 "sentences/s": round(len(references) / seconds, 1),
-                "times stock's better": round(better / seconds, 2),
-                "BLEU against gold": round(bleu(side.best(side.folder), references), 2),
-                "peak MB": round(max(side.megabytes)),
+                "speed relative to fastest stock": round(fastest_stock / seconds, 2),
+                "BLEU against gold": round(bleu(system.best(system.folder), references), 2),
+                "peak MB": round(max(system.megabytes)),
             }
         )
     return tabulate(rows, headers="keys", tablefmt="github")
 
 
+def memory_growth(arguments, once, n_sentences):
+    """The peak memory on ten times the corpus, in a sentence.
+
+    Args:
+        once: the `System` that has translated the corpus itself with CTranslate2
+    """
+    command = seqkd(arguments.tenfold, arguments.teacher_path, arguments.data, 1, "ctranslate2")
+    tenfold = System("ten times the corpus", 1, command)
+    tenfold.run(arguments.work)
+    before, after = max(once.megabytes), max(tenfold.megabytes)
+    return (
+        f"Peak memory with CTranslate2: {before:.0f} MB for {n_sentences:,} sentences, "
+        f"{after:.0f} MB for {10 * n_sentences:,}: {after / before - 1:+.1%}."
+    )
+
+
+def selection_times(arguments):
+    """Time to select from 35-best lists, relative to decoding them; a sentence per metric."""
+    data, teacher = arguments.data, arguments.teacher_path
+    command = seqkd(data, teacher, data, 1, "ctranslate2", beam=35)
+    decoding = System("35-best lists", 1, command)
+    decoding.run(arguments.work)
+    merge = ["fairseq-seqkd", "merge", data, "--select", "closest", "--remove-bpe", REMOVE_BPE]
+    merge += ["--pseudo-targets", os.path.join(decoding.folder, "store")]
+    (decoding_time,) = decoding.seconds
+    for metric in ("bleu", "chrf"):
+        begin = time.perf_counter()
+        subprocess.run([*merge, "--metric", metric], check=True)
+        seconds = time.perf_counter() - begin
+        yield (
+            f"35-best lists: decoding with CTranslate2 takes {decoding_time:.0f} s, selecting "
+            f"the closest by {metric} {seconds:.0f} s, {seconds / decoding_time:.1%} of it."
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data")
-    parser.add_argument("--ten", required=True)
-    parser.add_argument("--teacher-path", required=True)
-    parser.add_argument("--work", required=True)
+    parser.add_argument("data", help="data-bin of the corpus")
+    parser.add_argument("--tenfold", required=True, help="data-bin of ten times the corpus")
+    parser.add_argument("--teacher-path", required=True, help="the teacher's checkpoint")
+    parser.add_argument("--work", required=True, help="folder for the systems' output")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--out", required=True)
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        help="in a batch of fairseq-generate, which fails if one of its processes has no batch "
+        "(default: fairseq's)",
+    )
+    parser.add_argument("--out", required=True, help="file for the table")
     arguments = parser.parse_args()
-    data, teacher, work = arguments.data, arguments.teacher_path, arguments.work
 
-    def generate(corpus, *how, **options):
-        return ours(corpus, teacher, data, *how, **options)
-
-    dictionary = Dictionary.load(os.path.join(data, "dict.en.txt"))
-    gold = open_split(data, "train")[0].dataset.tgt
+    dictionary = Dictionary.load(os.path.join(arguments.data, "dict.en.txt"))
+    gold = open_split(arguments.data, "train").dataset.tgt
     references = [join(dictionary.string(tokens, escape_unk=True)) for tokens in gold]
-    sides = []
-    for processes in (1, 2):
-        command = stock(data, teacher, processes, free_port())
-        sides.append(Side("stock fairseq-generate", processes, command, text_of_stock))
-        for backend in ("fairseq", "ctranslate2"):
-            command = generate(data, processes, backend)
-            text = partial(text_of_ours, dictionary=dictionary)
-            sides.append(Side(f"ours, {backend}", processes, command, text))
+    systems = all_systems(arguments, dictionary)
     for _ in range(arguments.rounds):
-        for side in sides:
-            run(side, work)
-    report = [speed_table(sides, references)]
-
-    first, overlap = agreement(lists_of(sides[1].folder), lists_of(sides[2].folder))
-    report.append(
-        f"The two backends: the same first hypothesis for {first:.2%} of the sentences, the "
-        f"5-best lists overlap by {overlap:.2%}."
-    )
-
-    ten = Side("ten times", 1, generate(arguments.ten, 1, "ctranslate2"))
-    run(ten, work)
-    once, tenfold = max(sides[2].megabytes), ten.megabytes[0]
-    report.append(
-        f"Peak memory with CTranslate2: {once:.0f} MB for {len(references):,} sentences, "
-        f"{tenfold:.0f} MB for {10 * len(references):,}: {tenfold / once - 1:+.1%}."
-    )
-
-    wide = Side("35-best", 1, generate(data, 1, "ctranslate2", beam=35))
-    run(wide, work)
-    merge = ["fairseq-seqkd", "merge", data, "--select", "closest", "--remove-bpe", REMOVE_BPE]
-    merge += ["--pseudo-targets", os.path.join(wide.folder, "store")]
-    for metric in ("bleu", "chrf"):
-        seconds = timed([*merge, "--metric", metric])
-        report.append(
-            f"35-best lists: decoding with CTranslate2 {wide.seconds[0]:.0f} s, choosing the "
-            f"closest by {metric} {seconds:.0f} s, {seconds / wide.seconds[0]:.1%}."
-        )
+        for system in systems:
+            system.run(arguments.work)
+    with_fairseq, with_ctranslate2 = systems[1:3]
+    first, overlap = agreement(*(nbest_of(s.folder) for s in (with_fairseq, with_ctranslate2)))
+    report = [
+        speed_table(systems, references),
+        f"The two engines have the same best hypothesis for {first:.2%} of the sentences; "
+        f"their 5-best lists overlap by {overlap:.2%}.",
+        memory_growth(arguments, with_ctranslate2, len(references)),
+        *selection_times(arguments),
+    ]
     text = "\n\n".join(report)
     print(text)
     with atomic_file(arguments.out) as file:

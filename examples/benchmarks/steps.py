@@ -1,11 +1,12 @@
-"""What a training step of each method costs, against plain cross-entropy; see steps.sh.
+"""Time a training step of each method, relative to plain cross-entropy; see steps.sh.
 
-All methods take turns with the same student, batches and optimizer, and each step's parts are
-timed: the student writing prefixes, the teacher scoring them, and the rest, which is the
-student's own forward and backward pass, the loss, and the update.
+All methods take turns with the same student, batches and optimizer. Two parts of a step are
+timed separately: the student generating prefixes and the teacher scoring them. The remaining
+time is the student's training: its forward and backward pass, the loss, and the update.
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
 from collections import defaultdict
@@ -24,41 +25,50 @@ from fairseq_seqkd.criterions.imit_kd import ImitKDConfig, ImitKDCriterion
 from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.models.loading import load_models
+from fairseq_seqkd.models.parameters import parameters_of
 from fairseq_seqkd.teacher import Scores, shared_teacher
 
-# Every row and batch is the student's own, as near the end of training.
-ALL_OWN = {"kd_schedule": "constant", "kd_beta": 0.0}
+CROSS_ENTROPY = "cross-entropy"
+# The student generates the targets of all rows, as near the end of training.
+ALL_STUDENT_ROWS = {"kd_schedule": "constant", "kd_beta": 0.0}
 METHODS = {
     "word_kd": (WordKDCriterion, WordKDConfig, {}),
-    "imit_kd, opt": (ImitKDCriterion, ImitKDConfig, ALL_OWN),
-    "imit_kd, full": (ImitKDCriterion, ImitKDConfig, {**ALL_OWN, "imit_kd_loss": "full"}),
+    "imit_kd, opt": (ImitKDCriterion, ImitKDConfig, ALL_STUDENT_ROWS),
+    "imit_kd, full": (
+        ImitKDCriterion,
+        ImitKDConfig,
+        {**ALL_STUDENT_ROWS, "imit_kd_loss": "full"},
+    ),
     "gkd": (GKDCriterion, GKDConfig, {"kd_beta": 0.0}),
     "interleaved": (DistillCriterion, DistillConfig, {"kd_prefixes": "interleaved"}),
     **{
         f"distill, {name}": (DistillCriterion, DistillConfig, {"kd_divergence": name})
-        for name in DIVERGENCES.values
+        for name in DIVERGENCES.options
     },
 }
+PARTS = ("generating", "scoring")
 
 
 class Clock:
-    """Adds up the time inside functions that it wraps."""
+    """Adds up the seconds spent in the functions that it wraps, by part."""
 
     def __init__(self):
         self.seconds = defaultdict(float)
 
-    def wrap(self, name, function):
+    def wrap(self, part, function):
+        """A function that does the same and adds its time to a part."""
+
         def timed(*arguments):
             begin = time.perf_counter()
             result = function(*arguments)
-            self.seconds[name] += time.perf_counter() - begin
+            self.seconds[part] += time.perf_counter() - begin
             return result
 
         return timed
 
 
 def batches_of(task, max_tokens, number):
-    """The first training batches of an epoch, as fairseq-train would shuffle them."""
+    """The first training batches of an epoch, shuffled as fairseq-train does."""
     iterator = task.get_batch_iterator(
         task.dataset("train"),
         max_tokens=max_tokens,
@@ -69,8 +79,8 @@ def batches_of(task, max_tokens, number):
     return [batch for batch, _ in zip(iterator, range(number))]
 
 
-def methods(task, arguments):
-    """{name: criterion}, plain cross-entropy first."""
+def criteria_of(task, arguments, clock):
+    """{method: criterion}, plain cross-entropy first; the clock times generated prefixes."""
     common = {
         "teacher_path": arguments.teacher,
         "teacher_data": arguments.data,
@@ -79,15 +89,23 @@ def methods(task, arguments):
         "seed": 1,
         "max_update": 1000,
     }
-    found = {"cross-entropy": LabelSmoothedCrossEntropyCriterion(task, False, 0.1)}
-    for name, (criterion, config, settings) in METHODS.items():
+    criteria = {CROSS_ENTROPY: LabelSmoothedCrossEntropyCriterion(task, False, 0.1)}
+    for name, (criterion_class, config, settings) in METHODS.items():
         cfg = OmegaConf.structured(config(**{**common, **settings}))
-        found[name] = criterion(task, cfg)
-    return found
+        criterion = criteria[name] = criterion_class(task, cfg)
+        if criterion.method.prefix_policy is not None:
+            policy = clock.wrap("generating", criterion.method.prefix_policy)
+            criterion.method = dataclasses.replace(criterion.method, prefix_policy=policy)
+    return criteria
+
+
+def optimizer_of(student):
+    """Adam with such small steps that all methods train practically the same student."""
+    return torch.optim.Adam(student.parameters(), lr=1e-9)
 
 
 def run(student, criterion, optimizer, batches):
-    """Seconds of a pass over the batches."""
+    """Train on all batches; returns the seconds it took."""
     criterion.train()
     begin = time.perf_counter()
     for number, batch in enumerate(batches):
@@ -99,13 +117,56 @@ def run(student, criterion, optimizer, batches):
     return time.perf_counter() - begin
 
 
+def measure(criteria, student, batches, clock, n_rounds):
+    """{method: [seconds of a step, in total and by part, one dictionary per round]}."""
+    rounds = {name: [] for name in criteria}
+    optimizer = optimizer_of(student)
+    for round_ in range(n_rounds + 1):
+        for name, criterion in criteria.items():
+            clock.seconds.clear()
+            total = run(student, criterion, optimizer, batches)
+            if round_ > 0:  # the first round warms up
+                seconds = {"total": total, **{part: clock.seconds[part] for part in PARTS}}
+                rounds[name].append({k: v / len(batches) for k, v in seconds.items()})
+    return rounds
+
+
+def table_of(rounds):
+    """One row per method: medians. Ratios are taken round by round."""
+    rows = []
+    for name, of_method in rounds.items():
+        pairs = zip(of_method, rounds[CROSS_ENTROPY])
+        ratios = [seconds["total"] / stock["total"] for seconds, stock in pairs]
+        total, *parts = (
+            statistics.median(seconds[part] for seconds in of_method)
+            for part in ("total", *PARTS)
+        )
+        cells = map(in_milliseconds, (total, *parts, total - sum(parts)))
+        rows.append([name, f"{statistics.median(ratios):.2f}", *cells])
+    headers = ["method", "time relative to cross-entropy", "ms per step"]
+    headers += ["generating prefixes (ms)", "teacher scoring (ms)", "student training (ms)"]
+    align = ["left", *["right"] * 5]
+    return tabulate(rows, headers, "github", colalign=align, disable_numparse=True)
+
+
+def in_milliseconds(seconds):
+    """Seconds as text, with a decimal where the whole number would say too little."""
+    value = 1000 * seconds
+    return f"{value:.1f}" if 0 < value < 10 else f"{value:.0f}"
+
+
+def size_of(model):
+    """The number of a model's parameters, each shared one counted once."""
+    return sum(p.numel() for p in parameters_of(dict(model.named_parameters())).values())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="data-bin")
     parser.add_argument("--teacher", required=True, help="the teacher's checkpoint")
     parser.add_argument("--student", required=True, help="a trained student's checkpoint")
-    parser.add_argument("--max-tokens", type=int, default=2048)
-    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--max-tokens", type=int, default=2048, help="target tokens in a batch")
+    parser.add_argument("--batches", type=int, default=8, help="steps in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", required=True, help="file for the table")
     arguments = parser.parse_args()
@@ -116,61 +177,19 @@ def main():
     batches = batches_of(task, arguments.max_tokens, arguments.batches)
     teacher = shared_teacher(arguments.teacher, task, arguments.data)
     clock = Clock()
-    teacher.scores = clock.wrap("scores", teacher.scores)
-    Scores.logits = clock.wrap("scores", Scores.logits)
-    criteria = methods(task, arguments)
-    for criterion in list(criteria.values())[1:]:
-        criterion.prefixes = TimedPrefixes(criterion.prefixes, clock)
-    # So small a step that the student stays what it is, and all methods have the same.
-    optimizer = torch.optim.Adam(student.parameters(), lr=1e-9)
-
-    seconds, parts = defaultdict(list), defaultdict(lambda: defaultdict(list))
-    for round_ in range(arguments.rounds + 1):
-        for name, criterion in criteria.items():
-            clock.seconds.clear()
-            taken = run(student, criterion, optimizer, batches) / len(batches)
-            if round_ > 0:  # the first warms up
-                seconds[name].append(taken)
-                for part in ("writes", "scores"):
-                    parts[name][part].append(clock.seconds[part] / len(batches))
-    table = report(seconds, parts, student, teacher, arguments)
-    print(table)
-    with open(arguments.out, "w") as file:
-        file.write(table + "\n")
-
-
-class TimedPrefixes:
-    """Prefixes whose calls are timed."""
-
-    def __init__(self, prefixes, clock):
-        self.writes, self.needs = prefixes.writes, prefixes.needs
-        self._call = clock.wrap("writes", prefixes)
-
-    def __call__(self, *arguments):
-        return self._call(*arguments)
-
-
-def report(seconds, parts, student, teacher, arguments):
-    """The table: medians, of the ratios as well, which are taken round by round."""
-    plain = seconds["cross-entropy"]
-    rows = []
-    for name, taken in seconds.items():
-        ratios = [one / other for one, other in zip(taken, plain)]
-        inside = [statistics.median(parts[name][part]) for part in ("writes", "scores")]
-        rest = statistics.median(taken) - sum(inside)
-        milliseconds = [f"{1000 * part:.0f}" for part in (*inside, rest)]
-        total = f"{1000 * statistics.median(taken):.0f}"
-        rows.append([name, f"{statistics.median(ratios):.2f}", total, *milliseconds])
-    headers = ["a step of", "times cross-entropy", "ms", "writing", "teacher", "the rest"]
-    align = ["left", *["right"] * 5]
-    table = tabulate(rows, headers, "github", colalign=align, disable_numparse=True)
-    size = sum(p.numel() for p in student.parameters())
-    return (
-        f"{table}\n\nMedians of {arguments.rounds} rounds of {len(seconds)} methods in turns, "
-        f"{arguments.batches} batches of at most {arguments.max_tokens} tokens, "
-        f"{torch.get_num_threads()} threads; student "
-        f"{size:,} parameters, teacher {teacher.parameters:,}."
+    teacher.scores = clock.wrap("scoring", teacher.scores)
+    Scores.logits = clock.wrap("scoring", Scores.logits)
+    criteria = criteria_of(task, arguments, clock)
+    table = table_of(measure(criteria, student, batches, clock, arguments.rounds))
+    report = (
+        f"{table}\n\nMedians of {arguments.rounds} rounds of {len(criteria)} methods in turns, "
+        f"{len(batches)} batches of at most {arguments.max_tokens} tokens, "
+        f"{torch.get_num_threads()} threads; student {size_of(student):,} parameters, "
+        f"teacher {sum(map(size_of, teacher.models)):,}."
     )
+    print(report)
+    with open(arguments.out, "w") as file:
+        file.write(report + "\n")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""What word-level distillation costs beside plain cross-entropy, in time and memory; see
-word_kd.sh.
+"""Compare word-level distillation with plain cross-entropy in time and memory; see word_kd.sh.
 
-All sides take turns with the same student, batches and optimizer. Memory is measured in a
-process for each side, since what one has used stays with it.
+All variants take turns with the same student, batches and optimizer. Memory is measured in a
+new process for each variant, since a process does not give back all the memory it has used.
 """
 
 import argparse
-import json
 import math
+import multiprocessing
 import os
+import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from fairseq.criterions.label_smoothed_cross_entropy import (
@@ -26,15 +26,19 @@ from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion
 from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.teacher import shared_teacher
 
-from steps import batches_of, run  # isort: skip
+from steps import batches_of, optimizer_of, run, size_of  # isort: skip
 
-STOCK, BARE = "stock label_smoothed_cross_entropy", "a bare teacher forward pass"
-LIVE, LIVE_K = "word_kd, teacher", "word_kd, teacher's top {k}"
-CACHED = "word_kd, cache of the top {k}"
+STOCK, TEACHER = "stock label_smoothed_cross_entropy", "teacher forward pass alone"
+LIVE, LIVE_K = "word_kd, live teacher", "word_kd, live teacher's top {k}"
+CACHED = "word_kd, cached top {k}"
+VARIANTS = [STOCK, TEACHER, LIVE, LIVE_K, CACHED]
+# A fork server imports torch and fairseq once for all processes whose memory is measured. On
+# macOS their libraries may not survive a fork.
+PROCESSES = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
 
 
-def criterion_of(side, task, arguments):
-    """The criterion of a side of the comparison; None for the teacher alone."""
+def criterion_of(variant, task, arguments):
+    """The criterion of a variant; None for the teacher alone."""
     common = {"label_smoothing": 0.1, "sentence_avg": False, "seed": 1, "max_update": 1000}
     teacher = {"teacher_path": arguments.teacher, "teacher_data": arguments.data}
     sources = {
@@ -42,29 +46,28 @@ def criterion_of(side, task, arguments):
         LIVE_K: {**teacher, "kd_top_k": arguments.top_k},
         CACHED: {"kd_cache": arguments.cache, "train_subset": "train"},
     }
-    if side in sources:
+    if variant in sources:
         return WordKDCriterion(
-            task, OmegaConf.structured(WordKDConfig(**common, **sources[side]))
+            task, OmegaConf.structured(WordKDConfig(**common, **sources[variant]))
         )
-    return LabelSmoothedCrossEntropyCriterion(task, False, 0.1) if side == STOCK else None
+    return LabelSmoothedCrossEntropyCriterion(task, False, 0.1) if variant == STOCK else None
 
 
-class Side:
-    """One side: runs its share of a step for every batch."""
+class Variant:
+    """One variant of the comparison: trains on, or only scores, every batch."""
 
-    def __init__(self, side, student, task, batches, arguments):
-        self.criterion = criterion_of(side, task, arguments)
+    def __init__(self, name, student, task, batches, arguments):
+        self.criterion = criterion_of(name, task, arguments)
         self.student, self.batches = student, batches
         self.teacher = None
         if self.criterion is None:
             self.teacher = shared_teacher(
                 arguments.teacher, task, arguments.data, next(student.parameters()).device
             )
-        # So small a step that the student stays what it is, and all sides have the same.
-        self.optimizer = torch.optim.Adam(student.parameters(), lr=1e-9)
+        self.optimizer = optimizer_of(student)
 
-    def __call__(self):
-        """Seconds of a pass over the batches."""
+    def run(self):
+        """Process all batches; returns the seconds it took."""
         if self.teacher is None:
             return run(self.student, self.criterion, self.optimizer, self.batches)
         begin = time.perf_counter()
@@ -81,115 +84,128 @@ def prepare(arguments):
     return models[0].train(), task, batches_of(task, arguments.max_tokens, arguments.batches)
 
 
-def peak_memory(arguments):
-    """MB that this process had at most, after a pass of one side."""
-    Side(arguments.memory_of, *prepare(arguments), arguments)()
-    # Not ru_maxrss: a process inherits that of the one that started it.
-    with open("/proc/self/status") as status:
-        (kilobytes,) = [int(line.split()[1]) for line in status if line.startswith("VmHWM")]
+def measure(variants, n_rounds):
+    """{name: [seconds of a round]}, all variants in turns."""
+    seconds = defaultdict(list)
+    for round_ in range(n_rounds + 1):
+        for name, variant in variants.items():
+            passed = variant.run()
+            if round_ > 0:  # the first round warms up
+                seconds[name].append(passed)
+    return seconds
+
+
+def peak_memory(name, arguments):
+    """The peak memory of this process in MB, after one round of a variant."""
+    Variant(name, *prepare(arguments), arguments).run()
+    try:
+        # Not ru_maxrss, which a process on Linux inherits from the one that started it.
+        with open("/proc/self/status") as status:
+            (kilobytes,) = [int(line.split()[1]) for line in status if "VmHWM" in line]
+    except FileNotFoundError:  # macOS, where ru_maxrss is in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return kilobytes / 1024
 
 
-def peak_memory_of(side):
-    """The same in a process of its own."""
-    command = [sys.executable, *sys.argv, "--memory-of", side]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
-    output = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        check=True,
-        env=environment,
-    )
-    return json.loads(output.stdout.splitlines()[-1])
+def peak_memory_of_variants(arguments):
+    """{name: peak memory in MB}, each variant in a new process."""
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        del os.environ[name]  # recipes set these; fairseq-train by itself does not
+    PROCESSES.set_forkserver_preload(["__main__"])
+    memory = {}
+    for name in VARIANTS:
+        with ProcessPoolExecutor(1, PROCESSES) as pool:
+            memory[name] = pool.submit(peak_memory, name, arguments).result()
+    return memory
 
 
-def report(seconds, memory, tokens, arguments, student):
-    """The table: medians, of the ratios as well, which are taken round by round."""
+def cost_table(seconds, memory, n_tokens, n_batches, k):
+    """One row per variant: medians. Ratios are taken round by round.
+
+    Args:
+        seconds: {variant: [seconds of a round]}
+        memory: {variant: MB}
+        n_tokens: target tokens in a round
+        n_batches: steps in a round
+        k: symbols of the top-k variants
+    """
     rows = []
-    with_teacher = [sum(both) for both in zip(seconds[STOCK], seconds[BARE])]
-    for side, taken in seconds.items():
-        speed = [stock / one for stock, one in zip(seconds[STOCK], taken)]
-        against = [one / both for one, both in zip(taken, with_teacher)]
-        live = side in (LIVE, LIVE_K)
+    stock_and_teacher = [sum(pair) for pair in zip(seconds[STOCK], seconds[TEACHER])]
+    for name, passed in seconds.items():
+        median = statistics.median(passed)
+        speed = [stock / value for stock, value in zip(seconds[STOCK], passed)]
+        overhead = [value / both for value, both in zip(passed, stock_and_teacher)]
         rows.append(
             [
-                side.format(k=arguments.top_k),
-                f"{1000 * statistics.median(taken) / arguments.batches:.0f}",
-                f"{tokens / statistics.median(taken):.0f}",
+                name.format(k=k),
+                f"{1000 * median / n_batches:.0f}",
+                f"{n_tokens / median:.0f}",
                 f"{statistics.median(speed):.2f}",
-                f"{statistics.median(against):.2f}" if live else "",
-                f"{memory[side]:.0f}",
-                f"{memory[side] / memory[STOCK]:.2f}",
+                f"{statistics.median(overhead):.2f}" if name in (LIVE, LIVE_K) else "",
+                f"{memory[name]:.0f}",
+                f"{memory[name] / memory[STOCK]:.2f}",
             ]
         )
-    headers = ["a step of", "ms", "tokens/s", "times stock's speed", "time / (stock + bare)"]
-    headers += ["peak MB", "times stock's"]
+    headers = ["variant", "ms per step", "tokens/s", "speed relative to stock"]
+    headers += ["time / (stock + teacher)", "peak MB", "memory relative to stock"]
     align = ["left", *["right"] * 6]
-    table = tabulate(rows, headers, "github", colalign=align, disable_numparse=True)
-    size = sum(p.numel() for p in student.parameters())
-    vocab = student.decoder.output_projection.out_features
-    return (
-        f"{vocab} symbols:\n\n{table}\n\nMedians of {arguments.rounds} rounds in turns, "
-        f"{arguments.batches} batches of at most {arguments.max_tokens} tokens, "
-        f"{torch.get_num_threads()} threads, student {size:,} parameters."
-    )
+    return tabulate(rows, headers, "github", colalign=align, disable_numparse=True)
 
 
-def agreement(sides, student, arguments):
-    """What the sources of the teacher's distribution say of the same student, as a table."""
-    student.eval()  # dropout would be another one each time
-    rows, whole = [], None
+def agreement_table(variants, student, k):
+    """The loss and its gradient with each source of the teacher's distribution."""
+    student.eval()  # dropout would differ from pass to pass
+    rows, reference = [], None
     for name in (LIVE, LIVE_K, CACHED):
         student.zero_grad()
-        kd_loss, tokens = 0.0, 0
-        for batch in sides[name].batches:
-            loss, size, log = sides[name].criterion(student, batch)
+        kd_loss, n_tokens = 0.0, 0
+        for batch in variants[name].batches:
+            loss, size, log = variants[name].criterion(student, batch)
             (loss / size).backward()
-            kd_loss, tokens = kd_loss + float(log["kd_loss"]), tokens + size
+            kd_loss, n_tokens = kd_loss + float(log["kd_loss"]), n_tokens + size
         gradient = torch.cat([p.grad.flatten() for p in student.parameters()])
-        whole = gradient if whole is None else whole
-        distance = float((gradient - whole).norm() / whole.norm())
-        bits = kd_loss / tokens / math.log(2)
-        rows.append([name.format(k=arguments.top_k), f"{bits:.4f}", f"{distance:.4f}"])
-    headers = ["", "kd_loss, bits a token", "gradient's distance from the first, of its norm"]
+        reference = gradient if reference is None else reference
+        distance = float((gradient - reference).norm() / reference.norm())
+        bits = kd_loss / n_tokens / math.log(2)
+        rows.append([name.format(k=k), f"{bits:.4f}", f"{distance:.4f}"])
+    headers = ["variant", "kd_loss (bits per token)"]
+    headers += ["relative distance of the gradient from the live teacher's"]
     align = ["left", "right", "right"]
     return tabulate(rows, headers, "github", colalign=align, disable_numparse=True)
 
 
-def main():
+def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="data-bin")
     parser.add_argument("--teacher", required=True, help="the teacher's checkpoint")
     parser.add_argument("--student", required=True, help="a student's checkpoint")
     parser.add_argument("--cache", required=True, help="made by fairseq-seqkd cache")
-    parser.add_argument("--top-k", type=int, default=8, help="of the cache")
-    parser.add_argument("--max-tokens", type=int, default=2048)
-    parser.add_argument("--batches", type=int, default=6)
+    parser.add_argument("--top-k", type=int, default=8, help="symbols in the cache")
+    parser.add_argument("--max-tokens", type=int, default=2048, help="target tokens in a batch")
+    parser.add_argument("--batches", type=int, default=6, help="steps in a round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", required=True, help="file for the table")
-    parser.add_argument("--memory-of", help="measure the peak memory of this side alone")
-    arguments = parser.parse_args()
-    if arguments.memory_of is not None:
-        print(json.dumps(peak_memory(arguments)))
-        return
+    parser.add_argument("--out", required=True, help="file for the tables")
+    return parser.parse_args()
 
+
+def main():
+    arguments = parse_arguments()
     student, task, batches = prepare(arguments)
-    names = [STOCK, BARE, LIVE, LIVE_K, CACHED]
-    sides = {name: Side(name, student, task, batches, arguments) for name in names}
-    seconds = defaultdict(list)
-    for round_ in range(arguments.rounds + 1):
-        for name, side in sides.items():
-            taken = side()
-            if round_ > 0:  # the first warms up
-                seconds[name].append(taken)
-    memory = {name: peak_memory_of(name) for name in names}
-    tokens = sum(batch["ntokens"] for batch in batches)
-    table = report(seconds, memory, tokens, arguments, student)
-    table += "\n\n" + agreement(sides, student, arguments)
-    print(table)
+    variants = {name: Variant(name, student, task, batches, arguments) for name in VARIANTS}
+    seconds = measure(variants, arguments.rounds)
+    memory = peak_memory_of_variants(arguments)
+    n_tokens = sum(batch["ntokens"] for batch in batches)
+    report = (
+        f"{student.decoder.output_projection.out_features} symbols:\n\n"
+        f"{cost_table(seconds, memory, n_tokens, len(batches), arguments.top_k)}\n\n"
+        f"Medians of {arguments.rounds} rounds in turns, {len(batches)} batches of at most "
+        f"{arguments.max_tokens} tokens, {torch.get_num_threads()} threads, student "
+        f"{size_of(student):,} parameters.\n\n"
+        f"{agreement_table(variants, student, arguments.top_k)}"
+    )
+    print(report)
     with open(arguments.out, "w") as file:
-        file.write(table + "\n")
+        file.write(report + "\n")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,45 @@
 #!/usr/bin/env bash
-# What word-level distillation costs beside plain cross-entropy, with the teacher and from a cache:
-# on Multi30k, and on random sentences of 32,000 symbols. And how long the cache takes to build.
+# The cost of word-level distillation relative to plain cross-entropy, with a live teacher and with
+# a cache: on Multi30k, and on random sentences of 32,000 symbols. Then the time to build the cache,
+# beside fairseq-validate on the same data.
 #
 #   bash examples/benchmarks/word_kd.sh
+#   SMOKE=1 bash examples/benchmarks/word_kd.sh     # one round of one batch, fewer random sentences
 #
-# Some minutes. The student is the undistilled one of examples/multi30k/claims.sh, which has to
-# have run. Settings, by environment variables: WORK as there; TEACHER and STUDENT, other
-# checkpoints; ROUNDS (5), how often everything takes its turn; OUT, a folder for the tables
-# (default: $WORK/benchmark). The recipes' settings of the memory allocator are not in force here:
-# what is measured is what fairseq-train does by itself.
+# It takes some minutes. The student is the undistilled one of examples/multi30k/claims.sh, so run
+# that first. Settings, by environment variables:
+#   WORK      the folder of examples/multi30k/claims.sh (default: work/multi30k)
+#   DATA      another data-bin
+#   TEACHER, STUDENT  other checkpoints
+#   ROUNDS    how often every variant takes its turn, 5
+#   OUT       folder for the tables (default: $WORK/benchmark)
+#
+# The recipes' settings of the memory allocator are not used here: this measures fairseq-train as
+# users run it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
 . "$here/../lib.sh"
 unset MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_ MALLOC_TOP_PAD_
+DATA=${DATA:-$WORK/data-bin}
 TEACHER=${TEACHER:-$WORK/teacher/checkpoint_best.pt}
 STUDENT=${STUDENT:-$WORK/transformer-96-1000-none-1-0/checkpoint_best.pt}
-ROUNDS=${ROUNDS:-5}
 OUT=${OUT:-$WORK/benchmark}
-for file in "$TEACHER" "$STUDENT"; do
+
+# Settings, then tiny ones.
+ROUNDS=${ROUNDS:-5} BATCHES=6 BUILDS="1 2"
+SYMBOLS=32000 SENTENCES=2000
+RANDOM_TEACHER="3 3 192 768" RANDOM_STUDENT="2 1 96 192"
+if [ -n "${SMOKE:-}" ]; then
+    ROUNDS=1 BATCHES=1 BUILDS=1
+    SYMBOLS=200 SENTENCES=100
+    RANDOM_TEACHER="1 1 32 64" RANDOM_STUDENT="1 1 16 32"
+fi
+for file in "$DATA" "$TEACHER" "$STUDENT"; do
     [ -e "$file" ] || fail "there is no $file: run examples/multi30k/claims.sh first"
 done
-random=$WORK/benchmark/random
+random=$WORK/benchmark/random-$SYMBOLS
+caches=$WORK/benchmark/cache${SMOKE:+-smoke}
 mkdir -p "$random" "$OUT"
 
 # train NAME FLAGS...: one update of a model on the random sentences.
@@ -32,47 +50,53 @@ train() {
         --max-update 1 --disable-validation --no-epoch-checkpoints "${@:2}"
 }
 
-step "random sentences of 32,000 symbols"
+step "$SENTENCES random sentences of $SYMBOLS symbols"
 if [ ! -e "$random/data-bin/dict.a.txt" ]; then
-    python - "$random" <<'END'
+    python - "$random" $SYMBOLS $SENTENCES <<'END_OF_PYTHON'
 import random, sys
+folder, symbols, sentences = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 random.seed(1)
-words = [f"w{i}" for i in range(31996)]
-with open(f"{sys.argv[1]}/dict.txt", "w") as file:
+words = [f"w{i}" for i in range(symbols - 4)]  # fairseq's dictionary adds four symbols
+with open(f"{folder}/dict.txt", "w") as file:
     file.writelines(f"{word} 1\n" for word in words)
 for side in "ab":
-    with open(f"{sys.argv[1]}/train.{side}", "w") as file:
-        for _ in range(2000):
+    with open(f"{folder}/train.{side}", "w") as file:
+        for _ in range(sentences):
             file.write(" ".join(random.choices(words, k=random.randint(5, 25))) + "\n")
-END
+END_OF_PYTHON
     run random_preprocess fairseq-preprocess --source-lang a --target-lang b \
         --joined-dictionary --srcdict "$random/dict.txt" --trainpref "$random/train" \
         --destdir "$random/data-bin"
 fi
-train teacher $(size 3 3 192 768)
-train student $(size 2 1 96 192)
+train teacher $(size $RANDOM_TEACHER)
+train student $(size $RANDOM_STUDENT)
 
-# compare NAME DATA TEACHER STUDENT: a table.
-compare() {
-    step "$1"
-    run "cache_$1" fairseq-seqkd cache "$2" --teacher-path "$3" --teacher-data "$2" \
-        --kd-cache "$WORK/benchmark/cache-$1" --threads "$OMP_NUM_THREADS"
-    python "$here/word_kd.py" "$2" --teacher "$3" --student "$4" --rounds "$ROUNDS" \
-        --cache "$WORK/benchmark/cache-$1" --out "$OUT/word_kd-$1.md"
+# build_cache NAME DATA TEACHER CACHE
+build_cache() {
+    run "$1" fairseq-seqkd cache "$2" --teacher-path "$3" --teacher-data "$2" \
+        --kd-cache "$4" --threads "$OMP_NUM_THREADS"
 }
-compare multi30k "$WORK/data-bin" "$TEACHER" "$STUDENT"
+
+# compare NAME DATA TEACHER STUDENT: two tables.
+compare() {
+    local cache=$caches-$1
+    step "$1"
+    build_cache "cache_$1" "$2" "$3" "$cache"
+    python "$here/word_kd.py" "$2" --teacher "$3" --student "$4" --rounds "$ROUNDS" \
+        --batches $BATCHES --cache "$cache" --out "$OUT/word_kd-$1.md"
+}
+compare multi30k "$DATA" "$TEACHER" "$STUDENT"
 compare random "$random/data-bin" "$random/teacher/checkpoint_last.pt" \
     "$random/student/checkpoint_last.pt"
 
 step "building the cache of Multi30k's training set, and fairseq-validate on it, in turns"
-for round in 1 2; do
-    rm -rf "$WORK/benchmark/again"
-    run "again_cache" fairseq-seqkd cache "$WORK/data-bin" --teacher-path "$TEACHER" \
-        --teacher-data "$WORK/data-bin" --kd-cache "$WORK/benchmark/again" \
-        --threads "$OMP_NUM_THREADS"
-    run "again_validate" fairseq-validate "$WORK/data-bin" --user-dir "$USER_DIR" --cpu \
-        --path "$TEACHER" --task translation --source-lang de --target-lang en \
-        --valid-subset train --max-tokens 4096 --required-batch-size-multiple 1 \
+again=$WORK/benchmark/again
+for round in $BUILDS; do
+    rm -rf "$again"
+    build_cache again_cache "$DATA" "$TEACHER" "$again"
+    run again_validate fairseq-validate "$DATA" --user-dir "$USER_DIR" --cpu \
+        --path "$TEACHER" --task translation --valid-subset train --max-tokens 4096 \
+        --required-batch-size-multiple 1 --skip-invalid-size-inputs-valid-test \
         --log-format none
 done
-cmp "$WORK/benchmark/again/rows/sums.json" "$WORK/benchmark/cache-multi30k/rows/sums.json"
+cmp "$again/rows/sums.json" "$caches-multi30k/rows/sums.json"

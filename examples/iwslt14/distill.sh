@@ -1,36 +1,36 @@
 #!/usr/bin/env bash
 # IWSLT14 German-English as in ImitKD (Lin et al. 2020, arXiv 2009.07253): from the published
-# archive to a table of a Transformer teacher and small students.
+# archive to a table that compares a Transformer teacher with small students.
 #
-#   bash examples/iwslt14/distill.sh                 # students: Transformers
-#   STUDENT=rnn bash examples/iwslt14/distill.sh     # students: RNNs, of the same teacher
-#   SMOKE=1 bash examples/iwslt14/distill.sh         # all steps in tiny, on made-up text
+#   bash examples/iwslt14/distill.sh                 # Transformer students
+#   STUDENT=rnn bash examples/iwslt14/distill.sh     # RNN students of the same teacher
+#   SMOKE=1 bash examples/iwslt14/distill.sh         # every step with tiny models, on synthetic text
 #
-# A step whose output is there is skipped: run it again and it goes on where it stopped.
+# Steps whose output exists are skipped: run it again to resume after an interruption.
 # Settings, by environment variables:
 #   WORK      folder to write to (default: work/iwslt14)
 #   STUDENT   transformer (the default) or rnn
-#   METHODS   which rows: none seq_kd imit_kd_opt imit_kd_full imit_kd_star (the default)
-#   SITE      where de-en.tgz is (default: the archive of the campaign); file:///FOLDER if you have
-#             it already
-#   DEVICE    --cpu to do without a GPU
+#   METHODS   rows of the table: none seq_kd imit_kd_opt imit_kd_full imit_kd_star (the default)
+#   SITE      address of the folder with de-en.tgz (default: the campaign's archive); file:///FOLDER
+#             for a local copy
+#   DEVICE    --cpu to ignore a GPU
 #
-# Sizes, learning rates, lengths of training and schedules are those of the configurations in the
-# authors' code (github.com/asappresearch/imitkd, configs/iwslt). What differs:
+# Model sizes, learning rates, numbers of updates and schedules are those of the configurations in
+# the authors' code (github.com/asappresearch/imitkd, configs/iwslt). Differences:
 # - the text, see prepare.sh: BLEU is not comparable with the paper's;
-# - student RNNs are LSTMs, fairseq's; the paper's are GRUs;
-# - batches have 128 sentences, as there, but of about the same length;
-# - the best checkpoint is chosen by greedy BLEU on the validation set, every 1,000 updates, for
-#   the teacher as well (there: by perplexity);
-# - ImitKD* is not among the authors' configurations for this data set: its schedule is the one
-#   they have for CNN/DailyMail.
+# - RNN students are fairseq's LSTMs; the paper's are GRUs;
+# - batches have 128 sentences as in the paper, but of similar length;
+# - the best checkpoint is selected by greedy BLEU on the validation set, every 1,000 updates, for
+#   the teacher as well (in the paper by perplexity);
+# - the authors have no configuration of ImitKD* for this data set: its schedule is the one of their
+#   configuration for CNN/DailyMail.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 WORK=${WORK:-$(dirname "$(dirname "$here")")/work/iwslt14}
 . "$here/../lib.sh"
 WORK=$(cd "$WORK" && pwd)
 
-# Settings: the paper's, then tiny ones.
+# Settings of the paper, then tiny ones.
 SITE=${SITE:-https://wit3.fbk.eu/archive/2014-01/texts/de/en}
 STUDENT=${STUDENT:-transformer}
 ALL="none seq_kd imit_kd_opt imit_kd_full imit_kd_star"
@@ -51,16 +51,17 @@ if [ -n "${SMOKE:-}" ]; then
     TEACHER_UPDATES=12 UPDATES=6 WARMUP=3
     TEACHER_LR=1e-2 LR=1e-2
     BATCH="--batch-size 32"
-    # Models that have learned nothing do not stop by themselves.
+    # Models that have hardly learned anything rarely generate EOS.
     LIMITS="--max-source-positions 64 --max-target-positions 64"
     TABLE="--rounds 1 --engines fairseq"
 fi
 
 . "$here/prepare.sh"
 
-# What all trainings have in common: Adam, whose learning rate rises for W updates and falls with
-# their root ("Noam"; 0.1 / sqrt(W) at its highest), gradients of at most norm 5, dropout 0.1, no
-# label smoothing. Without a multiple of 1 fairseq would leave out sentences of a last batch.
+# train NAME FLAGS...: the flags that all trainings share: Adam, whose learning rate rises for W
+# updates and then falls with the square root of the update ("Noam"; its peak is 0.1 / sqrt(W)),
+# gradients clipped to norm 5, dropout 0.1, no label smoothing. With fairseq's default batch size
+# multiple of 8, the last batch could lose sentences.
 train() {
     run "$1" fairseq-train "$WORK/data-bin" --user-dir "$USER_DIR" $DEVICE \
         --save-dir "$WORK/$1.new" --seed 1 --share-decoder-input-output-embed --dropout 0.1 \
@@ -74,14 +75,14 @@ train() {
         --log-format simple "${@:2}"
 }
 
-# The paper's students learn from this one, whatever they are.
+# Both kinds of students learn from a Transformer, as in the paper.
 TEACHER=$WORK/teacher/checkpoint_best.pt
 once teacher "the teacher, a Transformer of $LAYERS + $LAYERS layers" train teacher \
     --task translation --criterion cross_entropy \
     --arch transformer $(size $LAYERS $LAYERS $EMBED $TEACHER_FFN) \
     --lr $TEACHER_LR --warmup-updates $((2 * WARMUP)) --max-update $TEACHER_UPDATES
 
-# Beam 5, as the paper's and Kim & Rush's for Seq-KD.
+# Beam 5, as in the paper and in Kim & Rush's Seq-KD.
 translate() {
     run translate fairseq-seqkd generate "$WORK/data-bin" --teacher-path "$TEACHER" \
         --pseudo-targets "$WORK/pseudo-targets.new" --beam 5 $DEVICE
@@ -90,7 +91,7 @@ once pseudo-targets "the teacher translates the training set" translate
 
 case $STUDENT in
     transformer) model="--arch transformer $(size 2 2 $EMBED $FFN)" ;;
-    # The decoder is as wide as both directions of the encoder together.
+    # The decoder is as wide as the encoder's two directions together.
     rnn) model="--arch lstm --encoder-bidirectional --encoder-layers 2 --decoder-layers 2
         --encoder-hidden-size $HIDDEN --decoder-hidden-size $((2 * HIDDEN))
         --encoder-embed-dim $EMBED --decoder-embed-dim $EMBED --decoder-out-embed-dim $EMBED" ;;
@@ -99,30 +100,30 @@ esac
 
 rows=()
 
-# student NAME "WHAT IT IS" FLAGS...
+# student NAME "TITLE: DESCRIPTION" FLAGS...: train a student; TITLE is its row of the table.
 student() {
     once "$STUDENT-$1" "$2" train "$STUDENT-$1" $model --lr $LR --warmup-updates $WARMUP \
         --max-update $UPDATES "${@:3}"
     rows+=("${2%%:*}=$WORK/$STUDENT-$1/checkpoint_best.pt")
 }
 
-# Own prefixes are at most 125 tokens long there; here 1.2 times the source and 10 more.
-OWN="--teacher-path $TEACHER --kd-max-len-b 10"
+# The student's prefixes have at most 125 tokens in the paper; here 1.2 times the source and 10 more.
+IMITATION="--teacher-path $TEACHER --kd-max-len-b 10"
 PSEUDO="--task translation_seqkd --pseudo-targets $WORK/pseudo-targets"
 
 for method in $METHODS; do
     case $method in
         none) student none "no distillation" --task translation --criterion cross_entropy ;;
         seq_kd) student seq_kd "Seq-KD" $PSEUDO --criterion seq_kd ;;
-        # beta = 200^(-t/N) is the default; own tokens are drawn among the 5 most probable.
+        # beta = 200^(-t/N) is the default; tokens are drawn among the student's 5 most probable.
         imit_kd_opt) student imit_kd_opt "ImitKD: the teacher's most probable token" \
-            --task translation --criterion imit_kd --kd-sampling-topk 5 $OWN ;;
-        # Here the student writes greedily.
+            --task translation --criterion imit_kd --kd-sampling-topk 5 $IMITATION ;;
+        # Here the student generates greedily.
         imit_kd_full) student imit_kd_full "ImitKD + Full: the teacher's distribution" \
-            --task translation --criterion imit_kd --imit-kd-loss full $OWN ;;
-        # Data rows are the teacher's translations, and remain longer: beta = 10^(-t/N).
+            --task translation --criterion imit_kd --imit-kd-loss full $IMITATION ;;
+        # Data rows are the teacher's translations, and last longer: beta = 10^(-t/N).
         imit_kd_star) student imit_kd_star "ImitKD*: on the teacher's translations" \
-            $PSEUDO --criterion imit_kd --kd-targets best --kd-schedule-base 10 $OWN ;;
+            $PSEUDO --criterion imit_kd --kd-targets best --kd-schedule-base 10 $IMITATION ;;
         *) fail "METHODS has $method, expected some of: $ALL" ;;
     esac
 done
@@ -131,7 +132,7 @@ compare() {
     OUTPUT=$WORK/table-$STUDENT.md.new run "table-$STUDENT" \
         fairseq-seqkd evaluate "$WORK/data-bin" $TABLE \
         --remove-bpe sentencepiece --ref "$WORK/raw/test.en" \
-        --checkpoints "teacher=$TEACHER" "${rows[@]}"
+        --checkpoints "teacher=$TEACHER" ${rows[@]+"${rows[@]}"}
 }
-once "table-$STUDENT.md" "the table, on the test set" compare
+once "table-$STUDENT.md" "the table of results on the test set" compare
 cat "$WORK/table-$STUDENT.md"

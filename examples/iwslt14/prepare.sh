@@ -1,13 +1,13 @@
 # IWSLT14 German-English, from the published archive to a fairseq data-bin in $WORK/data-bin.
 # Sourced by distill.sh, which sets WORK, SITE and VOCABULARY.
 #
-# The steps of fairseq's examples/translation/prepare-iwslt14.sh, but for these:
-# - sentencepiece cuts untokenised text (there Moses' tokeniser and subword-nmt; Lin et al. take
+# The steps are those of fairseq's examples/translation/prepare-iwslt14.sh, with these differences:
+# - sentencepiece splits untokenised text (fairseq: Moses' tokeniser and subword-nmt; Lin et al.:
 #   NLTK's tokeniser and subword-nmt), so that BLEU is that of untokenised, lower-cased text;
-# - lines of tags, talks' titles among them, are left out, and the test set is without TEDX's
+# - lines of tags, such as the titles of talks, are dropped, and the test set does not include TEDX's
 #   dev2012, both as in Lin et al.'s code.
-# Every twenty-third training pair is held out for validation, as in fairseq (4 % of them, drawn at
-# random, in Lin et al.'s code).
+# Every twenty-third training pair is held out for validation, as in fairseq (in Lin et al.'s code
+# 4 % of them, drawn at random).
 
 raw_text() {
     local to=$WORK/raw.new from=$WORK/download/de-en side set
@@ -25,14 +25,14 @@ raw_text() {
     rm "$to"/all.*
 }
 
-# Letters beyond ASCII as well, whatever the locale.
+# Lower-case standard input, letters beyond ASCII too, independently of the locale.
 lower() {
     python -c 'import sys
 sys.stdout.buffer.write(sys.stdin.buffer.read().decode().lower().encode())'
 }
 
-# As in Lin et al.'s code, what has more than 125 subwords is not trained on; the ratio is
-# fairseq's. Test sentences stay as they are.
+# Training and validation pairs with more than 125 subwords are dropped, as in Lin et al.'s code; the
+# length ratio is fairseq's. Test sentences are all kept.
 subwords() {
     cut_text "$WORK/spm.model" "$WORK/raw" "$WORK/text.new" {train,valid,test}.{de,en}
     for split in train valid; do
@@ -49,5 +49,5 @@ binarise() {
 once raw "raw text from $SITE" raw_text
 once spm.model "sentencepiece, $VOCABULARY pieces for both languages" \
     learn_pieces "$WORK/spm.model.new" "$VOCABULARY" "$WORK/raw/train.de,$WORK/raw/train.en"
-once text "cut the text into subwords" subwords
+once text "split the text into subwords" subwords
 once data-bin "binarise" binarise

@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
-# Multi30k German-English, from raw text to what was published beside what was measured: students of
+# Multi30k German-English, from raw text to a table of published and measured results: students of
 # every method after the same number of updates, the best of them pruned and exported.
 #
 #   bash examples/multi30k/claims.sh              # two CPU cores
 #   SIZE=gpu bash examples/multi30k/claims.sh     # one large GPU: a larger teacher, more students
-#   SMOKE=1 bash examples/multi30k/claims.sh      # all steps in tiny, on made-up text
+#   SMOKE=1 bash examples/multi30k/claims.sh      # every step with tiny models, on synthetic text
 #
-# A step whose output is there is skipped: run it again and it goes on where it stopped.
+# Steps whose output exists are skipped: run it again to resume after an interruption.
 # Settings, by environment variables:
 #   WORK      folder to write to (default: work/multi30k)
 #   DATA      folder with the raw text, {train,val,test_2016_flickr}.{de,en}.gz
 #             (default: downloaded from the data set's public repository)
-#   TEACHER   a teacher's checkpoint, with SPM and DICT, the sentencepiece model and the
-#             joined fairseq dictionary it was trained with (default: all are made here)
-#   STUDENTS, ROWS  students and methods, see methods.sh; methods of two steps need the one that
-#             they begin with
-#   SEEDS     of the first student; the others have the first of them
-#   DROPOUTS  every training is made with each, and what validates best is taken
-#   UPDATES   of every row; the last fifth of them is fine-tuning in rows of two steps
-#   SPARSITIES, RETRAINING  of the best student: how much is pruned, and for how many updates it is
-#             trained on; weights go during the first two thirds, most of them at the beginning;
-#             an empty SPARSITIES does without
-#   JOBS      processes side by side
-#   OUT       folder for what is worth keeping (default: $WORK/claims)
-#   DEVICE    --cpu to do without a GPU that is there
+#   TEACHER   a teacher's checkpoint, with SPM and DICT, the sentencepiece model and the joined
+#             fairseq dictionary of its training (default: all are made here)
+#   STUDENTS, ROWS  students and methods, see methods.sh; a method of two steps needs the method of
+#             its first step
+#   SEEDS     of the first student; other students are trained with the first seed
+#   DROPOUTS  every student is trained with each of them; the best on the validation set is kept
+#   UPDATES   of every row; in rows of two steps the last fifth of them is fine-tuning
+#   SPARSITIES, RETRAINING  of the best student: the fractions of its weights to prune, and the updates
+#             of its retraining; it is pruned gradually during the first two thirds of them, most of
+#             it at the beginning; an empty SPARSITIES skips pruning
+#   JOBS      number of parallel processes
+#   OUT       folder for the results to keep (default: $WORK/claims)
+#   DEVICE    --cpu to ignore a GPU
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
@@ -33,7 +33,7 @@ SIZE=${SIZE:-cpu}
 WORK=$(cd "$WORK" && pwd)
 OUT=${OUT:-$WORK/claims}
 
-# Settings of both sizes, then those of one, then tiny ones.
+# Settings of both sizes, settings of one size, tiny settings.
 RETRAINING=${RETRAINING:-1500} WARMUP=400 VOCABULARY=6000
 ALL="gkd skew_kl imit_kd_star imit_kd_full imit_kd_opt seq_kd+word_kd word_kd seq_kd none"
 ALL="$ALL all_three seq_kd+seq_inter none+seq_inter"
@@ -59,7 +59,7 @@ case $SIZE in
 esac
 if [ -n "${SMOKE:-}" ]; then
     python "$EXAMPLES/archives.py" "$WORK/archives"
-    DATA=$WORK/archives SUMS=$(cd "$WORK/archives" && sha256sum -- *.gz)
+    DATA=$WORK/archives SUMS=$(cd "$WORK/archives" && sha256 -- *.gz)
     DEVICE=--cpu DEVICES=cpu PRECISION="" JOBS=2
     STUDENTS=transformer-16 ROWS="imit_kd_full seq_kd none seq_kd+seq_inter"
     UPDATES=10 RETRAINING=6 WARMUP=2 VOCABULARY=200
@@ -68,7 +68,7 @@ if [ -n "${SMOKE:-}" ]; then
 fi
 given=${TEACHER:-}
 if [ -n "$given" ] && [ -z "${SPM:-}" -o -z "${DICT:-}" ]; then
-    fail "TEACHER is given without SPM or DICT, the subword model and dictionary it was trained with"
+    fail "TEACHER is given without SPM or DICT, the sentencepiece model and dictionary of its training"
 fi
 ((UPDATES % 10 == 0)) || fail "UPDATES is $UPDATES, expected a multiple of 10"
 FINE_TUNING=$((UPDATES / 5)) EVERY=$((UPDATES / 10))
@@ -78,7 +78,7 @@ TEACHER=$WORK/teacher/checkpoint_best.pt
 for one in $STUDENTS; do model "$one" >/dev/null; done
 has() { [[ " $ROWS " == *" $1 "* ]]; }
 without() { printf '%s\n' $ROWS | grep -vx "$1"; } # all other rows
-[ "$ROWS" != none ] || fail "ROWS is none, expected methods to compare with it as well"
+[ "$ROWS" != none ] || fail "ROWS is none, expected other methods as well, to compare with it"
 for row in $ROWS; do
     method "$row" >/dev/null
     for needed in none $(beginning "$row"); do
@@ -87,9 +87,9 @@ for row in $ROWS; do
 done
 . "$here/prepare.sh"
 
-# What all trainings have in common. Now and then the validation set is translated greedily, and
-# the checkpoint with the best BLEU there is kept; so is that of update $start, for fine-tuning.
-# Without a multiple of 1 fairseq would leave out sentences of a last batch.
+# train NAME FLAGS...: the flags that all trainings share. The validation set is translated greedily
+# every $EVERY updates. The checkpoint with the best BLEU is kept, and the one of update $start, for
+# fine-tuning. With fairseq's default batch size multiple of 8, the last batch could lose sentences.
 train() {
     run "$1" fairseq-train "$WORK/data-bin" --user-dir "$USER_DIR" $DEVICE $PRECISION \
         --save-dir "$WORK/$1.new" --optimizer adam --adam-betas "(0.9, 0.98)" --clip-norm 1.0 \
@@ -103,7 +103,7 @@ train() {
         --log-format simple "${@:2}"
 }
 
-# falling LR UPDATES: a learning rate that falls linearly to 0.
+# falling LR UPDATES: flags for a learning rate that falls linearly to 0.
 falling() {
     echo --lr "$1" --lr-scheduler polynomial_decay --total-num-update "$2" --max-update "$2"
 }
@@ -121,66 +121,67 @@ make_teacher() {
 }
 once teacher "the teacher${given:+ is $given}" make_teacher
 
-# side_by_side COMMAND ARGUMENTS...: the command with each of these, JOBS at a time. Should one
-# fail, those that run are waited for.
+# side_by_side COMMAND ARGUMENTS...: run the command once with each of the arguments, JOBS at a time.
+# After a failure no more are started, and those that run are waited for.
 side_by_side() {
-    local arguments running=0 failed=0
+    local arguments ended number=0 running=" " failed=0
     for arguments in "${@:2}"; do
-        if [ $running = "$JOBS" ]; then
-            wait -n || failed=1
-            running=$((running - 1))
+        if [ $number = "$JOBS" ]; then
+            wait_any $running || failed=1
+            running=${running/ $ended / } number=$((number - 1))
         fi
         [ $failed = 0 ] || break
         "$1" $arguments &
-        running=$((running + 1))
+        running="$running$! " number=$((number + 1))
     done
-    for ((; running > 0; running--)); do wait -n || failed=1; done
+    for ended in $running; do wait "$ended" || failed=1; done
     [ $failed = 0 ] || fail "something failed: see above"
 }
 
-# shares NAME SUBCOMMAND FLAGS...: of fairseq-seqkd, by JOBS processes that take a share each.
-shares() {
+# workers NAME SUBCOMMAND FLAGS...: run a subcommand of fairseq-seqkd in JOBS processes that divide the
+# work among them.
+workers() {
     local name=$1 command=("${@:2}")
-    side_by_side share $(seq 0 $((JOBS - 1)))
+    side_by_side worker $(seq 0 $((JOBS - 1)))
 }
-share() { run "$name-$1" fairseq-seqkd "${command[@]}" --num-shards "$JOBS" --shard-id "$1"; }
+worker() { run "$name-$1" fairseq-seqkd "${command[@]}" --num-shards "$JOBS" --shard-id "$1"; }
 
-# The teacher's translations: 35-best lists, of which Seq-KD takes the best and Seq-Inter the
-# hypothesis closest to gold, both as Kim & Rush do.
+# The teacher's translations are 35-best lists. Seq-KD trains on the best hypothesis of each list and
+# Seq-Inter on the one closest to gold, as in Kim & Rush.
 translate() {
-    shares translate generate "$WORK/data-bin" --teacher-path "$TEACHER" --teacher-data "$WORK/data-bin" \
+    workers translate generate "$WORK/data-bin" --teacher-path "$TEACHER" --teacher-data "$WORK/data-bin" \
         --pseudo-targets "$WORK/pseudo-targets.new" --beam 35 --threads "$OMP_NUM_THREADS" $DEVICE
     run closest fairseq-seqkd merge "$WORK/data-bin" --pseudo-targets "$WORK/pseudo-targets.new" \
         --select closest --remove-bpe sentencepiece
 }
 once pseudo-targets "the teacher translates the training set" translate
 
-# distributions NAME DATA
+# distributions NAME DATA: cache the teacher's distributions at all target positions.
 distributions() {
-    shares "$1" cache "$2" --teacher-path "$TEACHER" --teacher-data "$WORK/data-bin" \
+    workers "$1" cache "$2" --teacher-path "$TEACHER" --teacher-data "$WORK/data-bin" \
         --kd-cache "$WORK/$1.new" --threads "$OMP_NUM_THREADS" $DEVICE
 }
 once cache-gold "the teacher's 8 most probable symbols at every position of the targets" \
     distributions cache-gold "$WORK/data-bin"
-once cache-best "the same for its own translations" \
+once cache-best "the same for the teacher's translations" \
     distributions cache-best "$WORK/pseudo-targets/best"
 
-# validated NAME: a training's best greedy BLEU on the validation set.
+# validated NAME: the best greedy BLEU of a training on the validation set.
 validated() { grep -o 'best_bleu [0-9.]*' "$WORK/logs/$1.log" | tail -n 1 | cut -d ' ' -f 2; }
 
-# best NAME...: which training validates best.
+# best NAME...: the training with the best greedy BLEU on the validation set.
 best() {
     for name; do echo "$(validated "$name") $name"; done | sort -rn | head -n 1 | cut -d ' ' -f 2
 }
 
-# student STUDENT ROW SEED DROPOUT: one training, unless it is there.
+# student STUDENT ROW SEED DROPOUT: one training, unless its output exists.
 student() {
     local name=$1-$UPDATES-$2-$3-$4 first lr flags
     first=$(beginning "$2")
     read -r lr flags <<<"$(model "$1")"
     if [ -z "$first" ]; then
         flags+=" $(falling $lr $UPDATES) --warmup-updates $WARMUP"
-    else # where the first step's learning rate was then
+    else # continue at the learning rate that the first step had at that update
         lr=$(python -c "print(f'{$lr * $FINE_TUNING / ($UPDATES - $WARMUP):.2g}')")
         flags+=" $(falling $lr $FINE_TUNING) --finetune-from-model"
         flags+=" $(echo "$WORK/$1-$UPDATES-$first-$3-$4/checkpoint_"*"_$start.pt")"
@@ -189,10 +190,10 @@ student() {
         train "$name" $flags $(method "$2") --seed "$3" --dropout "$4"
 }
 
-# The first student has all seeds, others the first of them.
+# seeds_of STUDENT: all seeds for the first student, one for the others.
 seeds_of() { if [ "$1" = "${STUDENTS%% *}" ]; then echo $SEEDS; else echo "${SEEDS%% *}"; fi; }
 
-# trainings STUDENT ROW...: with every seed and dropout.
+# trainings STUDENT ROW...: the arguments of `student` with every seed and dropout, one per line.
 trainings() {
     for row in "${@:2}"; do
         for seed in $(seeds_of "$1"); do
@@ -201,37 +202,34 @@ trainings() {
     done
 }
 
-one_step=() two_steps=()
+one_step="" two_steps=""
 for row in $ROWS; do
-    if [ -z "$(beginning "$row")" ]; then one_step+=("$row"); else two_steps+=("$row"); fi
+    if [ -z "$(beginning "$row")" ]; then one_step+=" $row"; else two_steps+=" $row"; fi
 done
-# All of one step, then what begins with them.
-for rows in "${one_step[*]}" "${two_steps[*]}"; do
+# Rows of one step come first: those of two steps begin with them.
+for rows in "$one_step" "$two_steps"; do
     todo=()
     for one in $STUDENTS; do
-        readarray -t -O ${#todo[@]} todo < <(trainings "$one" $rows)
+        while read -r training; do todo+=("$training"); done < <(trainings "$one" $rows)
     done
-    side_by_side student "${todo[@]}"
+    side_by_side student ${todo[@]+"${todo[@]}"}
 done
 
-# chosen STUDENT ROW SEED: the training whose dropout validates best.
-chosen() {
-    local names=()
-    for dropout in $DROPOUTS; do names+=("$1-$UPDATES-$2-$3-$dropout"); done
-    best "${names[@]}"
+# best_dropout STUDENT ROW SEED: the training with the best dropout on the validation set.
+best_dropout() {
+    best $(for dropout in $DROPOUTS; do echo "$1-$UPDATES-$2-$3-$dropout"; done)
 }
 
-# The distilled student that validates best is pruned and trained on as it was (Kim & Rush,
-# section 4.2).
+# The distilled student with the best validation BLEU is pruned and retrained with the method it was
+# trained with (Kim & Rush, section 4.2).
 first=${STUDENTS%% *}
 seed=${SEEDS%% *}
-names=()
-for row in $(without none); do names+=("$(chosen "$first" "$row" "$seed")"); done
-winner=$(best "${names[@]}")
+winner=$(best $(for row in $(without none); do best_dropout "$first" "$row" "$seed"; done))
 IFS=- read -r row seed dropout <<<"${winner#"$first-$UPDATES-"}"
 
 pruning=pruned-$UPDATES+$RETRAINING
-# prune SPARSITY: no validation before all that is to go has gone; a denser model would win.
+# prune SPARSITY: one retraining. No validation before pruning is complete: a denser checkpoint would
+# win.
 prune() {
     local name=$pruning-$1 lr flags
     read -r lr flags <<<"$(model "$first")"
@@ -249,45 +247,46 @@ for sparsity in $SPARSITIES; do
     pruned+=("$sparsity pruned=$WORK/$pruning-$sparsity/checkpoint_best.pt")
 done
 
-# compare NAME FLAGS...: a report on test_2016_flickr. The rows of others are compared with the
-# first checkpoint's largest beam.
+# compare NAME FLAGS...: a report on test_2016_flickr. All rows are compared with the first checkpoint
+# at its largest beam.
 compare() {
     once "results/$1" "the test set: $1" run "evaluate-$1" fairseq-seqkd evaluate \
         "$WORK/data-bin" --remove-bpe sentencepiece --ref "$WORK/raw/test_2016_flickr.en" \
         --threads "$OMP_NUM_THREADS" --out "$WORK/results/$1.new" "${@:2}"
 }
 
-# listed PATTERN STUDENT SEED ROW...: an argument LABEL=FILE for every row, into the array listed;
-# % in the pattern is the training's name.
+# listed PATTERN STUDENT SEED ROW...: set the array `listed` to an argument LABEL=FILE for every row; % in
+# the pattern stands for the name of the training.
 listed() {
     local row name
     listed=()
     for row in "${@:4}"; do
-        name=$(chosen "$2" "$row" "$3")
+        name=$(best_dropout "$2" "$row" "$3")
         listed+=("$(label "$row")=$WORK/${1//%/$name}")
     done
 }
 
-# quality STUDENT SEED: every row beside the undistilled student, and ImitKD beside Seq-KD.
+# quality STUDENT SEED: compare every row with the undistilled student, and with Seq-KD.
 quality() {
     local flags=(--engines fairseq --devices ${DEVICES##* } --rounds 1)
     listed logs/%.log "$1" "$2" $ROWS
-    local logs=("${listed[@]}")
+    local logs=(${listed[@]+"${listed[@]}"})
     listed %/checkpoint_best.pt "$1" "$2" none $(without none)
     compare "beam-$1-$UPDATES-$2" "${flags[@]}" --logs "${logs[@]}" \
-        --checkpoints "${listed[@]}" "teacher=$TEACHER"
-    compare "greedy-$1-$UPDATES-$2" "${flags[@]}" --beams 1 --checkpoints "${listed[@]}"
+        --checkpoints ${listed[@]+"${listed[@]}"} "teacher=$TEACHER"
+    compare "greedy-$1-$UPDATES-$2" "${flags[@]}" --beams 1 --checkpoints ${listed[@]+"${listed[@]}"}
     has seq_kd || return 0
     listed %/checkpoint_best.pt "$1" "$2" seq_kd $(without seq_kd)
-    compare "seq_kd-$1-$UPDATES-$2" "${flags[@]}" --beams 1 --checkpoints "${listed[@]}"
+    compare "seq_kd-$1-$UPDATES-$2" "${flags[@]}" --beams 1 --checkpoints ${listed[@]+"${listed[@]}"}
 }
 
-# sizes: the pruned students beside the unpruned one, which was trained on for as long.
+# sizes: compare the pruned students with the unpruned one, which was retrained for as many updates.
 sizes() {
     local flags=(--engines fairseq --devices ${DEVICES##* } --rounds 1)
     [ ${#pruned[@]} != 0 ] || return 0
-    compare "$pruning-beam" "${flags[@]}" --checkpoints "${pruned[@]}" "teacher=$TEACHER"
-    compare "$pruning-greedy" "${flags[@]}" --beams 1 --checkpoints "${pruned[@]}"
+    compare "$pruning-beam" "${flags[@]}" \
+        --checkpoints ${pruned[@]+"${pruned[@]}"} "teacher=$TEACHER"
+    compare "$pruning-greedy" "${flags[@]}" --beams 1 --checkpoints ${pruned[@]+"${pruned[@]}"}
 }
 
 mkdir -p "$WORK/results"
@@ -295,20 +294,20 @@ todo=(sizes)
 for one in $STUDENTS; do
     for number in $(seeds_of "$one"); do todo+=("quality $one $number"); done
 done
-side_by_side eval "${todo[@]}"
+side_by_side eval ${todo[@]+"${todo[@]}"}
 
-# Alone on the machine, the teacher, the undistilled student, the best one, and that one pruned.
+# Speed, without other processes on the machine: the teacher, the undistilled student, the best student
+# and the same student pruned.
 listed %/checkpoint_best.pt "$first" "$seed" none "$row"
 compare "speed-$UPDATES" --engines $ENGINES --devices $DEVICES --rounds $ROUNDS \
-    --checkpoints "teacher=$TEACHER" "${listed[@]}" "${pruned[@]:1:1}"
+    --checkpoints "teacher=$TEACHER" ${listed[@]+"${listed[@]}"} ${pruned[@]+"${pruned[@]:1:1}"}
 
-once "shipped-$UPDATES" "the best student, to ship" run "ship-$UPDATES" fairseq-seqkd export \
+once "shipped-$UPDATES" "export of the best student" run "ship-$UPDATES" fairseq-seqkd export \
     "$WORK/$winner/checkpoint_best.pt" --to ctranslate2 --quantization int8 \
     --spm-model "$SPM" --out "$WORK/shipped-$UPDATES.new"
 
-# What is worth keeping: tables, commands and some pictures, and of each log its command, validations
-# and time.
-step "published and measured, in $OUT"
+# The results to keep: tables, commands and some plots; of each log its command, validations and time.
+step "published and measured results, in $OUT"
 portable() {
     sed "s#$WORK#work/multi30k#g; s#$USER_DIR#\$(fairseq-seqkd user-dir)#g" "$1"
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Multi30k German-English, from raw text to a fairseq data-bin in $WORK/data-bin.
-# Sourced by claims.sh, which sets WORK and may set VOCABULARY, DATA, SPM, DICT; SUMS are of other
-# files than the published ones.
+# Sourced by claims.sh, which sets WORK and may set VOCABULARY, DATA, SPM, DICT, and SUMS, the
+# checksums of files other than the published ones.
 
 REPOSITORY=https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw
 FILES="train.de train.en val.de val.en test_2016_flickr.de test_2016_flickr.en"
@@ -13,7 +13,7 @@ d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f  train.en.gz
 f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a  val.de.gz
 14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28  val.en.gz"}
 
-# Raw text: from the folder DATA, else from the data set's public repository.
+# Raw text from the folder DATA, or from the data set's public repository.
 if [ ! -e "$WORK/raw/done" ]; then
     step "raw text from ${DATA:-$REPOSITORY}"
     mkdir -p "$WORK/raw"
@@ -24,13 +24,13 @@ if [ ! -e "$WORK/raw/done" ]; then
             curl --fail --location --output "$WORK/raw/$file.gz" "$REPOSITORY/$file.gz"
         fi
     done
-    (cd "$WORK/raw" && echo "$SUMS" | sha256sum --check --quiet) ||
+    (cd "$WORK/raw" && echo "$SUMS" | sha256 --check >/dev/null) ||
         fail "the files in $WORK/raw are not the published ones: remove the folder, and check DATA"
     gunzip --force "$WORK"/raw/*.gz
     touch "$WORK/raw/done"
 fi
 
-# Subwords: one sentencepiece BPE model for both languages.
+# One sentencepiece BPE model for both languages.
 if [ -z "${SPM:-}" ]; then
     SPM=$WORK/spm.model
     once spm.model "train sentencepiece, ${VOCABULARY:-6000} pieces" \
@@ -38,7 +38,7 @@ if [ -z "${SPM:-}" ]; then
 fi
 
 if [ ! -e "$WORK/text/done" ]; then
-    step "cut the text into subwords"
+    step "split the text into subwords"
     cut_text "$SPM" "$WORK/raw" "$WORK/text" $FILES
     touch "$WORK/text/done"
 fi

@@ -1,39 +1,39 @@
 #!/usr/bin/env bash
 # WMT14 English-German as in Kim & Rush 2016 (arXiv 1606.07947), on several nodes: from the
-# published archives to a table of a teacher, its students and a pruned one.
+# published archives to a table that compares a teacher, its students and a pruned student.
 #
 #   bash examples/wmt14/distill.sh                     # LSTMs: 4 x 1000 teaches 2 x 500
 #   MODEL=transformer bash examples/wmt14/distill.sh   # Transformers
-#   SMOKE=1 bash examples/wmt14/distill.sh             # all steps in tiny, on made-up text
+#   SMOKE=1 bash examples/wmt14/distill.sh             # every step with tiny models, on synthetic text
 #
-# Run it where jobs are submitted: what needs GPUs becomes a Slurm job of nodes.sbatch, which is
-# waited for. Without Slurm it runs here, in PROCESSES processes. A step whose output is there is
-# skipped: run it again and it goes on where it stopped.
+# Run it on a login node: each step that needs GPUs is submitted to Slurm with nodes.sbatch, and the
+# script waits for it. Without Slurm, steps run on this machine in PROCESSES processes. Steps whose
+# output exists are skipped: run it again to resume after an interruption.
 # Settings, by environment variables:
-#   WORK       folder to write to, seen by all nodes (default: work/wmt14)
+#   WORK       folder to write to, shared by all nodes (default: work/wmt14)
 #   MODEL      lstm (the default) or transformer
-#   METHODS    which rows: none seq_kd all_three pruned (the default); the last two need seq_kd
+#   METHODS    rows of the table: none seq_kd all_three pruned (the default); the last two need seq_kd
 #   SPARSITY   of the pruned student, 0.8
-#   PROCESSES  on every node, 8
-#   JOB_FLAGS  for sbatch, such as "--partition gpu --nodes 2"; what nodes.sbatch asks for is 4
-#              nodes of 8 GPUs
+#   PROCESSES  per node, 8
+#   JOB_FLAGS  for sbatch, such as "--partition gpu --nodes 2"; nodes.sbatch requests 4 nodes of 8
+#              GPUs
 #
-# From Kim & Rush: the LSTMs' sizes, alpha = 0.5 of Word-KD, the 35-best lists, and the steps:
+# From Kim & Rush: the sizes of the LSTMs, alpha = 0.5 of Word-KD, the 35-best lists, and the steps:
 # Seq-KD, then fine-tuning by Seq-Inter with Word-KD; the pruned student is retrained by Seq-KD,
-# then fine-tuned by Seq-Inter. What differs, or is not theirs:
+# then fine-tuned by Seq-Inter. Differences and additions:
 # - the text, see prepare.sh: BLEU is not comparable with the paper's;
-# - Word-KD is on the teacher's 8 most probable subwords and the mass of all others, from a cache,
-#   so that fine-tuning needs no teacher (theirs is on the whole vocabulary);
-# - Adam and batches of 32 x 4096 tokens, in place of SGD on small ones, which does not scale to
-#   many GPUs; dropout 0.2 and gradients of at most norm 5 are from Luong et al. 2015 (arXiv
-#   1508.04025), from whose LSTMs the teacher's size is;
-# - weights are pruned by and by, in the first half of retraining;
-# - the Transformers: the teacher has the size, dropout, label smoothing and warm-up of Vaswani et
-#   al. 2017's base model (arXiv 1706.03762), and the learning rate of fairseq's
-#   examples/scaling_nmt for large batches. The student has fewer decoder layers than encoder
-#   layers, since it is the decoder that decoding waits for (Kasai et al. 2021, arXiv 2006.10369);
-# - the small Transformer's sizes, learning rates and the lengths of all trainings are nobody's in
-#   particular.
+# - Word-KD compares the teacher's 8 most probable subwords and the mass of all others, from a cache,
+#   so that fine-tuning needs no teacher (in the paper the whole vocabulary);
+# - Adam and batches of 32 x 4096 tokens replace SGD on small batches, which does not scale to many
+#   GPUs; dropout 0.2 and gradients clipped to norm 5 are from Luong et al. 2015 (arXiv 1508.04025),
+#   as is the size of the teacher;
+# - weights are pruned gradually, during the first half of retraining;
+# - the Transformer teacher has the size, dropout, label smoothing and warm-up of the base model of
+#   Vaswani et al. 2017 (arXiv 1706.03762), and the learning rate of fairseq's examples/scaling_nmt
+#   for large batches. The student has fewer decoder layers than encoder layers, since the decoder
+#   takes most of the decoding time (Kasai et al. 2021, arXiv 2006.10369);
+# - the sizes of the small Transformer, its learning rates and all numbers of updates are not taken
+#   from a paper.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 WORK=${WORK:-$(dirname "$(dirname "$here")")/work/wmt14}
@@ -68,14 +68,14 @@ if [ -n "${SMOKE:-}" ]; then
     TEACHER_SIZE="2 2 24 32" STUDENT_SIZE="2 1 16 16"
     LSTM_LR=1e-2 TRANSFORMER_LR=1e-2 FINE_LR=1e-3
     BATCH="--max-tokens 600"
-    # Models that have learned nothing do not stop by themselves.
+    # Models that have hardly learned anything rarely generate EOS.
     LIMITS="--max-source-positions 64 --max-target-positions 64"
     TABLE="--rounds 1 --engines fairseq"
 fi
 
 . "$here/prepare.sh"
 
-# lstm LAYERS WIDTH: its flags. fairseq's decoder attends, and feeds what it attended to back.
+# lstm LAYERS WIDTH: its flags. fairseq's decoder has attention with input feeding.
 lstm() {
     echo --arch lstm --encoder-layers "$1" --decoder-layers "$1" \
         --encoder-embed-dim "$2" --encoder-hidden-size "$2" --decoder-embed-dim "$2" \
@@ -100,7 +100,8 @@ case $MODEL in
     *) fail "MODEL is $MODEL, expected lstm or transformer" ;;
 esac
 
-# on_nodes NAME COMMAND...: as a job on several nodes, waited for; without Slurm, on this machine.
+# on_nodes NAME COMMAND...: run a command as a job on several nodes and wait for it; without Slurm,
+# run it on this machine.
 on_nodes() {
     local job="bash" name=$1
     if command -v sbatch >/dev/null; then
@@ -109,9 +110,9 @@ on_nodes() {
     run "$name" $job "$here/nodes.sbatch" "${@:2}"
 }
 
-# What all trainings have in common. Every 1,000 updates the validation set is translated greedily,
-# and the checkpoint with the best BLEU there is kept. Without a multiple of 1 fairseq would leave
-# out sentences of a last batch.
+# train NAME FLAGS...: the flags that all trainings share. The validation set is translated greedily
+# every 1,000 updates, and the checkpoint with the best BLEU is kept. With fairseq's default batch
+# size multiple of 8, the last batch could lose sentences.
 train() {
     on_nodes "$1" fairseq-train "$WORK/data-bin" --user-dir "$USER_DIR" $TRAINING \
         --save-dir "$WORK/$1.new" --seed 1 $common \
@@ -125,7 +126,8 @@ train() {
         --log-format simple "${@:2}"
 }
 
-# The learning rate falls with the root of updates; in fine-tuning linearly, from a small one.
+# The learning rate falls with the square root of the update; in fine-tuning it is small and falls
+# linearly.
 SCRATCH="--lr $lr --lr-scheduler inverse_sqrt --warmup-updates $WARMUP --max-update $UPDATES"
 FINE="--lr $FINE_LR --lr-scheduler polynomial_decay --total-num-update $FINE_TUNING
     --max-update $FINE_TUNING"
@@ -135,13 +137,13 @@ PSEUDO="--task translation_seqkd --pseudo-targets $WORK/$MODEL-pseudo-targets $s
 
 once "$MODEL-teacher" "the teacher" train "$MODEL-teacher" $STOCK $teacher $SCRATCH
 
-# The store's chunks are shared by all processes of all nodes. The lists serve Seq-KD (the best of
-# them) and Seq-Inter (the closest to gold), which is chosen on one node.
+# All processes of all nodes divide the store's chunks among them. Seq-KD trains on the best
+# hypothesis of each n-best list, Seq-Inter on the one closest to gold, which one node selects.
 translate() {
     local store=$WORK/$MODEL-pseudo-targets.new
     on_nodes "$MODEL-translate" fairseq-seqkd generate "$WORK/data-bin" $DEVICE \
         --teacher-path "$TEACHER" --pseudo-targets "$store" --beam $BEAM
-    PROCESSES=1 JOB_FLAGS="${JOB_FLAGS:-} --nodes 1" on_nodes "$MODEL-choose" \
+    PROCESSES=1 JOB_FLAGS="${JOB_FLAGS:-} --nodes 1" on_nodes "$MODEL-closest" \
         fairseq-seqkd merge "$WORK/data-bin" --pseudo-targets "$store" \
         --select closest --remove-bpe sentencepiece
 }
@@ -149,7 +151,7 @@ once "$MODEL-pseudo-targets" "the teacher translates the training set, $BEAM-bes
 
 rows=()
 
-# student NAME "WHAT IT IS" FLAGS...
+# student NAME "TITLE" FLAGS...: train a student; TITLE is its row of the table.
 student() {
     once "$MODEL-$1" "$2" train "$MODEL-$1" $student "${@:3}"
     rows+=("$2=$WORK/$MODEL-$1/checkpoint_best.pt")
@@ -163,20 +165,20 @@ cache() {
 }
 
 all_three() {
-    once "$MODEL-cache" "what the teacher says along the hypotheses closest to gold" cache
+    once "$MODEL-cache" "the teacher's distributions at the hypotheses closest to gold" cache
     student all_three "Seq-KD + Seq-Inter + Word-KD" $PSEUDO --criterion seq_inter --kd-alpha 0.5 \
         --kd-cache "$WORK/$MODEL-cache" $FINE --finetune-from-model "$seq_kd"
 }
 
 pruned() {
-    # No validation before all that is to go has gone: the best checkpoint would be a denser one.
+    # No validation before pruning is complete: a denser checkpoint would win.
     local half=$((RETRAINING / 2))
     student "retrained-$SPARSITY" "Seq-KD, $SPARSITY pruned" $PSEUDO --criterion seq_kd \
         --lr $lr --lr-scheduler polynomial_decay --warmup-updates $WARMUP \
         --total-num-update $RETRAINING --max-update $RETRAINING --finetune-from-model "$seq_kd" \
         --prune-sparsity "$SPARSITY" --prune-schedule cubic --prune-end-update $half \
         --validate-after-updates $half
-    # Zeros stay zeros.
+    # Fine-tuning keeps pruned weights at zero.
     student "pruned-$SPARSITY" "Seq-KD + Seq-Inter, $SPARSITY pruned" $PSEUDO \
         --criterion seq_inter $FINE --prune-sparsity "$SPARSITY" \
         --finetune-from-model "$WORK/$MODEL-retrained-$SPARSITY/checkpoint_best.pt"
@@ -196,7 +198,7 @@ compare() {
     OUTPUT=$WORK/$MODEL-table.md.new run "$MODEL-table" \
         fairseq-seqkd evaluate "$WORK/data-bin" $TABLE \
         --remove-bpe sentencepiece --ref "$WORK/raw/test.de" \
-        --checkpoints "teacher=$TEACHER" "${rows[@]}"
+        --checkpoints "teacher=$TEACHER" ${rows[@]+"${rows[@]}"}
 }
-once "$MODEL-table.md" "the table, on newstest2014" compare
+once "$MODEL-table.md" "the table of results on newstest2014" compare
 cat "$WORK/$MODEL-table.md"

@@ -1,12 +1,12 @@
 # WMT14 English-German, from the published archives to a fairseq data-bin in $WORK/data-bin.
 # Sourced by distill.sh, which sets WORK, WMT13, WMT14, DEV, VOCABULARY and WORKERS.
 #
-# The steps of fairseq's examples/translation/prepare-wmt14en2de.sh with WMT14's own news
-# commentary (its --icml17), but for these:
-# - sentencepiece cuts untokenised text (there Moses' normaliser and tokeniser, and subword-nmt;
-#   Kim & Rush have the 50,000 most frequent words of each language, and no subwords), so that BLEU
-#   is that of untokenised text;
-# - validation is on newstest2013 (there on every hundredth training pair).
+# The steps are those of fairseq's examples/translation/prepare-wmt14en2de.sh with the news commentary
+# of WMT14 (its --icml17), with these differences:
+# - sentencepiece splits untokenised text (fairseq: Moses' normaliser and tokeniser, and subword-nmt;
+#   Kim & Rush: the 50,000 most frequent words of each language, no subwords), so that BLEU is that
+#   of untokenised text;
+# - the validation set is newstest2013 (fairseq: every hundredth training pair).
 
 raw_text() {
     local to=$WORK/raw.new from=$WORK/download url file
@@ -40,5 +40,5 @@ binarise() {
 once raw "raw text from $WMT14, $WMT13 and $DEV" raw_text
 once spm.model "sentencepiece, $VOCABULARY pieces for both languages" \
     learn_pieces "$WORK/spm.model.new" "$VOCABULARY" "$WORK/raw/train.en,$WORK/raw/train.de"
-once text "cut the text into subwords" subwords
+once text "split the text into subwords" subwords
 once data-bin "binarise" binarise

@@ -1,1 +1,1 @@
-"""The teacher's most probable symbols at every target position of a split, on disk."""
+"""The teacher's top-k distributions at every target position of a split, on disk."""

@@ -6,47 +6,47 @@ import numpy as np
 import torch
 from fairseq import utils
 
-from fairseq_seqkd.cache.store import SENTENCE, SentenceRows, hash_of, pairs_of, row_of
+from fairseq_seqkd.cache.store import SENTENCE, SentenceRows, hash_of, pairs_of, row_dtype
 from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
 from fairseq_seqkd.chunked.plan import chunk_size
-from fairseq_seqkd.io.files import sweep
+from fairseq_seqkd.io.files import remove_partial_files
 from fairseq_seqkd.registry import flag
 
 logger = logging.getLogger(__name__)
 
 DEFAULTS = {"top_k": 8, "temperature": 1.0, "dtype": "float32"}
-# Tokens of a batch. Small ones stay in a CPU's caches; GPUs want large ones.
+# Tokens of a batch. Small batches stay in a CPU's caches; GPUs need large ones.
 MAX_TOKENS = {"cpu": 2048, "cuda": 4096}
 
 
-def open_cache(cache, split, teacher_sums, settings, device):
-    """Check a cache that is there, or begin one.
+def open_cache(cache, split, teacher_sha256, settings, device):
+    """Check an existing cache, or create a new one.
 
     Args:
         cache: `DistributionCache`
         split: `Split`
-        teacher_sums: the SHA-256 of the teacher's checkpoints
-        settings: values for the names in ``DEFAULTS`` and ``max_tokens``; None takes what the
-            cache has, for a new one the default
-        device: torch.device of the teacher
+        teacher_sha256: the SHA-256 of the teacher's checkpoints
+        settings: values for the names in ``DEFAULTS`` and ``max_tokens``; None means the
+            setting of an existing cache, or the default for a new one
+        device: the teacher's torch.device
     Raises:
-        ValueError: the cache was made from something else or otherwise, or a number means
-            nothing
+        ValueError: the cache was made from other data or with other settings, or a setting
+            is out of range
     """
     vocab = len(split.task.target_dictionary)
     check_settings(settings, vocab)
-    asked = {**split.describe(), "teacher": teacher_sums, **settings}
+    expected = {**split.describe(), "teacher": teacher_sha256, **settings}
     if cache.exists:
-        cache.check(asked)
+        cache.check(expected)
         return
     given = {name: value for name, value in settings.items() if value is not None}
     defaults = {**DEFAULTS, "max_tokens": MAX_TOKENS[device.type]}
     size = {"chunk_size": chunk_size(len(split)), "vocabulary": vocab}
-    cache.create({**asked, **defaults, **given, **size})
+    cache.create({**expected, **defaults, **given, **size})
 
 
 def check_settings(settings, vocab):
-    """Refuse numbers that mean nothing."""
+    """Raise a ValueError for a setting that is out of range."""
     for name, is_valid, expected in (
         ("top_k", lambda x: 1 <= x <= vocab, f"from 1 to {vocab}, the teacher's symbols"),
         ("temperature", lambda x: 0 < x <= 1000, "a number above 0, up to 1000"),
@@ -58,14 +58,14 @@ def check_settings(settings, vocab):
 
 
 def fill(cache, split, load_teacher, worker):
-    """Score this worker's chunks that are missing or damaged.
+    """Score the missing and damaged chunks of this worker.
 
     Args:
         cache, split: as for `open_cache`
-        load_teacher: called with the name of a dtype if there is something to do
+        load_teacher: called with the name of a dtype if there is something to score
         worker: `Worker`
     Returns:
-        how many chunks are left to other workers
+        how many chunks are still missing, which other workers have to score
     """
     chunks = cache.plan(split.lengths())
     _, mine = missing_chunks(cache, len(chunks), worker)
@@ -82,7 +82,7 @@ class Scorer:
     Args:
         teacher: `Teacher`
         split: `Split`
-        manifest: of the cache
+        manifest: the cache's manifest
     """
 
     def __init__(self, teacher, split, manifest):
@@ -90,7 +90,7 @@ class Scorer:
         self.dataset = split.dataset
         self.pad = split.task.target_dictionary.pad()
         self.manifest = manifest
-        self.row = row_of(manifest["top_k"], manifest["vocabulary"])
+        self.dtype = row_dtype(manifest["top_k"], manifest["vocabulary"])
         limits = [model.max_positions() for model in teacher.models]
         self.longest = utils.resolve_max_positions(split.task.max_positions(), *limits)
 
@@ -104,16 +104,24 @@ class Scorer:
                 too_long[0],
             )
         for id_ in too_long:
-            yield SentenceRows(int(id_), 0, np.empty(0, self.row))
-        longest = max((self.dataset.num_tokens(id_) for id_ in fitting), default=0)
-        if longest > self.manifest["max_tokens"]:
-            raise ValueError(
-                f"--max-tokens is {self.manifest['max_tokens']}, but a sentence has {longest} "
-                "tokens: expected as many or more. Begin anew with --overwrite."
-            )
-        limit = {"max_tokens": self.manifest["max_tokens"], "required_batch_size_multiple": 1}
-        for batch in self.dataset.batch_by_size(np.array(fitting, dtype=np.int64), **limit):
+            yield SentenceRows(int(id_), 0, np.empty(0, self.dtype))
+        for batch in self.batches(np.array(fitting, dtype=np.int64)):
             yield from self.score(batch)
+
+    def batches(self, ids):
+        """Divide sentences into batches of at most ``max_tokens`` tokens.
+
+        Raises:
+            ValueError: a sentence alone has more
+        """
+        limit = self.manifest["max_tokens"]
+        longest = max((self.dataset.num_tokens(id_) for id_ in ids), default=0)
+        if longest > limit:
+            raise ValueError(
+                f"--max-tokens is {limit}, but a sentence has {longest} tokens: expected as "
+                "many or more. Start again with --overwrite."
+            )
+        return self.dataset.batch_by_size(ids, max_tokens=limit, required_batch_size_multiple=1)
 
     def score(self, ids):
         """Yield the `SentenceRows` of the sentences of one batch."""
@@ -129,15 +137,25 @@ class Scorer:
             yield SentenceRows(id_, hash_of(source, target), rows[begin:end])
 
     def rows_of(self, net_input, target_mask, id_):
-        """(target positions,) rows of a batch; the error names the sentence ``id_``."""
+        """The teacher's top k at the target positions of a batch.
+
+        Args:
+            net_input: the arguments of the model's forward
+            target_mask: (batch, length) True at target tokens, False at padding
+            id_: the sentence to name in the error
+        Returns:
+            (target positions,) rows of the dtype `row_dtype`
+        Raises:
+            ValueError: the teacher's probabilities are NaN
+        """
         k, temperature = self.manifest["top_k"], self.manifest["temperature"]
         top = self.teacher.scores(net_input).at(target_mask.flatten()).top_k(k, temperature)
         if top.tail_lprobs.isnan().any():
             raise ValueError(
                 f"the teacher {self.teacher.path!r} has no probabilities (NaN) for sentence "
-                f"{id_} or one like it: its training has diverged. Take another checkpoint."
+                f"{id_} or one like it: its training has diverged. Use another checkpoint."
             )
-        rows = np.empty(len(top.symbols), self.row)
+        rows = np.empty(len(top.symbols), self.dtype)
         rows["symbols"] = top.symbols.cpu().numpy()
         rows["lprobs"] = top.lprobs.cpu().to(torch.float16).numpy()
         rows["tail_lprobs"] = top.tail_lprobs.cpu().to(torch.float16).numpy()
@@ -145,23 +163,28 @@ class Scorer:
 
 
 def seal(cache):
-    """Say that it is finished; returns what there is to tell of it, as lines to print."""
-    with cache.locked() as alone:
-        if alone:
-            sweep(cache.root)
-            sweep(cache.path(cache.FOLDER))
+    """Store the checksums of a finished cache; returns its summary, as lines to print."""
+    with cache.lock() as has_lock:
+        if has_lock:
+            remove_partial_files(cache.root)
+            remove_partial_files(cache.path(cache.FOLDER))
         cache.write_sums()
-    tokens, size, rest, empty = 0, 0, 0.0, 0
+    return _summary(cache)
+
+
+def _summary(cache):
+    tokens, size, tail_mass, empty = 0, 0, 0.0, 0
     for path in cache.chunks.find().values():
         sentences, rows = cache.read_chunk(path)
         tokens += len(rows)
-        size += sum(array.nbytes for array in (sentences, rows))
-        rest += float(np.exp(rows["tail_lprobs"].astype(np.float64)).sum())
+        size += sentences.nbytes + rows.nbytes
+        tail_mass += float(np.exp(rows["tail_lprobs"].astype(np.float64)).sum())
         empty += int((sentences["length"] == 0).sum())
+    n_positions = max(tokens, 1)
     lines = [
-        f"{cache.root}: {tokens} target tokens, {size / max(tokens, 1):.1f} bytes a token, "
+        f"{cache.root}: {tokens} target tokens, {size / n_positions:.1f} bytes per token, "
         f"{size / 1e6:.1f} MB",
-        f"  mean mass beside the top {cache.manifest['top_k']}: {rest / max(tokens, 1):.4f}",
+        f"  mean mass outside the top {cache.manifest['top_k']}: {tail_mass / n_positions:.4f}",
     ]
     if empty:
         lines.append(f"  {empty} sentences are too long for the teacher and have no rows")
@@ -169,12 +192,12 @@ def seal(cache):
 
 
 def estimate(cache, split):
-    """What size the cache will reach, as a line to print."""
+    """Estimate the size of the finished cache, as a line to print."""
     manifest = cache.manifest
-    row = row_of(manifest["top_k"], manifest["vocabulary"]).itemsize
+    row_bytes = row_dtype(manifest["top_k"], manifest["vocabulary"]).itemsize
     tokens = split.target_tokens()
-    size = tokens * row + len(split) * SENTENCE.itemsize
+    size = tokens * row_bytes + len(split) * SENTENCE.itemsize
     return (
         f"{cache.root}: {tokens} target tokens will take {size / 1e6:.1f} MB, "
-        f"{size / max(tokens, 1):.1f} bytes a token"
+        f"{size / max(tokens, 1):.1f} bytes per token"
     )

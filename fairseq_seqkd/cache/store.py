@@ -1,9 +1,9 @@
-"""The cache: one folder with the teacher's top k at every target position of one split.
+"""The cache: a folder with the teacher's top k at every target position of one split.
 
-manifest.json                 what it was made from and how; never changes
-rows/chunk-00000-SUM.npy      two arrays one after the other: a line for each sentence of the
-                              chunk, and a row for each of their target positions, in the same
-                              order; SUM is the beginning of the file's SHA-256
+manifest.json                 the data, teacher and settings it is made from; never changes
+rows/chunk-00000-SUM.npy      two arrays in one file: an entry for each sentence of the chunk,
+                              and a row for each of their target positions, in the same order;
+                              SUM is the beginning of the file's SHA-256
 rows/sums.json                the whole SHA-256 of every chunk, once all are there
 """
 
@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 
 from fairseq_seqkd.chunked.store import ChunkedStore
 
-# A sentence of a chunk. One that the teacher cannot take has length 0 and no rows.
+# A sentence of a chunk. If it is too long for the teacher, it has length 0 and no rows.
 SENTENCE = np.dtype([("id", "<u4"), ("length", "<u4"), ("hash", "<u4")])
 
 
@@ -25,9 +25,10 @@ class SentenceRows(NamedTuple):
     """The teacher's top k at every target position of one sentence.
 
     Attributes:
-        id: of the sentence
-        hash: of its source and target, see `hash_of`
-        rows: (positions,) as `row_of` says; none if the teacher cannot take the sentence
+        id: the sentence's position in the split
+        hash: the hash of its source and target, see `hash_of`
+        rows: (positions,) rows of the dtype `row_dtype`; empty if the sentence is too long
+            for the teacher
     """
 
     id: int
@@ -36,12 +37,17 @@ class SentenceRows(NamedTuple):
 
     @property
     def n_tokens(self):
-        """How many target positions have a row."""
+        """The number of target positions with a row."""
         return len(self.rows)
 
 
-def row_of(k, vocab):
-    """The dtype of a position's row: k symbols, their log-probabilities, and the rest's."""
+def row_dtype(k, vocab):
+    """The dtype of a row: k symbols, their log-probabilities, and that of all other symbols.
+
+    Args:
+        k: symbols per position
+        vocab: the size of the vocabulary, which decides the bytes of a symbol
+    """
     symbol = next(f"<u{size}" for size in (1, 2, 4) if vocab <= 256**size)
     return np.dtype(
         [("symbols", symbol, (k,)), ("lprobs", "<f2", (k,)), ("tail_lprobs", "<f2")]
@@ -49,13 +55,13 @@ def row_of(k, vocab):
 
 
 def pairs_of(sample, pad):
-    """Yield (id, source, target) of a batch's sentences, without padding.
+    """Yield (id, source, target) of each sentence of a batch, without padding.
 
     Args:
-        sample: as fairseq collates it
+        sample: a batch as fairseq collates it
         pad: the padding symbol
-    Returns:
-        ids; (length,) arrays of tokens, nothing for a source that is not made of symbols
+    Yields:
+        an id, and two (length,) arrays of token ids; the source is empty if it is not text
     """
     target = sample["target"].cpu().numpy()
     source = sample["net_input"].get("src_tokens")
@@ -66,30 +72,33 @@ def pairs_of(sample, pad):
 
 
 def hash_of(source, target):
-    """A checksum of (length,) tokens, which tells a sentence pair from another one."""
+    """A checksum of a sentence pair, two arrays of (length,) token ids."""
     source, target = (np.ascontiguousarray(tokens, dtype="<i8") for tokens in (source, target))
     return zlib.crc32(target, zlib.crc32(source))
 
 
 class DistributionCache(ChunkedStore):
-    """A cache on disk; see `ChunkedStore`."""
+    """A cache of top-k distributions on disk; see `ChunkedStore`."""
 
     FLAG, KIND, FORMAT = "--kd-cache", "cache", 2
     FOLDER, SUFFIX = "rows", "npy"
 
     def write_chunk(self, index, sentences):
-        """Write a list of `SentenceRows`; the chunk is there whole or not at all."""
-        lines = [(one.id, len(one.rows), one.hash) for one in sentences]
+        """Write a chunk, a list of `SentenceRows`, atomically."""
+        entries = [(sentence.id, len(sentence.rows), sentence.hash) for sentence in sentences]
         content = io.BytesIO()
-        np.save(content, np.array(lines, SENTENCE))
-        np.save(content, np.concatenate([one.rows for one in sentences]))
+        np.save(content, np.array(entries, SENTENCE))
+        np.save(content, np.concatenate([sentence.rows for sentence in sentences]))
         self.chunks.write(index, content.getvalue())
 
     def read_chunk(self, path):
-        """A chunk's sentences and its rows, which stay on disk until they are looked at.
+        """Open a chunk.
 
+        Returns:
+            (sentences,) entries of the dtype ``SENTENCE``, and (positions,) rows, which are
+            memory-mapped
         Raises:
-            ValueError: the file is cut short, or is none of a cache
+            ValueError: the file is truncated or damaged
         """
         try:
             with open(path, "rb") as file:
@@ -101,14 +110,14 @@ class DistributionCache(ChunkedStore):
         except (ValueError, EOFError) as error:
             raise self._damaged(path, f"it cannot be read ({error})") from error
         if os.path.getsize(path) != expected:
-            found = f"it has {os.path.getsize(path)} bytes, expected {expected}"
-            raise self._damaged(path, found)
+            reason = f"it has {os.path.getsize(path)} bytes, expected {expected}"
+            raise self._damaged(path, reason)
         if not shape[0]:
             return sentences, np.empty(shape, dtype)
         return sentences, np.memmap(path, dtype, "r", offset=begin, shape=shape)
 
-    def _damaged(self, path, found):
+    def _damaged(self, path, reason):
         return ValueError(
-            f"{self.FLAG}: {path!r} is cut short or damaged: {found}. Run fairseq-seqkd cache "
+            f"{self.FLAG}: {path!r} is cut short or damaged: {reason}. Run fairseq-seqkd cache "
             "again with the same flags: it makes what is missing or damaged."
         )

@@ -1,1 +1,1 @@
-"""Long work on disk: a plan of chunks, workers that share them, and a store that is filled."""
+"""Resumable work on disk: chunks of sentences, the workers that divide them, and the store."""

@@ -1,4 +1,4 @@
-"""The loop that fills a store: each worker makes its own chunks, in the order of the plan."""
+"""The loop that fills a store: each worker computes its chunks in the order of the plan."""
 
 import itertools
 
@@ -6,33 +6,33 @@ from fairseq_seqkd.io.progress import SentenceProgress
 
 
 def missing_chunks(store, n_chunks, worker):
-    """The indices of missing chunks: of all workers, and of this one.
-
-    This worker's damaged chunks are removed, and count as missing.
+    """List the chunks that a store lacks; this worker's damaged ones are removed first.
 
     Args:
         store: `ChunkedStore`
-        n_chunks: how many it has when it is finished
+        n_chunks: how many chunks a finished store has
         worker: `Worker`
+    Returns:
+        the indices of all missing chunks, and those among them that are this worker's
     """
-    own = worker.chunks_of(n_chunks)
-    missing = store.missing(n_chunks, own)
-    return missing, [index for index in missing if index in own]
+    indices = worker.chunks_of(n_chunks)
+    missing = store.missing(n_chunks, check=indices)
+    return missing, [index for index in missing if index in indices]
 
 
 def fill_chunks(store, chunks, indices, start, worker):
-    """Make some chunks of a store.
+    """Compute some chunks and write them to a store.
 
     Args:
         store: `ChunkedStore`
         chunks: the sentence ids of every chunk, as the store's ``plan`` gives them
-        indices: the chunks to make
-        start: called with the ids of a chunk, begins to work on it and returns an iterator
+        indices: the chunks to compute
+        start: called with the ids of a chunk, starts work on it and returns an iterator
             over its sentences in any order; each has an ``id`` and ``n_tokens``
         worker: `Worker`; the first one shows the progress
     """
-    total = sum(len(chunks[index]) for index in indices)
-    with SentenceProgress(total, disable=worker.rank != 0) as progress:
+    n_sentences = sum(len(chunks[index]) for index in indices)
+    with SentenceProgress(n_sentences, disable=worker.rank != 0) as progress:
         started = ((index, start(chunks[index])) for index in indices)
         for index, sentences in prefetch_by_one(started):
             by_id = {}
@@ -43,7 +43,7 @@ def fill_chunks(store, chunks, indices, start, worker):
 
 
 def prefetch_by_one(items):
-    """Yield each item after the next one was taken from ``items``, so that it has started."""
+    """Prefetch by one: start the next item before yielding this one."""
     items = iter(items)
     waiting = list(itertools.islice(items, 1))
     for item in items:

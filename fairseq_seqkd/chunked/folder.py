@@ -1,4 +1,4 @@
-"""A folder of numbered chunks, each of them whole and unharmed, or not there."""
+"""A folder of numbered chunk files, whose names carry their checksums."""
 
 import contextlib
 import glob
@@ -12,14 +12,14 @@ _NAME = re.compile(r"chunk-(\d{5,})-([0-9a-f]{16})\.\w+")
 
 
 class ChunkFolder:
-    """Numbered files that carry the beginning of their own SHA-256 in their name.
+    """Numbered files named ``chunk-INDEX-SHA256.SUFFIX``, with 16 digits of the SHA-256.
 
-    So one rename commits content and checksum together, and a chunk that was harmed
-    afterwards is told from a whole one by its name alone.
+    One rename commits content and checksum together, and a damaged file no longer matches
+    its own name.
 
     Args:
         path: the folder
-        suffix: of the files, such as ``npz``
+        suffix: the suffix of the files, such as ``npz``
     """
 
     def __init__(self, path, suffix):
@@ -27,25 +27,25 @@ class ChunkFolder:
         self.suffix = suffix
 
     def find(self):
-        """{index: path} of every chunk that is there."""
-        found = {}
+        """{index: path} of all chunks in the folder."""
+        paths = {}
         if os.path.isdir(self.path):
             for name in sorted(os.listdir(self.path)):
                 match = _NAME.fullmatch(name)
                 if match and name.endswith("." + self.suffix):
-                    found.setdefault(int(match[1]), os.path.join(self.path, name))
-        return found
+                    paths.setdefault(int(match[1]), os.path.join(self.path, name))
+        return paths
 
     def missing(self, n_chunks):
-        """The indices, in order, of the chunks that are not there."""
-        found = self.find()
-        return [index for index in range(n_chunks) if index not in found]
+        """The indices, in order, of the chunks that the folder lacks."""
+        present = self.find()
+        return [index for index in range(n_chunks) if index not in present]
 
     def write(self, index, content):
-        """Write a chunk; it is there whole or not at all.
+        """Write a chunk atomically.
 
         Args:
-            index: its number
+            index: the chunk's number
             content: bytes
         """
         digest = hashlib.sha256(content).hexdigest()[:16]
@@ -55,7 +55,7 @@ class ChunkFolder:
         self._keep_one(index)
 
     def _keep_one(self, index):
-        """Another kind of processor may have made the same chunk with other last bits."""
+        # Another kind of processor may have computed the same chunk with other last bits.
         kept = self.find()[index]
         for path in glob.glob(os.path.join(glob.escape(self.path), f"chunk-{index:05d}-*")):
             if path != kept:
@@ -63,21 +63,21 @@ class ChunkFolder:
                     os.unlink(path)
 
     def remove_damaged(self, indices):
-        """Remove every chunk whose content is not what its name says.
+        """Remove the chunks whose content does not match the checksum in their name.
 
         Args:
-            indices: which ones to look at
+            indices: the chunks to check
         Returns:
-            the paths of those removed
+            the removed paths
         """
-        found = self.find()
+        present = self.find()
         removed = []
-        for index in indices:
-            # Another process may be looking at the same time.
+        for path in (present[index] for index in indices if index in present):
+            # Another process may remove it at the same time.
             with contextlib.suppress(FileNotFoundError):
-                if index in found and sha256(found[index])[:16] != _digest(found[index]):
-                    os.unlink(found[index])
-                    removed.append(found[index])
+                if sha256(path)[:16] != _digest(path):
+                    os.unlink(path)
+                    removed.append(path)
         return removed
 
 

@@ -1,23 +1,24 @@
-"""What a store was made from and how, compared with what is asked for."""
+"""Compares a manifest on disk with the expected one."""
 
 
 def differences(found, expected, prefix="", exactly=False):
-    """The entries of ``expected`` that ``found`` has otherwise.
+    """List the entries of a manifest that differ from what is expected.
 
     Args:
         found: the manifest on disk, nested dictionaries
-        expected: what it should say; an entry of None asks for nothing
-        exactly: an entry of None asks for None, and a dictionary for nothing more than it has
+        expected: nested dictionaries; an entry of None accepts anything
+        prefix: put before every entry's name
+        exactly: an entry of None accepts only None, and entries that ``expected`` lacks
+            count as None
     Returns:
         a list of strings "entry: found ..., expected ..."
     """
     lines = []
     for key, wanted in expected.items():
-        name = f"{prefix}{key}"
-        have = found.get(key)
+        name, value = f"{prefix}{key}", found.get(key)
         if isinstance(wanted, dict):
-            more = dict.fromkeys(have or {}) if exactly else {}
-            lines += differences(have or {}, {**more, **wanted}, f"{name}.", exactly)
-        elif (exactly or wanted is not None) and have != wanted:
-            lines.append(f"{name}: found {have}, expected {wanted}")
+            more = dict.fromkeys(value or {}) if exactly else {}
+            lines += differences(value or {}, {**more, **wanted}, f"{name}.", exactly)
+        elif (exactly or wanted is not None) and value != wanted:
+            lines.append(f"{name}: found {value}, expected {wanted}")
     return lines

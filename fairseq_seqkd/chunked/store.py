@@ -1,4 +1,4 @@
-"""A folder that long work fills: a manifest that says what of and how, and chunks."""
+"""A resumable result on disk: a manifest of its data and settings, and its chunks."""
 
 import contextlib
 import logging
@@ -10,22 +10,22 @@ from fairseq_seqkd.chunked.folder import ChunkFolder
 from fairseq_seqkd.chunked.manifest import differences
 from fairseq_seqkd.chunked.plan import plan_chunks
 from fairseq_seqkd.io.files import read_json, sha256, write_json
-from fairseq_seqkd.io.locks import locked
+from fairseq_seqkd.io.locks import file_lock
 
 logger = logging.getLogger(__name__)
 
 
 class ChunkedStore:
-    """A store on disk; the folder need not be there yet.
+    """A folder with a manifest and chunks; it need not exist yet.
 
-    A subclass says in class attributes what kind of store it is:
-        FLAG: by which flag users name it
-        KIND: what error messages call it
+    A subclass has ``write_chunk(index, sentences)`` and these class attributes:
+        FLAG: the flag by which users name the store
+        KIND: the name of the store in error messages
         FORMAT: the version of its files
-        FOLDER, SUFFIX: where its chunks are, and the suffix of their names
+        FOLDER, SUFFIX: the folder of its chunks, and the suffix of their names
 
     Args:
-        root: the folder
+        root: the store's folder
     """
 
     def __init__(self, root):
@@ -33,15 +33,17 @@ class ChunkedStore:
         self.chunks = ChunkFolder(self.path(self.FOLDER), self.SUFFIX)
 
     def path(self, *names):
+        """The path of a file or folder in the store."""
         return os.path.join(self.root, *names)
 
     @property
     def exists(self):
+        """Whether the store has a manifest."""
         return os.path.exists(self.path("manifest.json"))
 
     @property
     def manifest(self):
-        """What the store was made from and how, as nested dictionaries.
+        """The data, models and settings that the store is made from, as nested dictionaries.
 
         Raises:
             ValueError: the file is damaged
@@ -54,61 +56,62 @@ class ChunkedStore:
         if not isinstance(manifest, dict):
             raise ValueError(
                 f"{self.FLAG}: {path!r} is damaged (found {manifest!r}, expected a JSON "
-                f"object). Delete the folder and make the {self.KIND} anew."
+                f"object). Delete the folder and make the {self.KIND} again."
             )
         return manifest
 
-    def locked(self):
-        """Hold this while building; see `locked`."""
-        return locked(self.path("manifest.json"))
+    def lock(self):
+        """Lock the store against other processes; see `file_lock`."""
+        return file_lock(self.path("manifest.json"))
 
     def create(self, manifest):
-        """Begin a store. If another process has just done so, it must be the same one.
+        """Write the manifest of a new store, or check the one that another process wrote.
 
         Raises:
-            ValueError: another process began one that differs, or there are chunks of which
-                no manifest says what they are
+            ValueError: another process wrote a different one, or the folder has chunks
+                without a manifest
         """
         if self.chunks.find() and not self.exists:
             raise ValueError(
-                f"{self.FLAG}: {self.root!r} has chunks, but no manifest.json that says what "
-                "they are. Delete the folder, or name another."
+                f"{self.FLAG}: {self.root!r} has chunks, but no manifest.json that "
+                "describes them. Delete the folder, or name another."
             )
         os.makedirs(self.path(self.FOLDER), exist_ok=True)
         manifest = {"format": self.FORMAT, **manifest}
         try:
-            write_json(self.path("manifest.json"), manifest, new=True)
+            write_json(self.path("manifest.json"), manifest, exclusive=True)
         except FileExistsError:
             self.check(manifest)
 
     def check(self, expected):
-        """Refuse to go on with a store that was made otherwise.
+        """Refuse a store whose manifest differs from what is expected.
 
         Args:
-            expected: what the manifest should say; entries of None ask for nothing
+            expected: nested dictionaries; entries of None accept anything
         Raises:
             ValueError: lists every entry that differs
         """
-        found = differences(self.manifest, {"format": self.FORMAT, **expected})
-        if found:
+        lines = differences(self.manifest, {"format": self.FORMAT, **expected})
+        if lines:
             raise ValueError(
-                f"{self.FLAG}: the {self.KIND} {self.root!r} was made otherwise:\n  "
-                + "\n  ".join(found)
-                + "\nName another folder to make a new one, or take the flags and data that "
+                f"{self.FLAG}: the {self.KIND} {self.root!r} was made from other data or "
+                "with other settings:\n  "
+                + "\n  ".join(lines)
+                + "\nName another folder to make a new one, or use the flags and data that "
                 "this one was made with."
             )
 
     @contextlib.contextmanager
     def replaced(self):
-        """Put the store that is there away; it is back if the block fails, else gone.
+        """Move the existing store aside; delete it after the block, restore it on an error.
 
         Raises:
-            ValueError: the folder has something that is not a store's
+            ValueError: the folder has files that are not the store's
         """
         if not os.path.isdir(self.root) or not os.listdir(self.root):
             yield
             return
-        foreign = [one.name for one in os.scandir(self.root) if not self._is_ours(one)]
+        foreign = [entry.name for entry in os.scandir(self.root) if not self._is_ours(entry)]
         if foreign:
             raise ValueError(
                 f"--overwrite: {self.root!r} has {sorted(foreign)[0]!r}, which is not a "
@@ -126,24 +129,25 @@ class ChunkedStore:
         shutil.rmtree(away)
 
     def _is_ours(self, entry):
+        """Whether a directory entry of the folder belongs to the store."""
         return entry.name in ("manifest.json", self.FOLDER) or entry.name.endswith(".part")
 
     def n_chunks(self, sentences):
-        """How many chunks a split of so many sentences has."""
+        """The number of chunks of a split with so many sentences."""
         return -(-sentences // self.manifest["chunk_size"])
 
     def plan(self, lengths):
-        """The sentence ids of every chunk, for ``lengths`` in tokens."""
+        """The sentence ids of every chunk; see `plan_chunks`."""
         return plan_chunks(lengths, self.manifest["chunk_size"])
 
-    def missing(self, n_chunks, own):
-        """The chunks that are not there, among all; damaged ones among ``own`` go first."""
-        for path in self.chunks.remove_damaged(own):
+    def missing(self, n_chunks, check=()):
+        """The indices of missing chunks; damaged ones among ``check`` are removed first."""
+        for path in self.chunks.remove_damaged(check):
             logger.warning("%s was damaged: it is made again", path)
         return self.chunks.missing(n_chunks)
 
     def write_sums(self):
-        """Seal the chunks: write down every one's checksum."""
+        """Store the whole SHA-256 of every chunk, unless that was done before."""
         sums = self.path(self.FOLDER, "sums.json")
         if not os.path.exists(sums):
             paths = self.chunks.find().values()

@@ -1,4 +1,4 @@
-"""The processes that share a job: rank, world size, and the threads of each."""
+"""The workers of a job: rank, world size, and threads of this process."""
 
 import os
 import re
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Worker:
-    """One process among those that share a job.
+    """One process of several that divide a job among them.
 
     Attributes:
-        rank: this process's number, from 0
-        world_size: how many there are
-        on_this_host: how many of them share this machine's cores
+        rank: the number of this process, from 0
+        world_size: how many processes there are
+        on_this_host: how many of them run on this machine
     Raises:
         ValueError: the rank is not below ``world_size``
     """
@@ -34,31 +34,31 @@ class Worker:
 
     @property
     def threads(self):
-        """The cores this process may run on, divided among the workers of this host."""
+        """The cores that this process may use, divided by the workers on this machine."""
         return max(1, available_cores() // self.on_this_host)
 
 
 def available_cores():
-    """The cores that this process may run on; all of them where the system does not tell."""
+    """The number of cores this process may use; all cores on systems without affinity."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def this_worker(num_shards=None, shard_id=None, environment=os.environ):
-    """The worker that the flags name, else torchrun, else Slurm, else one that does it all.
+    """The `Worker` of this process: from the flags, else torchrun, else Slurm, else alone.
 
     Args:
-        num_shards, shard_id: of --num-shards and --shard-id; both or none
+        num_shards, shard_id: the values of --num-shards and --shard-id; both or neither
         environment: torchrun's RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, or Slurm's
             SLURM_PROCID, SLURM_NTASKS, SLURM_TASKS_PER_NODE
     Raises:
         ValueError: one flag without the other, or a number out of range
     """
     if (num_shards is None) != (shard_id is None):
-        raise ValueError("--num-shards and --shard-id go together: give both or none")
+        raise ValueError("--num-shards and --shard-id go together: give both or neither")
     if num_shards is not None:
-        # Slurm gives each job its own cores; by hand the processes share this machine's.
+        # Slurm gives each job its own cores; without it all processes are on this machine.
         on_this_host = 1 if "SLURM_JOB_ID" in environment else num_shards
         return Worker(shard_id, num_shards, on_this_host)
     if "RANK" in environment and "WORLD_SIZE" in environment:
@@ -75,8 +75,8 @@ def _torchrun_worker(environment):
 
 
 def _slurm_worker(environment):
-    # SLURM_TASKS_PER_NODE looks like "2(x3),1"; srun binds tasks to cores or does not,
-    # and the affinity mask of an unbound one is the whole node's.
+    # SLURM_TASKS_PER_NODE looks like "2(x3),1"; srun binds tasks to cores only
+    # if asked to, and the affinity mask of an unbound task is the whole node's.
     tasks = re.match(r"\d+", environment.get("SLURM_TASKS_PER_NODE", "1"))
     bound = "SLURM_CPUS_PER_TASK" in environment
     on_node = 1 if bound or not tasks else int(tasks[0])

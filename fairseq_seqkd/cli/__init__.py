@@ -1,1 +1,1 @@
-"""The subcommands of ``fairseq-seqkd``: they parse and call, nothing else."""
+"""The subcommands of ``fairseq-seqkd``: they parse arguments and call the other packages."""

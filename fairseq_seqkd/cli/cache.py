@@ -1,10 +1,11 @@
-"""Write down what the teacher says at every target position of a split, for --kd-cache.
+"""Store the teacher's distribution at every target position of a split, for --kd-cache.
 
-Word-level distillation then needs no teacher: a training with --kd-cache DIR costs what plain
-cross-entropy does. For every position the cache has the teacher's most probable symbols,
-their log-probabilities, and the mass of all others. Run it again after an interruption and it
-goes on where it was. Several processes share the work under torchrun and under Slurm, or by
-hand with --num-shards and --shard-id.
+With the cache, word-level distillation needs no teacher: a training with --kd-cache DIR costs
+as much as plain cross-entropy. For every position the cache holds the teacher's most probable
+symbols, their log-probabilities, and the probability of all other symbols together.
+
+After an interruption, run it again and it continues. Several processes share the work if they
+are started by torchrun or Slurm, or by hand with --num-shards and --shard-id.
 
 DATA is a data-bin with the teacher's dictionaries, such as one of a store of pseudo-targets.
 
@@ -18,16 +19,22 @@ import torch
 from fairseq_seqkd.cache.build import estimate, fill, open_cache, seal
 from fairseq_seqkd.cache.store import DistributionCache
 from fairseq_seqkd.chunked.workers import this_worker
-from fairseq_seqkd.cli.stores import add_worker_arguments, anew, device_of, threads_of
+from fairseq_seqkd.cli.stores import (
+    add_overwrite_argument,
+    add_worker_arguments,
+    device_of,
+    overwriting,
+    threads_of,
+)
 from fairseq_seqkd.databin import Split
 from fairseq_seqkd.models.adapters import DTYPES
-from fairseq_seqkd.models.checkpoints import sums_of_checkpoints
+from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
 from fairseq_seqkd.teacher import load_teacher
 
 
 def add_arguments(parser):
     parser.add_argument("data", metavar="DATA", help="data-bin that fairseq-preprocess wrote")
-    parser.add_argument("--kd-cache", metavar="DIR", required=True, help="the cache's folder")
+    parser.add_argument("--kd-cache", metavar="DIR", required=True, help="folder of the cache")
     parser.add_argument(
         "--teacher-path",
         metavar="T",
@@ -36,27 +43,23 @@ def add_arguments(parser):
     )
     parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
     parser.add_argument("--split", default="train", help="default: %(default)s")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="delete the cache that is there, and start anew",
-    )
-    group = parser.add_argument_group("what is kept (default: what the cache has)")
-    group.add_argument("--top-k", type=int, metavar="K", help="symbols; for a new cache 8")
+    add_overwrite_argument(parser)
+    group = parser.add_argument_group("content (the defaults are those of a new cache)")
     group.add_argument(
-        "--temperature", type=float, metavar="T", help="see --kd-temperature; for a new one 1"
+        "--top-k", type=int, metavar="K", help="symbols per position; default: 8"
+    )
+    group.add_argument(
+        "--temperature", type=float, metavar="T", help="see --kd-temperature; default: 1"
     )
     group.add_argument(
         "--teacher-dtype",
         choices=list(DTYPES),
-        help="how the teacher computes; for a new cache float32",
+        help="precision of the teacher; default: float32",
     )
     group.add_argument(
-        "--max-tokens",
-        type=int,
-        help="tokens in a batch; for a new one 2048 on a CPU, 4096 on a GPU",
+        "--max-tokens", type=int, help="tokens per batch; default: 2048 on a CPU, 4096 on a GPU"
     )
-    group.add_argument("--cpu", action="store_true", help="do without a GPU that is there")
+    group.add_argument("--cpu", action="store_true", help="do not use a GPU")
     add_worker_arguments(parser)
 
 
@@ -65,30 +68,22 @@ def run(arguments):
         raise ValueError("--kd-cache is empty, expected the name of a folder")
     worker = this_worker(arguments.num_shards, arguments.shard_id)
     torch.set_num_threads(threads_of(arguments, worker))
-    teacher_sums = sums_of_checkpoints(arguments.teacher_path)
-    split = Split.load_for_scoring(arguments.teacher_path, arguments.data, arguments.split)
-    settings = {
-        "top_k": arguments.top_k,
-        "temperature": arguments.temperature,
-        "dtype": arguments.teacher_dtype,
-        "max_tokens": arguments.max_tokens,
-    }
+    path, device = arguments.teacher_path, device_of(arguments.cpu, worker)
+    teacher_sha256 = sha256_of_checkpoints(path)
+    split = Split.load_for_scoring(path, arguments.data, arguments.split)
     cache = DistributionCache(arguments.kd_cache)
-
-    device = device_of(arguments.cpu, worker)
+    with overwriting(cache, arguments.overwrite, worker):
+        open_cache(cache, split, teacher_sha256, settings_of(arguments), device)
+    print(estimate(cache, split))
 
     def load(dtype):
-        path, data = arguments.teacher_path, arguments.teacher_data
-        return load_teacher(path, data, device, DTYPES[dtype], split.task)
+        return load_teacher(path, arguments.teacher_data, device, DTYPES[dtype], split.task)
 
-    with anew(cache, arguments.overwrite, worker):
-        open_cache(cache, split, teacher_sums, settings, device)
-    print(estimate(cache, split))
     left = fill(cache, split, load, worker)
     if left:
         print(
             f"This process is done; {left} chunks of {cache.root} are left to others. If one "
-            "died, start it\nagain, or this command alone."
+            "died, start it\nagain, or run this command without the others."
         )
         return
     for line in seal(cache):
@@ -96,8 +91,15 @@ def run(arguments):
     print(next_command(arguments, cache.manifest["temperature"]))
 
 
+def settings_of(arguments):
+    """The settings of the cache, {name: value}; None if its flag was not given."""
+    names = ("top_k", "temperature", "max_tokens")
+    settings = {name: getattr(arguments, name) for name in names}
+    return {**settings, "dtype": arguments.teacher_dtype}
+
+
 def next_command(arguments, temperature):
-    """What to type when the cache is there."""
+    """The text that says how to train with a finished cache."""
     flags = f"--kd-cache {arguments.kd_cache}"
     if arguments.split != "train":
         flags += f" --train-subset {arguments.split}"

@@ -1,8 +1,8 @@
 """Translate a test set with several checkpoints: quality, speed and size side by side.
 
-Every model translates greedily and with a beam, through fairseq and, if it is installed and can
-convert the model, through CTranslate2 in float32 and int8. With --out there are files as well:
-report.md, report.json, report.csv, and report.html with pictures.
+Every model translates greedily and with a beam, with fairseq and, if it is installed and can
+convert the model, with CTranslate2 in float32 and int8. --out also writes the report to files:
+report.md, report.json, report.csv, and report.html with plots.
 
 Example:
     fairseq-seqkd evaluate data-bin --ref test.en --remove-bpe sentencepiece --out report \\
@@ -12,29 +12,52 @@ Example:
 import os
 
 from fairseq_seqkd.cli.files import check_folder
-from fairseq_seqkd.evaluate import files
 from fairseq_seqkd.evaluate.curves import read_curves
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
+from fairseq_seqkd.evaluate.files import write_report
 from fairseq_seqkd.evaluate.measure import Settings, evaluate
-from fairseq_seqkd.evaluate.table import markdown
+from fairseq_seqkd.evaluate.table import render_markdown
 
 
 def add_arguments(parser):
+    _add_models(parser)
+    _add_decoding(parser)
+    _add_text(parser)
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=5,
+        help="timed rounds, in which the models take turns, after one that warms up; the "
+        "median speed is reported; default: %(default)s",
+    )
+    parser.add_argument(
+        "--logs",
+        nargs="+",
+        metavar="NAME=FILE",
+        help="output of fairseq-train, for plots of the validation curves",
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder to write the report to")
+
+
+def _add_models(parser):
     parser.add_argument("data", help="data-bin that fairseq-preprocess wrote")
     parser.add_argument(
         "--checkpoints",
         nargs="+",
         required=True,
         metavar="NAME=PATH",
-        help="what to compare; the first is what the others are measured against",
+        help="the models to compare; the others are compared with the first",
     )
     parser.add_argument(
         "--data-of",
         nargs="+",
         metavar="NAME=DATA",
-        help="for a model with other dictionaries: the same lines, binarised with these",
+        help="data-bin of a model with other dictionaries: the same lines, binarised with them",
     )
     parser.add_argument("--split", default="test", help="default: %(default)s")
+
+
+def _add_decoding(parser):
     parser.add_argument(
         "--beams",
         nargs="+",
@@ -46,53 +69,44 @@ def add_arguments(parser):
         "--engines",
         nargs="+",
         metavar="ENGINE",
-        help="what decodes: fairseq, or ctranslate2:TYPE with a type such as float32, int8, "
-        f"float16; default: those of {', '.join(DEFAULT_ENGINES)} that can be had",
+        help="fairseq, or ctranslate2:TYPE with a type such as float32, int8, float16; "
+        f"default: those of {', '.join(DEFAULT_ENGINES)} that can be used",
     )
     parser.add_argument(
         "--devices",
         nargs="+",
         choices=["cpu", "cuda"],
-        help="default: the CPU, and a GPU that is there",
+        help="default: the CPU, and a GPU if there is one",
     )
-    parser.add_argument("--threads", type=int, help="of the processor; default: torch's choice")
+    parser.add_argument(
+        "--threads", type=int, help="number of CPU threads; default: torch's own"
+    )
+
+
+def _add_text(parser):
     parser.add_argument(
         "--remove-bpe", help="as in fairseq-generate, such as sentencepiece or '@@ '"
     )
     parser.add_argument(
-        "--moses", metavar="LANG", help="undo Moses tokenisation of this language as well"
+        "--moses", metavar="LANG", help="also undo Moses tokenisation of this language"
     )
     parser.add_argument(
         "--ref",
-        help="file with one reference a line, as people write it (default: the split's "
-        "gold target without subwords)",
+        help="text file with one plain reference a line (default: the split's gold targets, "
+        "subwords joined)",
     )
-    parser.add_argument(
-        "--rounds",
-        type=int,
-        default=5,
-        help="times that every model translates, in turns, after once to warm up; the median "
-        "speed is told; default: %(default)s",
-    )
-    parser.add_argument(
-        "--logs",
-        nargs="+",
-        metavar="NAME=FILE",
-        help="what fairseq-train printed, for curves of the trainings",
-    )
-    parser.add_argument("--out", metavar="DIR", help="folder to write the report to")
 
 
 def run(arguments):
-    check(arguments)
-    logs = named(arguments.logs or [], "--logs")
+    check_arguments(arguments)
+    logs = parse_named_paths(arguments.logs or [], "--logs")
     curves = {name: read_curves(path) for name, path in logs.items()}
     report = evaluate(
-        named(arguments.checkpoints, "--checkpoints"),
+        parse_named_paths(arguments.checkpoints, "--checkpoints"),
         Settings(
             data=arguments.data,
             split=arguments.split,
-            data_of=named(arguments.data_of or [], "--data-of"),
+            data_of=parse_named_paths(arguments.data_of or [], "--data-of"),
             engines=arguments.engines,
             devices=arguments.devices,
             beams=sorted(set(arguments.beams)),
@@ -105,14 +119,14 @@ def run(arguments):
     )
     report.curves = curves
     report.command = arguments.command_line
-    print(markdown(report))
+    print(render_markdown(report))
     if arguments.out:
-        names = files.write(report, arguments.out)
+        names = write_report(report, arguments.out)
         print(f"\nWritten to {arguments.out}: {', '.join(names)}")
 
 
-def check(arguments):
-    """Refuse numbers that mean nothing, and a folder that cannot be one."""
+def check_arguments(arguments):
+    """Raise a ValueError for numbers below 1 and a folder that cannot be written to."""
     numbers = [("--rounds", arguments.rounds), ("--threads", arguments.threads)]
     for flag, value in numbers + [("--beams", beam) for beam in arguments.beams]:
         if value is not None and value < 1:
@@ -121,8 +135,8 @@ def check(arguments):
         check_folder(arguments.out)
 
 
-def named(arguments, flag):
-    """{name: path} from NAME=PATH, or from PATH, which is then named after its files."""
+def parse_named_paths(arguments, flag):
+    """{name: path} from arguments NAME=PATH or PATH; a path alone is named after its files."""
     paths = {}
     for argument in arguments:
         name, equals, path = argument.partition("=")

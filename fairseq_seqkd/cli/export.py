@@ -1,9 +1,9 @@
-"""Write a student in a form to be shipped.
+"""Export a student for stock fairseq, for CTranslate2, or as a sparse file.
 
 fairseq: a checkpoint that stock fairseq loads without this package, without optimizer state.
 ctranslate2: a folder that needs neither fairseq nor torch, and translates several times faster.
-sparse: a file with the weights that are not zero, a fraction of a pruned checkpoint's size;
-the same command makes an ordinary checkpoint of it again, equal bit for bit.
+sparse: a file of the non-zero weights, much smaller than a pruned checkpoint; the same command
+turns it into an ordinary checkpoint again, equal bit for bit.
 
 Example:
     fairseq-seqkd export checkpoints/checkpoint_best.pt --to fairseq --out student.pt
@@ -20,34 +20,37 @@ from typing import Callable, NamedTuple
 from omegaconf import OmegaConf
 
 from fairseq_seqkd.cli.files import check_out
-from fairseq_seqkd.export import ctranslate2, sparse
+from fairseq_seqkd.export.ctranslate2 import QUANTIZATIONS, export_ctranslate2
+from fairseq_seqkd.export.sparse import SUFFIX, read_sparse, write_sparse
 from fairseq_seqkd.export.stock import Student
+from fairseq_seqkd.models.ctranslate2 import size_of
 from fairseq_seqkd.models.loading import own_task
 
 
 class Format(NamedTuple):
-    """A form of a student.
+    """A form in which a student can be exported.
 
     Attributes:
-        suffix: how its file's name ends; nothing for a folder
-        write: called with the `Student` and the command's arguments
-        size: of what was written, in bytes
-        then: what to do with it, with ``{out}`` for its name
-        options: those of ``--quantization`` and so on that it has
+        suffix: ending of the file's name; empty for a folder
+        export: called with the `Student` and the command's arguments
+        size: called with the exported path; its size in bytes
+        next_step: the next command to run, with ``{out}`` for the exported path
+        options: the format's own arguments, such as ``quantization``
     """
 
     suffix: str
-    write: Callable
+    export: Callable
     size: Callable
-    then: str
+    next_step: str
     options: tuple = ()
 
 
-def _to_ctranslate2(student, arguments):
+def _export_ctranslate2(student, arguments):
     config = OmegaConf.create(student.config["task"])
     task, _ = own_task(config, arguments.student, arguments.data, flag="--data")
-    options = arguments.quantization, arguments.spm_model
-    ctranslate2.write(student, arguments.out, task, *options)
+    export_ctranslate2(
+        student, arguments.out, task, arguments.quantization, arguments.spm_model
+    )
 
 
 FORMATS = {
@@ -59,16 +62,16 @@ FORMATS = {
     ),
     "ctranslate2": Format(
         "",
-        _to_ctranslate2,
-        ctranslate2.size_of,
+        _export_ctranslate2,
+        size_of,
         "Translate with it:\n  python {out}/translate.py < sentences",
         ("quantization", "spm_model", "data"),
     ),
     "sparse": Format(
-        sparse.SUFFIX,
-        lambda student, arguments: sparse.write(student, arguments.out),
+        SUFFIX,
+        lambda student, arguments: write_sparse(student, arguments.out),
         os.path.getsize,
-        "Make a checkpoint of it again:\n"
+        "Turn it into a checkpoint again:\n"
         "  fairseq-seqkd export {out} --to fairseq --out student.pt",
     ),
 }
@@ -80,59 +83,66 @@ def add_arguments(parser):
     )
     parser.add_argument("--to", choices=list(FORMATS), required=True)
     parser.add_argument(
-        "--out", metavar="OUT", required=True, help="the file, or for ctranslate2 a new folder"
+        "--out",
+        metavar="OUT",
+        required=True,
+        help="the file to write, or for ctranslate2 a new folder",
     )
     parser.add_argument(
         "--ema",
         action="store_true",
-        help="the moving average of the weights (of a training with --store-ema), with what "
-        "was pruned at zero",
+        help="export the moving average of the weights (of a training with --store-ema); "
+        "pruned weights stay zero",
     )
     group = parser.add_argument_group("for ctranslate2")
     group.add_argument(
         "--quantization",
-        choices=ctranslate2.QUANTIZATIONS,
-        help="how the weights are kept; default: as they are",
+        choices=QUANTIZATIONS,
+        help="type of the stored weights; default: as in the checkpoint",
     )
     group.add_argument(
         "--spm-model",
         metavar="FILE",
-        help="the sentencepiece model that the text was cut with, to be shipped as well",
+        help="sentencepiece model that cut the training text, exported as well",
     )
     group.add_argument(
         "--data",
-        help="folder with the student's dictionaries (default: beside it, else where its "
-        "training data was)",
+        help="folder with the student's dictionaries (default: beside the checkpoint, else "
+        "the data-bin it was trained on)",
     )
 
 
 def run(arguments):
-    form = FORMATS[arguments.to]
-    check_options(arguments, form)
-    is_sparse = arguments.student.endswith(sparse.SUFFIX)
+    export_format = FORMATS[arguments.to]
+    check_options(arguments, export_format)
+    is_sparse = arguments.student.endswith(SUFFIX)
     if is_sparse and arguments.ema:
         raise ValueError("--ema: a sparse file has one set of weights. Export the checkpoint.")
     if is_sparse:
-        student = sparse.read(arguments.student)
+        student = read_sparse(arguments.student)
     else:
-        student = Student.of_checkpoint(arguments.student, arguments.ema)
-    form.write(student, arguments)
-    before, after = os.path.getsize(arguments.student), form.size(arguments.out)
+        student = Student.from_checkpoint(arguments.student, arguments.ema)
+    export_format.export(student, arguments)
+    before, after = os.path.getsize(arguments.student), export_format.size(arguments.out)
     print(f"{arguments.out}: {after / 1e6:.2f} MB (from {before / 1e6:.2f} MB)")
-    print(form.then.format(out=shlex.quote(arguments.out)))
+    print(export_format.next_step.format(out=shlex.quote(arguments.out)))
 
 
-def check_options(arguments, form):
-    """Refuse what does not go with the format, before anything is read."""
-    suffixes = [one.suffix for one in FORMATS.values() if one.suffix]
-    found = next((suffix for suffix in suffixes if arguments.out.endswith(suffix)), "")
-    if found != form.suffix:
-        expected = f"a name in {form.suffix}" if form.suffix else "the name of a new folder"
+def check_options(arguments, export_format):
+    """Raise an error for options that do not fit the format, before any work is done."""
+    suffixes = [entry.suffix for entry in FORMATS.values() if entry.suffix]
+    suffix = next((suffix for suffix in suffixes if arguments.out.endswith(suffix)), "")
+    if suffix != export_format.suffix:
+        expected = (
+            f"a name in {export_format.suffix}"
+            if export_format.suffix
+            else "the name of a new folder"
+        )
         raise ValueError(f"--out is {arguments.out!r}, expected {expected}")
-    check_out(arguments.out, "--out", arguments.student, is_folder=not form.suffix)
-    for one in FORMATS["ctranslate2"].options:
-        if getattr(arguments, one) is not None and one not in form.options:
-            flag = "--" + one.replace("_", "-")
+    check_out(arguments.out, "--out", arguments.student, is_folder=not export_format.suffix)
+    for option in FORMATS["ctranslate2"].options:
+        if getattr(arguments, option) is not None and option not in export_format.options:
+            flag = "--" + option.replace("_", "-")
             raise ValueError(f"{flag} is for --to ctranslate2, found --to {arguments.to}")
     if arguments.spm_model and not os.path.isfile(arguments.spm_model):
         raise FileNotFoundError(f"--spm-model: there is no file {arguments.spm_model!r}")

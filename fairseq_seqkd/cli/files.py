@@ -1,19 +1,18 @@
-"""Where subcommands may write to."""
+"""Checks of output paths, made before any work is done for them."""
 
 import os
 
 
 def check_out(out, name, source, is_folder=False):
-    """Refuse what cannot be written, before there is work done for it.
+    """Refuse an output path that cannot be written.
 
     Args:
-        out: its path
-        name: of the argument
-        source: the file that it is made of
-        is_folder: whether it is to be a new folder
+        out: the path
+        name: name of the argument, for the error message
+        source: the input file
+        is_folder: whether the output is a new folder
     Raises:
-        ValueError: it is the source itself, a folder (or, if it is to be one, there
-            already), or in a folder that is not there
+        ValueError: it is the input file, an existing folder, or in a folder that does not exist
     """
     folder = os.path.dirname(os.path.abspath(out))
     if is_folder and os.path.lexists(out):
@@ -27,15 +26,15 @@ def check_out(out, name, source, is_folder=False):
 
 
 def check_folder(out):
-    """Refuse a folder that cannot be made or written to, before there is work done for it.
+    """Refuse an output folder that cannot be made or written to.
 
     Raises:
-        ValueError: something in its path is a file, or may not be written to
+        ValueError: a part of its path is a file, or is not writable
     """
-    there = os.path.abspath(out)
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
-    if not os.path.isdir(there):
-        raise ValueError(f"--out is {out!r}, but {there!r} is a file: name a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"--out is {out!r}, but {there!r} cannot be written to")
+    existing = os.path.abspath(out)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise ValueError(f"--out is {out!r}, but {existing!r} is a file: name a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"--out is {out!r}, but {existing!r} cannot be written to")

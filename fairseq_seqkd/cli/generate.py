@@ -1,7 +1,7 @@
-"""Let the teacher translate a split: a store of n-best lists, and a data-bin to train on.
+"""Translate a split with the teacher, into a store of n-best lists and a data-bin to train on.
 
-Run it again after an interruption and it goes on where it was. Several processes share the
-work under torchrun and under Slurm, or by hand with --num-shards and --shard-id; the one that
+After an interruption, run it again and it continues. Several processes share the work if they
+are started by torchrun or Slurm, or by hand with --num-shards and --shard-id; the one that
 finishes last builds the data-bin.
 
 Example:
@@ -14,16 +14,17 @@ Example:
 from fairseq_seqkd.chunked.workers import this_worker
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
+    add_overwrite_argument,
     add_target_spec_arguments,
     add_worker_arguments,
-    anew,
+    build_and_report,
     device_of,
-    finish,
+    overwriting,
     split_of,
     target_spec_of,
     threads_of,
 )
-from fairseq_seqkd.pseudo.generate import Recipe, complete, left_over, open_store, translate
+from fairseq_seqkd.pseudo.generate import Recipe, chunks_left, complete, open_store, translate
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 from fairseq_seqkd.teacher import load_teacher
 
@@ -33,50 +34,61 @@ def add_arguments(parser):
     parser.add_argument(
         "--teacher-path",
         metavar="T",
-        help="the teacher's checkpoint, or several separated by colons; a finished store "
-        "does without",
+        help="the teacher's checkpoint, or several separated by colons; not needed for a "
+        "finished store",
     )
     parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="delete the store that is there, and start anew",
-    )
-    group = parser.add_argument_group("searching (default: what the store has)")
-    group.add_argument("--beam", type=int, help="new: 5, 35 for --select closest, 1 sample")
-    group.add_argument("--nbest", type=int, help="hypotheses kept; for a new store the beam")
-    group.add_argument("--lenpen", type=float, help="length penalty; for a new store 1")
+    add_overwrite_argument(parser)
+    _add_search_arguments(parser)
+    _add_engine_arguments(parser)
+    add_worker_arguments(parser)
+    add_target_spec_arguments(parser)
+
+
+def _add_search_arguments(parser):
+    group = parser.add_argument_group("search (the defaults are those of a new store)")
     group.add_argument(
-        "--max-len-a", type=float, help="at most a * source length + b tokens; 0"
+        "--beam", type=int, help="default: 5; 35 with --select closest, 1 with --sampling"
     )
-    group.add_argument("--max-len-b", type=int, help="see --max-len-a; for a new store 200")
+    group.add_argument("--nbest", type=int, help="hypotheses to keep; default: --beam")
+    group.add_argument("--lenpen", type=float, help="length penalty; default: 1")
+    group.add_argument(
+        "--max-len-a",
+        type=float,
+        help="a target has at most a * source length + b tokens; default: 0",
+    )
+    group.add_argument("--max-len-b", type=int, help="see --max-len-a; default: 200")
     group.add_argument(
         "--sampling",
         action="store_true",
         default=None,
-        help="draw --beam samples a sentence, in place of a beam search",
+        help="draw --beam samples per sentence instead of a beam search",
     )
     group.add_argument(
-        "--sampling-topk", type=int, metavar="K", help="among the K most probable"
+        "--sampling-topk", type=int, metavar="K", help="sample from the K most probable tokens"
     )
     group.add_argument(
-        "--sampling-topp", type=float, metavar="P", help="among the fewest with probability P"
+        "--sampling-topp",
+        type=float,
+        metavar="P",
+        help="sample from the fewest tokens whose probabilities sum to P",
     )
-    group.add_argument("--seed", type=int, help="of the samples; for a new store 1")
-    group = parser.add_argument_group("decoding (default: what the store has)")
+    group.add_argument("--seed", type=int, help="seed of the samples; default: 1")
+
+
+def _add_engine_arguments(parser):
+    group = parser.add_argument_group("engine (the defaults are those of a new store)")
     group.add_argument(
         "--engine",
         choices=["auto", "fairseq", "ctranslate2"],
-        help="auto is CTranslate2 if it is installed and can convert the teacher",
+        help="default: auto, CTranslate2 if it is installed and can convert the teacher",
     )
     group.add_argument(
         "--compute-type",
-        help="float32, float16, or with CTranslate2 int8; for a new store float32",
+        help="float32, float16, or with CTranslate2 int8; default: float32",
     )
-    group.add_argument("--max-tokens", type=int, help="source tokens in a batch")
-    group.add_argument("--cpu", action="store_true", help="do without a GPU that is there")
-    add_worker_arguments(parser)
-    add_target_spec_arguments(parser)
+    group.add_argument("--max-tokens", type=int, help="source tokens per batch")
+    group.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
 
 def run(arguments):
@@ -86,23 +98,23 @@ def run(arguments):
     spec = target_spec_of(arguments, split)
     check_numbers(arguments)
     recipe = recipe_of(arguments, split.task, threads, worker)
-    with anew(PseudoTargetStore(arguments.pseudo_targets), arguments.overwrite, worker):
+    with overwriting(PseudoTargetStore(arguments.pseudo_targets), arguments.overwrite, worker):
         store = open_store(arguments.pseudo_targets, split, spec, recipe)
     translate(store, split, recipe, worker)
-    left = left_over(store, split)
+    left = chunks_left(store, split)
     if left:
         print(
-            f"This process is done; {left} chunks of {store.root} are left to others, and "
-            "the last of\nthem builds the data-bin. If one died, start it again, or this "
-            "command alone."
+            f"This process is done; {left} chunks of {store.root} are left to others. The last "
+            "process\nbuilds the data-bin. If one died, start it again, or run this command "
+            "without the others."
         )
         return
     complete(store, split, recipe)
-    finish(store, split, spec, threads)
+    build_and_report(store, split, spec, threads)
 
 
 def check_numbers(arguments):
-    """Refuse numbers that mean nothing."""
+    """Refuse numbers below 1."""
     for name in ("beam", "nbest", "max_tokens", "max_len_b"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
@@ -110,7 +122,7 @@ def check_numbers(arguments):
 
 
 def recipe_of(arguments, task, threads, worker):
-    """The `Recipe` that the flags ask for."""
+    """Build the `Recipe` that the flags describe."""
 
     def load(device, dtype):
         path, data = arguments.teacher_path, arguments.teacher_data

@@ -1,4 +1,4 @@
-"""``fairseq-seqkd SUBCOMMAND``: each subcommand is one file beside this one."""
+"""The command ``fairseq-seqkd SUBCOMMAND``; each subcommand is a module of this package."""
 
 import argparse
 import ast
@@ -10,8 +10,8 @@ import sys
 
 import fairseq_seqkd
 
-# {subcommand: its file}. Only the one that is asked for is imported, and docstrings are read
-# without it: most files import fairseq, and doctor must run where that fails.
+# {subcommand: its module}. Only the requested one is imported, and the docstrings of the others
+# are parsed: most modules import fairseq, and doctor must run where that fails.
 SUBCOMMANDS = {
     "doctor": "doctor",
     "user-dir": "user_dir",
@@ -28,22 +28,22 @@ SUBCOMMANDS = {
 def main(arguments=None):
     """Run one subcommand; an expected error becomes one line and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    asked = next((word for word in arguments if word in SUBCOMMANDS), None)
-    module = asked and _import(asked)
-    parsed = _parser(asked, module).parse_args(arguments)
+    name = next((word for word in arguments if word in SUBCOMMANDS), None)
+    module = name and _import(name)
+    parsed = _parser(name, module).parse_args(arguments)
     parsed.command_line = " ".join(map(shlex.quote, ["fairseq-seqkd", *arguments]))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", force=True)
     logging.getLogger("fairseq_seqkd").setLevel(logging.INFO)
     try:
         module.run(parsed)
     except (OSError, ValueError) as error:
-        _fail(asked, error, 2)
+        _fail(name, error, 2)
     except KeyboardInterrupt:
-        _fail(asked, "interrupted", 130)
+        _fail(name, "interrupted", 130)
 
 
-def _parser(asked, module):
-    """All subcommands with their help, and the arguments of the one that is asked for."""
+def _parser(requested, module):
+    """A parser of all subcommands, with the arguments of the requested one."""
     parser = argparse.ArgumentParser(prog="fairseq-seqkd")
     subparsers = parser.add_subparsers(dest="subcommand", required=True)
     for name in SUBCOMMANDS:
@@ -54,7 +54,7 @@ def _parser(asked, module):
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name == asked:
+        if name == requested:
             module.add_arguments(subparser)
     return parser
 

@@ -1,6 +1,6 @@
-"""Build a data-bin from a store's n-best lists: after a run in pieces, or to choose anew.
+"""Build a data-bin from the n-best lists of a store: after a run in parts, or to select anew.
 
-Nothing is decoded.
+Nothing is translated.
 
 Example:
     fairseq-seqkd merge data-bin --pseudo-targets pseudo
@@ -12,7 +12,7 @@ from fairseq_seqkd.cli.stores import (
     add_data_arguments,
     add_target_spec_arguments,
     add_threads_argument,
-    finish,
+    build_and_report,
     split_of,
     target_spec_of,
     threads_of,
@@ -30,5 +30,5 @@ def run(arguments):
     split = split_of(arguments)
     spec = target_spec_of(arguments, split)
     store = open_store(arguments.pseudo_targets, split, spec, Recipe())
-    complete(store, split, Recipe())  # has nothing to do, or says what is missing
-    finish(store, split, spec, threads_of(arguments))
+    complete(store, split, Recipe())  # raises an error if chunks are missing
+    build_and_report(store, split, spec, threads_of(arguments))

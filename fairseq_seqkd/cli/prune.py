@@ -1,8 +1,8 @@
-"""Set the weights of a checkpoint to zero, those of the smallest magnitude, once and for all.
+"""Prune a checkpoint: set its weights of smallest magnitude to zero.
 
-Pruned like this a model loses quality, which it regains when it is trained on: with the hook in
-training (fairseq-train --task translation_seqkd --prune-sparsity ...) weights stay at zero. Any
-fairseq model can be pruned; neither its data nor its dictionary is needed.
+A pruned model loses quality, and regains it in further training. To keep the weights at zero,
+train it with fairseq-train --task translation_seqkd --prune-sparsity ... Any fairseq model can
+be pruned, without its data or dictionary.
 
 Example:
     fairseq-seqkd prune student.pt pruned.pt --sparsity 0.8
@@ -15,36 +15,42 @@ from fairseq_seqkd.cli.files import check_out
 from fairseq_seqkd.models.parameters import fraction_of_zeros
 from fairseq_seqkd.pruning.checkpoint import Checkpoint
 from fairseq_seqkd.pruning.hook import check_sparsity
-from fairseq_seqkd.pruning.report import table
+from fairseq_seqkd.pruning.report import sparsity_table
 from fairseq_seqkd.pruning.schemes import SCHEMES
 
 
 def add_arguments(parser):
-    parser.add_argument("checkpoint", metavar="IN.pt", help="that fairseq-train wrote")
-    parser.add_argument("out", metavar="OUT.pt", help="the pruned one, without optimizer state")
     parser.add_argument(
-        "--sparsity", type=float, help="share of the weights that is zero, from 0 to below 1"
+        "checkpoint", metavar="IN.pt", help="checkpoint that fairseq-train wrote"
+    )
+    parser.add_argument(
+        "out", metavar="OUT.pt", help="pruned checkpoint, without optimizer state"
+    )
+    parser.add_argument(
+        "--sparsity", type=float, help="fraction of weights to be zero, from 0 to below 1"
     )
     parser.add_argument(
         "--scheme",
         choices=list(SCHEMES.options),
         default="class_blind",
-        help="the smallest of all weights, of each class, in proportion to the class's "
-        "standard deviation; whole heads, whole feed-forward units; default: %(default)s",
+        help="which weights are pruned: the smallest of the model (class_blind), of each class "
+        "(class_uniform), relative to the standard deviation of their class "
+        "(class_distribution); or whole attention heads (heads), whole feed-forward units "
+        "(ffn); default: %(default)s",
     )
     parser.add_argument(
         "--skip",
         metavar="REGEX",
-        help="parameters in whose names it is found are left alone; biases, layer norms and "
-        "positional tables always are",
+        help="do not prune parameters whose names match anywhere; biases, layer norms and "
+        "positional embeddings are never pruned",
     )
     parser.add_argument(
-        "--again", action="store_true", help="also prune a model that was pruned before"
+        "--again", action="store_true", help="accept a model that was pruned before"
     )
     parser.add_argument(
         "--compact",
         action="store_true",
-        help="take feed-forward units that are zero out: a smaller model of the same output",
+        help="remove feed-forward units that are zero: a smaller model with the same output",
     )
 
 
@@ -61,16 +67,16 @@ def run(arguments):
     checkpoint.save(arguments.out)
     for side, (before, after) in widths.items():
         print(f"{side}: feed-forward width {before} -> {after}")
-    print(table(checkpoint.parameters))
+    print(sparsity_table(checkpoint.parameters))
     print(next_command(arguments, widths, checkpoint))
 
 
 def next_command(arguments, widths, checkpoint):
-    """What to type when the file is there."""
+    """The text that says how to train a pruned checkpoint further."""
     flags = [f"--{side}-ffn-embed-dim {after}" for side, (_, after) in widths.items()]
-    left = fraction_of_zeros(checkpoint.weights.matrices)
-    if arguments.compact and left > 0:  # what else is zero, of whatever scheme
-        flags.append(f"--prune-sparsity {left:.6f}")
+    sparsity = fraction_of_zeros(checkpoint.weights.matrices)
+    if arguments.compact and sparsity > 0:  # zeros of another scheme
+        flags.append(f"--prune-sparsity {sparsity:.6f}")
     elif not arguments.compact:
         flags.append(f"--prune-sparsity {arguments.sparsity}")
         if arguments.scheme != "class_blind":
@@ -78,7 +84,7 @@ def next_command(arguments, widths, checkpoint):
     if arguments.skip and not arguments.compact:
         flags.append(f"--prune-skip {shlex.quote(arguments.skip)}")
     return (
-        f"{arguments.out}\nTrain it on; what is zero stays so:\n"
+        f"{arguments.out}\nTrain it further; zeros stay zero:\n"
         "  fairseq-train DATA --user-dir $(fairseq-seqkd user-dir) --task translation_seqkd "
         f"\\\n      --finetune-from-model {arguments.out} {' '.join(flags)} ..."
     )

@@ -1,4 +1,4 @@
-"""What the subcommands that make stores have in common."""
+"""Arguments and steps shared by the subcommands that make stores."""
 
 import contextlib
 import os
@@ -15,34 +15,50 @@ from fairseq_seqkd.pseudo.target_spec import TargetSpec
 
 
 def add_data_arguments(parser):
-    """DATA, its split and languages, and the store's folder."""
+    """Add DATA, its split and languages, and the store's folder."""
     parser.add_argument("data", metavar="DATA", help="data-bin that fairseq-preprocess wrote")
     parser.add_argument(
-        "--pseudo-targets", metavar="DIR", required=True, help="the store's folder"
+        "--pseudo-targets", metavar="DIR", required=True, help="folder of the store"
     )
     parser.add_argument("--split", default="train", help="default: %(default)s")
-    parser.add_argument("--source-lang", "-s", help="default: from the file names")
-    parser.add_argument("--target-lang", "-t", help="default: from the file names")
+    parser.add_argument("--source-lang", "-s", help="default: inferred from the file names")
+    parser.add_argument("--target-lang", "-t", help="default: inferred from the file names")
+
+
+def add_overwrite_argument(parser):
+    """Add --overwrite."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace what the folder holds; without this flag it is continued",
+    )
 
 
 def add_threads_argument(parser):
-    """--threads."""
+    """Add --threads."""
     parser.add_argument(
-        "--threads", type=int, help="default: this machine's cores divided by its processes"
+        "--threads",
+        type=int,
+        help="threads of this process; default: the machine's cores divided by its processes",
     )
 
 
 def add_worker_arguments(parser):
-    """Which process this is, and how many threads it may use."""
+    """Add --threads, and the number of this process among those that share the work."""
     add_threads_argument(parser)
-    group = parser.add_argument_group("sharing by hand (torchrun and Slurm say it themselves)")
-    group.add_argument("--num-shards", type=int, help="how many processes there are")
-    group.add_argument("--shard-id", type=int, help="this one's number, from 0")
+    group = parser.add_argument_group("several processes, started without torchrun or Slurm")
+    group.add_argument("--num-shards", type=int, help="number of processes")
+    group.add_argument("--shard-id", type=int, help="number of this process, from 0")
 
 
 def add_target_spec_arguments(parser):
-    """How targets are chosen, and which of them are not taken."""
-    group = parser.add_argument_group("choosing the targets")
+    """Add the flags of a `TargetSpec`."""
+    _add_selector_arguments(parser)
+    _add_filter_arguments(parser)
+
+
+def _add_selector_arguments(parser):
+    group = parser.add_argument_group("selecting targets from the n-best lists")
     group.add_argument(
         "--select",
         choices=["best", "closest"],
@@ -50,68 +66,75 @@ def add_target_spec_arguments(parser):
         help="the teacher's best hypothesis, or the one closest to gold; default: best",
     )
     group.add_argument(
-        "--metric", choices=list(METRICS), default="bleu", help="closest by what; default: bleu"
+        "--metric",
+        choices=list(METRICS),
+        default="bleu",
+        help="similarity for --select closest; default: bleu",
     )
     group.add_argument(
         "--remove-bpe",
-        help="how subwords are joined before text is compared, as in fairseq-generate: "
+        help="how to join subwords before texts are compared, as in fairseq-generate: "
         "sentencepiece or '@@ '",
     )
     group.add_argument(
-        "--moses", metavar="LANG", help="undo Moses tokenisation of this language as well"
+        "--moses", metavar="LANG", help="also undo Moses tokenisation of this language"
     )
     group.add_argument(
-        "--databin", help="the data-bin's name in DIR; default: best, closest, closest-chrf"
+        "--databin", help="name of the data-bin in DIR; default: best, closest, closest-chrf"
     )
-    group = parser.add_argument_group("filters: what is found keeps its gold target, or goes")
+
+
+def _add_filter_arguments(parser):
+    group = parser.add_argument_group("filtering sentences; see --filter-action")
     group.add_argument(
         "--filter-length-ratio",
         type=float,
         metavar="R",
-        help="source or target more than R times as long as the other",
+        help="source or target is more than R times as long as the other",
     )
     group.add_argument(
         "--filter-score-percentile",
         type=float,
         metavar="P",
-        help="the teacher's score among the worst P percent, such as 5",
+        help="the teacher's score is among the worst P percent, such as 5",
     )
     group.add_argument(
-        "--filter-copies", action="store_true", help="the translation is the source"
+        "--filter-copies", action="store_true", help="the translation equals the source"
     )
     group.add_argument(
         "--filter-duplicates",
         action="store_true",
-        help="the same source and translation stand further up",
+        help="the same source and translation occur earlier",
     )
     group.add_argument(
         "--filter-action",
         choices=["gold", "drop"],
-        help="default: gold; drop where there is no gold",
+        help="what happens to sentences that a filter finds: they keep their gold target, or "
+        "are dropped; default: gold, or drop if there are no gold targets",
     )
 
 
 def split_of(arguments):
-    """The split that the flags name, and a task with its dictionaries."""
+    """Open the split that the flags name."""
     return open_split(
         arguments.data, arguments.split, arguments.source_lang, arguments.target_lang
     )
 
 
 def threads_of(arguments, worker=None):
-    """--threads, or as many as this process has of its machine's cores."""
+    """The value of --threads, or this process's part of the machine's cores."""
     if arguments.threads is not None and arguments.threads < 1:
         raise ValueError(f"--threads is {arguments.threads}, expected 1 or more")
     return arguments.threads or (worker or Worker()).threads
 
 
-def anew(store, overwrite, worker):
-    """With --overwrite the store that is there goes when the new one is begun.
+def overwriting(store, overwrite, worker):
+    """A context in which a new store replaces an existing one, if --overwrite was given.
 
     Args:
         store: `ChunkedStore`
         overwrite: whether the flag was given
-        worker: of this process
+        worker: `Worker` of this process
     """
     if not overwrite:
         return contextlib.nullcontext()
@@ -124,7 +147,7 @@ def anew(store, overwrite, worker):
 
 
 def device_of(cpu, worker):
-    """The GPU of this process, or the CPU."""
+    """The GPU of this process; the CPU with ``cpu`` or without any GPU."""
     if cpu or not torch.cuda.is_available():
         return torch.device("cpu")
     local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", worker.rank))
@@ -132,7 +155,7 @@ def device_of(cpu, worker):
 
 
 def target_spec_of(arguments, split):
-    """The `TargetSpec` that the flags ask for."""
+    """Build the `TargetSpec` that the flags describe."""
     selector = build_selector(
         arguments.select,
         split.dataset.tgt_dict,
@@ -150,15 +173,15 @@ def target_spec_of(arguments, split):
     return TargetSpec(selector, filters, action == "drop", folder)
 
 
-def finish(store, split, spec, threads):
-    """Build the data-bin; say what is in it, and what to type next."""
+def build_and_report(store, split, spec, threads):
+    """Build the data-bin, print a summary of it, and the next command to run."""
     for line in summary(build_databin(store, split, spec, threads)):
         print(line)
     print(next_command(split, store.root, spec))
 
 
 def next_command(split, root, spec):
-    """What to type when a data-bin is there."""
+    """The text that says how to train on a finished data-bin."""
     stock = f"fairseq-train {os.path.join(root, spec.folder)} --task translation ..."
     names = {"best": "seq_kd", "closest": "seq_inter"}
     criterion = names.get(spec.folder)

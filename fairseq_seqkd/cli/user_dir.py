@@ -1,4 +1,4 @@
-"""Print the path to give to fairseq's --user-dir.
+"""Print the folder of this package, the value of fairseq's --user-dir.
 
 Example:
     fairseq-train DATA --user-dir $(fairseq-seqkd user-dir) --criterion word_kd ...
@@ -10,7 +10,7 @@ import fairseq_seqkd
 
 
 def add_arguments(parser):
-    """It has none."""
+    """Add nothing: this subcommand has no arguments."""
 
 
 def run(arguments):

@@ -18,18 +18,28 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 )
 from fairseq.logging import metrics
 
-from fairseq_seqkd.cache.lookup import CachedRows
+from fairseq_seqkd.cache.lookup import open_cached_rows
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.method import resolve_method
 from fairseq_seqkd.losses.chunked_sum import masked_sum, weighted_sum
-from fairseq_seqkd.losses.statistics import PositionStatistics
+from fairseq_seqkd.losses.statistics import Masks, PositionStatistics
 from fairseq_seqkd.losses.support import NoTeacher, TopKAndTail, WholeVocabulary
 from fairseq_seqkd.models.adapters import encoder_outputs_of, logits_of, unwrapped
-from fairseq_seqkd.models.checkpoints import sums_of_checkpoints
 from fairseq_seqkd.prefixes import Prefixed, Step
 from fairseq_seqkd.teacher import dtype_beside, shared_teacher
 
 logger = logging.getLogger(__name__)
+
+# Logged beside stock's values: name, summed key, key of the weight, unit (bits, percent).
+LOGGED = (
+    ("kd_loss", "kd_loss", "ntokens", 1 / math.log(2)),
+    ("agreement", "n_agree", "ntokens", 100),
+    ("teacher_entropy", "teacher_entropy", "ntokens", 1 / math.log(2)),
+    ("beta", "beta", "nsentences", 1),
+    ("student_rows", "n_student_rows", "nsentences", 100),
+    ("student_length", "n_student_tokens", "n_student_rows", 1),
+    ("accepted", "n_accepted", "n_proposed", 100),
+)
 
 
 @register_criterion("distill", dataclass=DistillConfig)
@@ -120,15 +130,9 @@ class DistillCriterion(FairseqCriterion):
             weight in the loss
         """
         logits, symbols = logits.reshape(-1, logits.size(-1)), target.flatten()
-        target_mask = target.ne(self.padding_idx)
-        data_target_mask = (target_mask & ~student_rows_mask.unsqueeze(-1)).flatten()
-        teacher_mask = comparator.teacher_mask
-        compared_mask = target_mask if teacher_mask is None else target_mask & teacher_mask
-        of_student = student_rows_mask.unsqueeze(-1).expand_as(target)
-        statistics = PositionStatistics(
-            comparator, logits, symbols, self.weighted_mask(compared_mask, of_student)
-        )
-        of_student = of_student.flatten()
+        masks = self.masks(target, student_rows_mask, comparator.teacher_mask)
+        statistics = PositionStatistics(comparator, logits, symbols, self.weighted_mask(masks))
+        masks = Masks(*(mask.flatten() for mask in masks))
 
         def values_of(chunk, rows):
             comparison = comparator.compare(chunk, symbols[rows], rows)
@@ -138,7 +142,8 @@ class DistillCriterion(FairseqCriterion):
             }
             support = comparison.support
             if support is not None:
-                values["kd_loss"] = self.divergence_at(support, statistics, of_student[rows])
+                kd_loss = self.divergence_at(support, statistics, masks.student_mask[rows])
+                values["kd_loss"] = kd_loss
                 values["n_agree"] = support.agreement_mask
                 values["teacher_entropy"] = support.teacher_entropy
             if self.cfg.report_accuracy:
@@ -147,15 +152,28 @@ class DistillCriterion(FairseqCriterion):
 
         weights = {}
         if nll_weight > 0:
-            weights = self.nll_weights(nll_weight * data_target_mask, logits.size(-1))
+            weights = self.nll_weights(nll_weight * masks.data_target_mask, logits.size(-1))
         if not isinstance(comparator, NoTeacher):
-            weights["kd_loss"] = self.kd_weights(
-                statistics, of_student, compared_mask.flatten()
-            )
+            weights["kd_loss"] = self.kd_weights(statistics, masks)
         loss, values = weighted_sum(values_of, weights, logits)
-        return loss, self.log_of(values, data_target_mask, compared_mask.flatten())
+        return loss, self.log_of(values, masks)
 
-    def divergence_at(self, support, statistics, of_student):
+    def masks(self, target, student_rows_mask, teacher_mask):
+        """The `Masks` of (batch, length) targets."""
+        target_mask = target.ne(self.padding_idx)
+        student_mask = student_rows_mask.unsqueeze(-1).expand_as(target)
+        compared_mask = target_mask if teacher_mask is None else target_mask & teacher_mask
+        return Masks(target_mask & ~student_mask, student_mask, compared_mask)
+
+    def weighted_mask(self, masks):
+        """(batch, length) True where the divergence has a weight, or ``compared_mask``.
+
+        Statistics of the batch are over these positions.
+        """
+        weighted = masks.compared_mask & (masks.student_mask | (self.cfg.kd_alpha > 0))
+        return weighted if weighted.any() else masks.compared_mask
+
+    def divergence_at(self, support, statistics, student_mask):
         """(positions,) T^2 D in nats.
 
         The factor T^2 keeps the gradient's size independent of T (Hinton et al. 2015,
@@ -164,25 +182,21 @@ class DistillCriterion(FairseqCriterion):
         Args:
             support: `Support` at some positions
             statistics: `PositionStatistics` of the batch
-            of_student: (positions,) True in student rows
+            student_mask: (positions,) True in student rows
         """
         value = self.method.divergence(support, statistics)
         if self.method.student_divergence is not None:
             on_student_rows = self.method.student_divergence(support, statistics)
-            value = torch.where(of_student, on_student_rows, value)
+            value = torch.where(student_mask, on_student_rows, value)
         return self.cfg.kd_temperature**2 * value
 
-    def kd_weights(self, statistics, of_student, compared_mask):
-        """(positions,) the divergence's weight, (1 - g) a w."""
-        weight = (1 - self.gold_weight) * of_student.float().clamp(min=self.cfg.kd_alpha)
+    def kd_weights(self, statistics, masks):
+        """(positions,) the divergence's weight, (1 - g) a w; a is 1 in student rows."""
+        alpha = masks.student_mask.float().clamp(min=self.cfg.kd_alpha)
+        weight = (1 - self.gold_weight) * alpha
         if self.method.weighting is not None:
             weight = weight * self.method.weighting(statistics)
-        return weight * compared_mask
-
-    def weighted_mask(self, compared_mask, of_student):
-        """(batch, length) True where the divergence has a weight, or anywhere if it has none."""
-        weighted = compared_mask & (of_student | (self.cfg.kd_alpha > 0))
-        return weighted if weighted.any() else compared_mask
+        return weight * masks.compared_mask
 
     def nll_weights(self, weight, vocab):
         """Weights of log-probabilities that make fairseq's label-smoothed NLL.
@@ -281,41 +295,24 @@ class DistillCriterion(FairseqCriterion):
 
     @property
     def cache(self):
-        """The cache, opened at the first call; see `CachedRows` for what is raised."""
+        """The cache, opened at the first call; raises as `open_cached_rows`."""
         if self._cache is None:
-            path, train_subset = self.cfg.teacher_path, self.cfg.train_subset
-            expected = {
-                "temperature": float(self.cfg.kd_temperature),
-                "teacher": None if path is None else sums_of_checkpoints(path),
-                "data": {"split": train_subset},
-            }
-            self._cache = CachedRows(self.cfg.kd_cache, self.task, expected)
-            if (self.cfg.kd_top_k or 0) > self._cache.k:
-                raise ValueError(
-                    f"--kd-top-k is {self.cfg.kd_top_k}, but the cache {self.cfg.kd_cache!r} "
-                    f"has the top {self._cache.k}: expected that or less, or another cache."
-                )
+            self._cache = open_cached_rows(self.cfg, self.task)
             self.method.check_k(self.cfg.kd_top_k or self._cache.k, "--kd-cache has the top")
         return self._cache
 
-    def log_of(self, values, data_target_mask, compared_mask):
-        """Sums for logging.
-
-        Args:
-            values: (positions,) tensors by name
-            data_target_mask, compared_mask: (positions,) True at data targets, and where
-                student and teacher are compared
-        """
+    def log_of(self, values, masks):
+        """Sums for logging, of (positions,) tensors by name and flat `Masks`."""
         zeros = torch.zeros_like(values["target_lprob"])
-        log = {"nll_loss": -masked_sum(data_target_mask, values["target_lprob"])}
+        log = {"nll_loss": -masked_sum(masks.data_target_mask, values["target_lprob"])}
         if self.method.uses_teacher:
             for name in ("kd_loss", "n_agree", "teacher_entropy"):
-                log[name] = masked_sum(compared_mask, values.get(name, zeros))
+                log[name] = masked_sum(masks.compared_mask, values.get(name, zeros))
         if self.method.prefix_policy is not None:
-            log["n_data_targets"] = data_target_mask.sum()
+            log["n_data_targets"] = masks.data_target_mask.sum()
         if self.cfg.report_accuracy:
-            log["n_correct"] = masked_sum(data_target_mask, values["n_correct"])
-            log["total"] = data_target_mask.sum()
+            log["n_correct"] = masked_sum(masks.data_target_mask, values["n_correct"])
+            log["total"] = masks.data_target_mask.sum()
         return log
 
     @classmethod
@@ -325,7 +322,6 @@ class DistillCriterion(FairseqCriterion):
         Losses and entropies are in bits a token. The NLL and all that follows from it are of
         rows with data targets.
         """
-        totals = Totals(logging_outputs)
         of_data = [
             {**log, "ntokens": log.get("n_data_targets", log.get("ntokens", 0))}
             for log in logging_outputs
@@ -333,14 +329,9 @@ class DistillCriterion(FairseqCriterion):
         if sum(log["ntokens"] for log in of_data) > 0:
             LabelSmoothedCrossEntropyCriterion.reduce_metrics(of_data)
         else:
-            totals.log("loss", "loss", "sample_size", 1 / math.log(2))
-        totals.log("kd_loss", "kd_loss", "ntokens", 1 / math.log(2))
-        totals.log("agreement", "n_agree", "ntokens", 100)
-        totals.log("teacher_entropy", "teacher_entropy", "ntokens", 1 / math.log(2))
-        totals.log("beta", "beta", "nsentences")
-        totals.log("student_rows", "n_student_rows", "nsentences", 100)
-        totals.log("student_length", "n_student_tokens", "n_student_rows")
-        totals.log("accepted", "n_accepted", "n_proposed", 100)
+            log_ratio(logging_outputs, "loss", "loss", "sample_size", 1 / math.log(2))
+        for ratio in LOGGED:
+            log_ratio(logging_outputs, *ratio)
 
     @staticmethod
     def logging_outputs_can_be_summed():
@@ -348,15 +339,9 @@ class DistillCriterion(FairseqCriterion):
         return True
 
 
-class Totals:
-    """Sums of the logs of several steps or workers."""
-
-    def __init__(self, logging_outputs):
-        self._logs = logging_outputs
-
-    def log(self, name, key, weight, unit=1.0):
-        """Log sum(key) / sum(weight) in the given unit; nothing, if no step has the key."""
-        if not any(key in log for log in self._logs):
-            return
-        value, n = (sum(log.get(k, 0) for log in self._logs) for k in (key, weight))
-        metrics.log_scalar(name, unit * value / n if n > 0 else 0.0, n, round=3)
+def log_ratio(logging_outputs, name, key, weight, unit):
+    """Log sum(key) / sum(weight) in the given unit; nothing, if no step has the key."""
+    if not any(key in log for log in logging_outputs):
+        return
+    value, n = (sum(log.get(k, 0) for log in logging_outputs) for k in (key, weight))
+    metrics.log_scalar(name, unit * value / n if n > 0 else 0.0, n, round=3)

@@ -21,13 +21,19 @@ class ImitKDConfig(DistillConfig):
     imit_kd_loss: ChoiceEnum(list(LOSSES)) = field(
         default="opt",
         metadata={
-            "help": "opt: data rows learn their targets, the student's own rows the "
-            "teacher's most probable token; full: all rows learn the teacher's distribution"
+            "help": "opt: data rows learn their targets, rows that the student "
+            "generated the teacher's most probable token; full: all rows learn the teacher's distribution"
         },
     )
     kd_prefixes: Prefixes = "student"
-    kd_divergence: Optional[Divergence] = None
-    kd_alpha: Optional[float] = None
+    kd_divergence: Optional[Divergence] = field(
+        default=None,
+        metadata={"help": "as for distill (default: hard for opt, forward_kl for full)"},
+    )
+    kd_alpha: Optional[float] = field(
+        default=None,
+        metadata={"help": "as for distill (default: 0 for opt, 1 for full)"},
+    )
 
 
 @register_criterion("imit_kd", dataclass=ImitKDConfig)

@@ -1,4 +1,4 @@
-"""The CTranslate2 engine: several times faster, for the Transformers that it can convert."""
+"""The CTranslate2 engine: several times faster, for Transformers that it can convert."""
 
 import copy
 import os
@@ -19,55 +19,39 @@ _COMPUTE_TYPES = ("float32", "float16", "int8")
 
 
 class CTranslate2Engine:
-    """Beam search by CTranslate2, several batches at once; see ``engines.py`` for its
-    interface.
+    """Decodes by beam search with CTranslate2, several batches at once; see ``engines.py``.
 
     Args:
         folder: the converted model, as `convert_teacher` writes it
         search: `SearchOptions`, without sampling
-        settings: see `settings`
+        settings: see `resolve_settings`
         device: torch.device
-        threads: batches that are translated at the same time, one thread each
-        dictionaries: of source and target
-        unfinished: whether to yield hypotheses that were cut at the longest length
+        threads: batches that are translated at the same time, with one thread each
+        dictionaries: source and target dictionary
+        keep_unfinished: also yield hypotheses that were cut at the longest length
     """
 
     name = "ctranslate2"
 
     def __init__(
-        self, folder, search, settings, device, threads, dictionaries, unfinished=False
+        self, folder, search, settings, device, threads, dictionaries, keep_unfinished=False
     ):
-        self.unfinished = unfinished
         limits = limits_of(folder)
         self.max_source_positions = limits["max_source_positions"]
         self.max_target_positions = limits["max_target_positions"]
         self.search = search
         self.max_tokens = settings["max_tokens"]
+        self.keep_unfinished = keep_unfinished
         self.source, self.target = dictionaries
-        # The converter renames one symbol.
+        # The converter renames the padding symbol.
         self.symbols = [
             "<blank>" if index == self.source.pad() else symbol
             for index, symbol in enumerate(self.source.symbols)
         ]
-        on_cpu = device.type == "cpu"
-        try:
-            self.translator = ctranslate2_library().Translator(
-                os.path.join(folder, "model"),
-                device=device.type,
-                device_index=device.index or 0,
-                compute_type=settings["compute_type"],
-                inter_threads=threads if on_cpu else 1,
-                intra_threads=1 if on_cpu else 0,
-                max_queued_batches=-1,  # a whole chunk is handed over at once
-            )
-        except RuntimeError as error:
-            raise ValueError(
-                f"CTranslate2 cannot load {folder!r}: {error}. Delete that folder, and the "
-                "teacher is converted again."
-            ) from error
+        self.translator = _load_translator(folder, settings["compute_type"], device, threads)
 
     @classmethod
-    def settings(
+    def resolve_settings(
         cls,
         search,
         device,
@@ -77,36 +61,30 @@ class CTranslate2Engine:
         max_tokens=None,
         quantization=None,
     ):
-        """The manifest's entry; converts the teacher, to make sure that it can be.
+        """Convert the teacher, and return the manifest's entry ``engine``.
 
-        Args and errors as for `resolve_engine`, and ``quantization`` as for `convert_model`.
+        Args:
+            search, device, folder, load_teacher: as for `resolve_engine`
+            compute_type: the precision, such as int8
+            max_tokens: source tokens of one batch
+            quantization: as for `convert_model`
+        Raises:
+            EngineUnavailable: CTranslate2 cannot be used; says why
         """
-        library = ctranslate2_library()
         device = torch.device(device)
-        if search.sampling:
-            raise EngineUnavailable("sampling is seeded a sentence by the fairseq engine alone")
-        if device.type == "cuda" and not library.get_cuda_device_count():
-            raise EngineUnavailable(
-                "this build of CTranslate2 sees no GPU (--cpu: without one)"
-            )
-        supported = set(library.get_supported_compute_types(device.type)) & set(_COMPUTE_TYPES)
-        if compute_type not in supported:
-            raise EngineUnavailable(
-                f"--compute-type is {compute_type!r}, expected one of "
-                f"{', '.join(sorted(supported))} on this device"
-            )
+        _check_available(search, device, compute_type)
         if not os.path.exists(folder):
             convert_teacher(load_teacher("cpu", torch.float32), folder, quantization)
         return {
             "name": cls.name,
-            "version": library.__version__,
+            "version": ctranslate2_library().__version__,
             "compute_type": compute_type,
             "max_tokens": max_tokens or _MAX_TOKENS[device.type],
         }
 
     @classmethod
     def build(cls, settings, search, device, threads, folder, load_teacher, dictionaries):
-        """The engine of a manifest's entry; arguments as for `build_engine`.
+        """Build the engine of a manifest's entry; arguments as for `build_engine`.
 
         Raises:
             ValueError: another version of CTranslate2 began the store
@@ -115,7 +93,7 @@ class CTranslate2Engine:
         if version != settings["version"]:
             raise ValueError(
                 f"the store was begun with CTranslate2 {settings['version']}, found {version}: "
-                f"pip install ctranslate2=={settings['version']}, or --overwrite to start anew"
+                f"pip install ctranslate2=={settings['version']}, or --overwrite to start again"
             )
         if not os.path.exists(folder):
             convert_teacher(load_teacher("cpu", torch.float32), folder)
@@ -129,7 +107,7 @@ class CTranslate2Engine:
         return other
 
     def __call__(self, dataset, ids):
-        """Hand ``ids`` over now; the result yields (id, [(tokens, score), ...]) for each.
+        """Start to translate at once; returns an iterator over (id, [(tokens, score), ...]).
 
         Args:
             dataset: a fairseq LanguagePairDataset
@@ -156,14 +134,48 @@ class CTranslate2Engine:
         return zip(map(int, ids), map(self._hypotheses, results))
 
     def _hypotheses(self, pending):
-        """A sentence's hypotheses: those that end in EOS, or all if ``unfinished``."""
         result = pending.result()
         eos = self.target.eos_word
         hypotheses = []
         for tokens, score in zip(result.hypotheses, result.scores):
-            if self.unfinished and tokens[-1:] != [eos]:
+            finished = tokens[-1:] == [eos]
+            if self.keep_unfinished and not finished:
                 tokens = [*tokens, eos]
-            if tokens[-1:] == [eos]:
+            if self.keep_unfinished or finished:
                 ids = np.array([self.target.index(token) for token in tokens], dtype=np.int32)
                 hypotheses.append((ids, score))
         return hypotheses
+
+
+def _check_available(search, device, compute_type):
+    """Raise EngineUnavailable if CTranslate2 cannot be used for this search and device."""
+    library = ctranslate2_library()
+    if search.sampling:
+        raise EngineUnavailable("sampling needs the fairseq engine, which seeds each sentence")
+    if device.type == "cuda" and not library.get_cuda_device_count():
+        raise EngineUnavailable("this build of CTranslate2 sees no GPU (--cpu: without one)")
+    supported = set(library.get_supported_compute_types(device.type)) & set(_COMPUTE_TYPES)
+    if compute_type not in supported:
+        raise EngineUnavailable(
+            f"--compute-type is {compute_type!r}, expected one of "
+            f"{', '.join(sorted(supported))} on this device"
+        )
+
+
+def _load_translator(folder, compute_type, device, threads):
+    on_cpu = device.type == "cpu"
+    try:
+        return ctranslate2_library().Translator(
+            os.path.join(folder, "model"),
+            device=device.type,
+            device_index=device.index or 0,
+            compute_type=compute_type,
+            inter_threads=threads if on_cpu else 1,
+            intra_threads=1 if on_cpu else 0,
+            max_queued_batches=-1,  # a whole chunk is queued at once
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"CTranslate2 cannot load {folder!r}: {error}. Delete that folder, and the "
+            "teacher is converted again."
+        ) from error

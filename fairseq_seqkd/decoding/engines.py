@@ -1,12 +1,12 @@
-"""The two engines that decode, and how a new store takes one.
+"""The two decoding engines, and how the engine of a new store is resolved.
 
-An engine is a callable from a data set and sentence ids to n-best lists:
-``engine(dataset, ids)`` yields (id, hypotheses), every id once, in any order. Hypotheses are a
-list of (tokens, score), best first: token ids that end in EOS, and the length-normalised score
-in nats. ``engine.max_source_positions`` is the longest source, in tokens with EOS, that it
-takes.
+An engine is a callable: ``engine(dataset, ids)`` yields (id, hypotheses) for every sentence id,
+in any order. Hypotheses are a list of (tokens, score), best first: token ids that end in EOS,
+and the length-normalised score in nats. ``engine.max_source_positions`` is the longest source
+that it takes, in tokens with EOS.
 
-An engine's settings stand in the manifest: another process, or a restarted one, decodes alike.
+The settings of an engine are kept in the store's manifest, so that every process that fills the
+store decodes alike.
 """
 
 import logging
@@ -19,47 +19,57 @@ from fairseq_seqkd.models.ctranslate2 import EngineUnavailable
 
 logger = logging.getLogger(__name__)
 
-ENGINES = {one.name: one for one in (FairseqEngine, CTranslate2Engine)}
+ENGINES = {engine.name: engine for engine in (FairseqEngine, CTranslate2Engine)}
 
 
-def resolve_engine(asked, search, device, folder, load_teacher):
-    """The settings of a new store's engine.
+def resolve_engine(requested, search, device, folder, load_teacher):
+    """Resolve the engine that is asked for into the settings of a new store.
 
     Args:
-        asked: {"name", "compute_type", "max_tokens"}; None takes the default. The default
-            name is ``auto``: CTranslate2 if it is installed and can convert the teacher
+        requested: {"name", "compute_type", "max_tokens"}; None takes the default. The
+            default name is ``auto``: CTranslate2 if it is installed and can convert the
+            teacher, else fairseq
         search: `SearchOptions`
-        device: where it is to run
-        folder: where a converted model is kept
-        load_teacher: called with a device and a dtype if the teacher has to be converted
+        device: the device to decode on
+        folder: the folder for a converted model
+        load_teacher: called with a device and a dtype if the teacher must be converted
+    Returns:
+        the manifest's entry ``engine``
     Raises:
-        ValueError: CTranslate2 is asked for by name and cannot be used, or a setting is
-            not one of the engine's
+        ValueError: CTranslate2 is asked for by name and cannot be used, or the engine does
+            not have a setting
     """
-    name = asked["name"] or "auto"
-    given = {key: asked[key] for key in ("compute_type", "max_tokens") if asked[key]}
-    if name != "auto":
-        try:
-            return ENGINES[name].settings(search, device, folder, load_teacher, **given)
-        except EngineUnavailable as error:
-            raise ValueError(
-                f"--engine {name}: {error} (--engine fairseq translates with any model)"
-            ) from error
+    name = requested["name"] or "auto"
+    given = {key: requested[key] for key in ("compute_type", "max_tokens") if requested[key]}
+    context = (search, device, folder, load_teacher)
+    if name == "auto":
+        return _resolve_auto(*context, **given)
     try:
-        settings = CTranslate2Engine.settings(search, device, folder, load_teacher, **given)
+        return ENGINES[name].resolve_settings(*context, **given)
+    except EngineUnavailable as error:
+        raise ValueError(
+            f"--engine {name}: {error} (--engine fairseq translates with any model)"
+        ) from error
+
+
+def _resolve_auto(*context, **given):
+    try:
+        settings = CTranslate2Engine.resolve_settings(*context, **given)
         logger.info("translating with CTranslate2")
     except EngineUnavailable as error:
         logger.info("translating with fairseq, not with CTranslate2: %s", error)
-        settings = FairseqEngine.settings(search, device, folder, load_teacher, **given)
+        settings = FairseqEngine.resolve_settings(*context, **given)
     return settings
 
 
 def build_engine(settings, search, device, threads, folder, load_teacher, dictionaries):
-    """The engine of a manifest's settings; arguments as for `resolve_engine`, and:
+    """Build the engine of a manifest's settings.
 
     Args:
-        threads: how many of them it may use; None leaves that as it is
-        dictionaries: of source and target
+        settings: the manifest's entry ``engine``
+        search, device, folder, load_teacher: as for `resolve_engine`
+        threads: the number of threads to use; None keeps torch's
+        dictionaries: source and target dictionary
     """
     engine = ENGINES[settings["name"]]
     return engine.build(

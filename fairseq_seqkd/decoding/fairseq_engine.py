@@ -1,4 +1,4 @@
-"""Decoding with fairseq's own SequenceGenerator: any model, any ensemble."""
+"""The fairseq engine: decodes with fairseq's SequenceGenerator, for any model or ensemble."""
 
 import numpy as np
 import torch
@@ -6,36 +6,41 @@ from fairseq.data import data_utils
 
 from fairseq_seqkd.models.adapters import DTYPES
 
-# Hypothesis rows times source length that one batch decodes fastest with on CPUs, and that
-# GPUs have room for.
+# Hypotheses times source tokens of one batch: fastest on CPUs, and fits into a GPU's memory.
 _ROWS_TIMES_LENGTH = 20_000
 _COMPUTE_TYPES = ("float32", "float16")
 
 
 class FairseqEngine:
-    """Beam search, or sampling, with a `Teacher`.
+    """Decodes with a `Teacher`, by beam search or sampling; see ``engines.py``.
 
     Args:
-        teacher: the model
+        teacher: `Teacher`
         search: `SearchOptions`
-        max_tokens: source tokens of one batch, padding included; None so many that memory
-            does not depend on the beam
-        unfinished: whether to yield hypotheses that were cut at the longest length
+        max_tokens: source tokens of one batch, with padding; None: inversely proportional to
+            the beam, so that memory does not depend on it
+        keep_unfinished: also yield hypotheses that were cut at the longest length
     """
 
     name = "fairseq"
 
-    def __init__(self, teacher, search, max_tokens=None, unfinished=False):
-        self.unfinished = unfinished
+    def __init__(self, teacher, search, max_tokens=None, keep_unfinished=False):
         self.teacher = teacher
         self.search = search
         self.max_tokens = max_tokens or max(1, _ROWS_TIMES_LENGTH // search.beam)
+        self.keep_unfinished = keep_unfinished
 
     @classmethod
-    def settings(
+    def resolve_settings(
         cls, search, device, folder, load_teacher, compute_type="float32", max_tokens=None
     ):
-        """What the manifest says; see `resolve_engine`."""
+        """Resolve what is asked for into the manifest's entry ``engine``.
+
+        Args:
+            search, device, folder, load_teacher: as for `resolve_engine`
+            compute_type: the precision, such as float16
+            max_tokens: as for the class
+        """
         if compute_type not in _COMPUTE_TYPES:
             raise ValueError(
                 f"--compute-type is {compute_type!r}: the fairseq engine has "
@@ -46,6 +51,7 @@ class FairseqEngine:
 
     @classmethod
     def build(cls, settings, search, device, threads, folder, load_teacher, dictionaries):
+        """Build the engine of a manifest's entry; arguments as for `build_engine`."""
         if threads is not None:
             torch.set_num_threads(threads)
         teacher = load_teacher(device, DTYPES[settings["compute_type"]])
@@ -53,7 +59,7 @@ class FairseqEngine:
 
     @property
     def max_source_positions(self):
-        """The longest source, in tokens with EOS, that can be translated."""
+        """The longest source that it takes, in tokens with EOS."""
         return self.teacher.max_source_positions()
 
     def __call__(self, dataset, ids):
@@ -61,23 +67,22 @@ class FairseqEngine:
 
         Args:
             dataset: a fairseq LanguagePairDataset
-            ids: sentence ids, similar lengths beside each other
+            ids: sentence ids, with similar lengths next to each other
         """
         for batch in self.batches(dataset, ids):
-            sample = dataset.collater([dataset[int(i)] for i in batch])
+            sample = dataset.collater([dataset[int(id_)] for id_ in batch])
             yield from zip(sample["id"].tolist(), self._decode(sample))
 
     def batches(self, dataset, ids):
-        """``ids`` cut into batches of at most max_tokens padded source tokens."""
+        """Divide ``ids`` into batches of at most ``max_tokens`` source tokens with padding."""
         lengths = dataset.src_sizes[ids].astype(np.int64)
-        one_sentence = int(lengths.max(initial=1))
-        # A multiple above 1 would make fairseq drop sentences of the last batch.
+        longest = int(lengths.max(initial=1))
         return data_utils.batch_by_size(
             np.asarray(ids, dtype=np.int64),
             num_tokens_fn=lambda index: dataset.src_sizes[index],
             num_tokens_vec=lengths,
-            max_tokens=max(self.max_tokens, one_sentence),
-            required_batch_size_multiple=1,
+            max_tokens=max(self.max_tokens, longest),
+            required_batch_size_multiple=1,  # larger ones drop sentences of the last batch
         )
 
     def _decode(self, sample):
@@ -89,5 +94,5 @@ class FairseqEngine:
             yield [
                 (hypothesis["tokens"].cpu().numpy(), float(hypothesis["score"]))
                 for hypothesis in hypotheses
-                if hypothesis["finished"] or self.unfinished
+                if hypothesis["finished"] or self.keep_unfinished
             ]

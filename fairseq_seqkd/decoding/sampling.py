@@ -66,6 +66,28 @@ def random_stream(seed, draw, id_, purpose=0):
     )
 
 
+class Draws:
+    """Uniform random numbers for the rows of a batch, each from its sentence's own streams.
+
+    Args:
+        ids: list of the rows' sentence ids
+        seed, draw: as for `random_stream`
+    """
+
+    def __init__(self, ids, seed, draw):
+        self._ids, self._seed, self._draw = ids, seed, draw
+        self._streams = {}
+
+    def uniform(self, purpose, rows):
+        """(n,) float64 numbers from 0 to below 1, the next of a purpose for n rows."""
+        if purpose not in self._streams:
+            self._streams[purpose] = [
+                random_stream(self._seed, self._draw, id_, purpose) for id_ in self._ids
+            ]
+        streams = self._streams[purpose]
+        return torch.tensor([streams[row].random() for row in rows], dtype=torch.float64)
+
+
 def top_candidates(lprobs, topk):
     """(..., k) probabilities of the ``topk`` most probable symbols (-1: all), and these."""
     if topk > 0:

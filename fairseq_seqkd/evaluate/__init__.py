@@ -1,1 +1,1 @@
-"""Quality, speed and size of checkpoints, side by side."""
+"""Compares checkpoints: translation quality, decoding speed and size, side by side."""

@@ -1,4 +1,4 @@
-"""The models that are compared, and the text that they translate."""
+"""The models of a comparison, each with the split it translates, and the references."""
 
 import contextlib
 import os
@@ -13,12 +13,13 @@ from fairseq_seqkd.teacher import Teacher, load_teacher
 
 @dataclass
 class Candidate:
-    """A model and the split that it translates, in its own subwords.
+    """A model and the split it translates, binarised with the model's own dictionaries.
 
     Attributes:
-        name, path: what it is called, and its checkpoint (several are averaged)
-        model: loaded, on the CPU
-        split: `PairSplit`
+        name: the model's name in the report
+        path: its checkpoint, or several separated by colons (an ensemble)
+        model: the loaded model, on the CPU
+        split: the sentences, as a `PairSplit`
     """
 
     name: str
@@ -28,12 +29,12 @@ class Candidate:
 
     @classmethod
     def load(cls, name, path, data, split):
-        """Load a model, and its split of the data-bin ``data``.
+        """Load a model, and a split of the data-bin ``data``.
 
         Raises:
-            FileNotFoundError, ValueError: as for
-                `load_models`; it does not translate; or it
-                was trained with other dictionaries than those of ``data``
+            FileNotFoundError, ValueError: as for `load_models`; or the model is no translation
+                model, was trained with other dictionaries than those of ``data``, or cannot
+                take one of the sentences
         """
         first = checkpoint_paths(path)[0]
         _check_task(name, config_of(load_state(first), first).task)
@@ -41,17 +42,18 @@ class Candidate:
         model = load_teacher(path, data)
         config = model.task.cfg
         pair = config.source_lang, config.target_lang
-        found = PairSplit.load(model.task, data, split, *pair, config.left_pad_source)
-        _check_lengths(name, model, found)
-        return cls(name, path, model, found)
+        sentences = PairSplit.load(model.task, data, split, *pair, config.left_pad_source)
+        _check_lengths(name, model, sentences)
+        return cls(name, path, model, sentences)
 
     @property
     def dictionary(self):
+        """The target dictionary."""
         return self.model.task.target_dictionary
 
     @property
     def weights(self):
-        """{name: tensor} of the parameters, each of them once, of all models together."""
+        """{name: tensor} of the parameters of all its models, each tensor once."""
         return {
             f"{number}.{name}": tensor
             for number, model in enumerate(self.model.models)
@@ -59,33 +61,28 @@ class Candidate:
         }
 
     @property
-    def file_bytes(self):
+    def checkpoint_bytes(self):
+        """Size of the checkpoint files."""
         return sum(map(os.path.getsize, checkpoint_paths(self.path)))
 
 
 def _check_task(name, config):
     if "target_lang" not in config:
         raise ValueError(
-            f"--checkpoints: {name!r} does not translate, its task is "
-            f"{getattr(config, '_name', None)}. (fairseq-eval-lm tells a language model's "
+            f"--checkpoints: {name!r} is no translation model, its task is "
+            f"{getattr(config, '_name', None)}. (fairseq-eval-lm measures a language model's "
             "perplexity.)"
         )
 
 
 def _check_dictionaries(name, path, data):
-    """Refuse a model whose own dictionaries, if they are found, are not the data's."""
-    wanted = task_on(path, data)
-    recorded = getattr(config_of(load_state(path), path).task, "data", None) or ""
-    # A relative path would be looked up from another folder than the one it was meant from.
-    places = [os.path.dirname(os.path.abspath(path))] + [recorded] * os.path.isabs(recorded)
-    for folder in places:
-        with contextlib.suppress(FileNotFoundError):
-            own = task_on(path, folder)
-            break
-    else:
+    """Raise a ValueError if the model's own dictionaries, if found, are not the data's."""
+    data_task = task_on(path, data)
+    model_task, folder = _task_with_own_dictionaries(path)
+    if model_task is None:
         return
     for side in ("source", "target"):
-        ours, theirs = (getattr(task, f"{side}_dictionary") for task in (own, wanted))
+        ours, theirs = (getattr(task, f"{side}_dictionary") for task in (model_task, data_task))
         if ours.symbols != theirs.symbols:
             raise ValueError(
                 f"--checkpoints: the {side} dictionary of {name!r}, in {folder!r}, is not that "
@@ -94,36 +91,50 @@ def _check_dictionaries(name, path, data):
             )
 
 
+def _task_with_own_dictionaries(path):
+    """The model's task and the folder of its dictionaries; (None, None) if not found.
+
+    They are looked for beside the checkpoint, then in the data-bin it was trained on.
+    """
+    recorded = getattr(config_of(load_state(path), path).task, "data", None) or ""
+    # A relative path is relative to the folder where the training was started: not known here.
+    folders = [os.path.dirname(os.path.abspath(path))] + [recorded] * os.path.isabs(recorded)
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):
+            return task_on(path, folder), folder
+    return None, None
+
+
 def _check_lengths(name, model, split):
-    """Refuse a split that has nothing to translate, or what a model cannot take."""
+    """Raise a ValueError if the split is empty or a source is too long for the model."""
     lengths = split.dataset.src_sizes
     if not len(lengths):
         raise ValueError(f"{split.folder!r} has no sentence in {split.name!r}")
     longest, limit = int(lengths.max()), model.max_source_positions()
     if longest > limit:
         raise ValueError(
-            f"--checkpoints: {name!r} reads at most {limit} tokens, but line "
+            f"--checkpoints: {name!r} takes at most {limit} source tokens, but line "
             f"{int(lengths.argmax()) + 1} of {split.name!r} in {split.folder!r} has {longest}. "
             "Expected a split without it."
         )
 
 
-def references_of(candidate, detokenise, file_name=None):
-    """The references, one a line of the split, as text.
+def load_references(candidate, detokenise, file_name=None):
+    """The references as text, one for each sentence of the split.
 
     Args:
-        candidate: whose split's gold target is taken if there is no file
+        candidate: its split's gold targets are the references if no file is given
         detokenise: `Detokeniser`
-        file_name: one reference a line
+        file_name: a text file with one reference a line
     Raises:
-        ValueError: the lines are not as many as the split's, or there is no gold target
+        ValueError: the file has another number of lines than the split, or the split has no
+            gold targets
     """
     split = candidate.split
     if file_name is None:
         if not split.has_gold:
-            raise ValueError(f"{split.folder!r} has sources alone: name the references, --ref")
-        gold = (split.dataset.tgt[i].numpy() for i in range(len(split)))
-        return [detokenise.reference(one) for one in gold]
+            raise ValueError(f"{split.folder!r} has no targets: name a reference file, --ref")
+        return [detokenise.reference(split.dataset.tgt[i].numpy()) for i in range(len(split))]
     with open(file_name, encoding="utf-8") as lines:
         references = [line.rstrip("\n") for line in lines]
     if len(references) != len(split):

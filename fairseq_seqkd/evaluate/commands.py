@@ -1,4 +1,4 @@
-"""The command behind every number."""
+"""The shell command that reproduces a row of a report."""
 
 import os
 import shlex
@@ -6,20 +6,24 @@ import shlex
 from fairseq.tasks.translation import TranslationTask
 
 
-def of(row, candidate, settings):
-    """What to type to get a row's translations and scores without this program, if one can.
+def command_for(row, candidate, settings):
+    """The command that prints a row's scores again.
+
+    It is stock fairseq-generate and sacrebleu if they give the same number, and
+    ``fairseq-seqkd evaluate`` otherwise.
 
     Args:
         row: `Row`
         candidate: `Candidate`
         settings: `Settings`
     """
-    maker = _fairseq if _stock_can(row, candidate, settings) else _ours
-    return maker(row, candidate, settings)
+    if _is_reproducible_with_fairseq(row, candidate, settings):
+        return _fairseq_generate_command(row, candidate, settings)
+    return _evaluate_command(row, candidate, settings)
 
 
-def _stock_can(row, candidate, settings):
-    """Whether fairseq-generate and sacrebleu alone come to the same number."""
+def _is_reproducible_with_fairseq(row, candidate, settings):
+    """Whether fairseq-generate and sacrebleu alone give the row's number."""
     task, split = candidate.model.task, candidate.split
     dictionaries = [f"dict.{lang}.txt" for lang in (split.source_lang, split.target_lang)]
     return (
@@ -32,7 +36,7 @@ def _stock_can(row, candidate, settings):
     )
 
 
-def _fairseq(row, candidate, settings):
+def _fairseq_generate_command(row, candidate, settings):
     cfg = candidate.model.task.cfg
     generate = [
         *("fairseq-generate", candidate.split.folder, "--path", candidate.path),
@@ -44,14 +48,15 @@ def _fairseq(row, candidate, settings):
         *(["--cpu"] if row.device == "cpu" else []),
         *([] if cfg.left_pad_source else ["--left-pad-source", "False"]),
     ]
-    kind = "^D-" if settings.moses else "^H-"
+    # fairseq-generate prints detokenised hypotheses on lines that begin with D.
+    prefix = "^D-" if settings.moses else "^H-"
     return (
-        f'{_shell(generate)} --user-dir "$(fairseq-seqkd user-dir)" | grep {kind} | sort -V | '
-        f"cut -f3 | sacrebleu {_shell([settings.reference_file])} -m bleu chrf"
+        f'{_quote(generate)} --user-dir "$(fairseq-seqkd user-dir)" | grep {prefix} | '
+        f"sort -V | cut -f3 | sacrebleu {_quote([settings.reference_file])} -m bleu chrf"
     )
 
 
-def _ours(row, candidate, settings):
+def _evaluate_command(row, candidate, settings):
     command = [
         *("fairseq-seqkd", "evaluate", candidate.split.folder),
         *("--checkpoints", f"{candidate.name}={candidate.path}", "--split", settings.split),
@@ -60,8 +65,9 @@ def _ours(row, candidate, settings):
         *(["--moses", settings.moses] if settings.moses else []),
         *(["--ref", settings.reference_file] if settings.reference_file else []),
     ]
-    return _shell(command)
+    return _quote(command)
 
 
-def _shell(words):
+def _quote(words):
+    """The words as one shell command."""
     return " ".join(shlex.quote(str(word)) for word in words)

@@ -1,8 +1,4 @@
-"""What decodes a model, named ``fairseq`` or ``ctranslate2:TYPE``.
-
-An opened engine is an `Engine`: ``decode(dataset, ids, beam)`` returns
-{id: (tokens, log-probability)}.
-"""
+"""Loads a model into the engines that decode it, ``fairseq`` and ``ctranslate2:TYPE``."""
 
 import os
 from typing import Callable, NamedTuple
@@ -18,20 +14,21 @@ from fairseq_seqkd.teacher import load_teacher
 DEFAULT_ENGINES = ("fairseq", "ctranslate2:float32", "ctranslate2:int8")
 
 
-class Engine(NamedTuple):
-    """A model that is ready to decode.
+class LoadedModel(NamedTuple):
+    """A model in an engine, ready to decode.
 
     Attributes:
-        decode: see above
-        bytes: of its weights, in a file
+        decode: ``decode(dataset, ids, beam)`` returns {id: (tokens, log-probability)} of the
+            best hypotheses
+        weight_bytes: size of the weights in a file
     """
 
     decode: Callable
-    bytes: int
+    weight_bytes: int
 
 
-def check_engine(name):
-    """Refuse a name that is none."""
+def check_engine_name(name):
+    """Raise a ValueError if there is no such engine."""
     kind, _, compute_type = name.partition(":")
     if not (name == "fairseq" or (kind == "ctranslate2" and compute_type)):
         raise ValueError(
@@ -40,102 +37,109 @@ def check_engine(name):
         )
 
 
-def open_engine(name, candidate, device, threads, folder):
-    """Make a model ready.
+def load_into_engine(engine_name, candidate, device, threads, folder):
+    """Load a model into one engine.
 
     Args:
-        name: of the engine
+        engine_name: ``fairseq`` or ``ctranslate2:TYPE``
         candidate: `Candidate`
         device: torch.device
-        threads: of a processor
-        folder: for what has to be converted
+        threads: number of CPU threads
+        folder: where a converted model is written
+    Returns:
+        a `LoadedModel`
     Raises:
-        ValueError, RuntimeError: it cannot be had for this model, or here; says why
+        ValueError, RuntimeError: the engine cannot decode this model or is not available on
+            this machine; gives the reason
     """
-    if name == "fairseq":
-        return _fairseq(candidate, device)
-    return _ctranslate2(candidate, device, threads, folder, name.partition(":")[2])
+    if engine_name == "fairseq":
+        return _load_into_fairseq(candidate, device)
+    compute_type = engine_name.partition(":")[2]
+    folder = os.path.join(folder, compute_type)
+    return _load_into_ctranslate2(candidate, device, threads, folder, compute_type)
 
 
-def _fairseq(candidate, device):
+def _load_into_fairseq(candidate, device):
     model = candidate.model
     if device.type != "cpu":
         model = load_teacher(candidate.path, candidate.split.folder, device)
 
     def decode(dataset, ids, beam):
-        engine = FairseqEngine(model, SearchOptions(beam=beam), unfinished=True)
-        return _best(engine(dataset, ids))
+        engine = FairseqEngine(model, SearchOptions(beam=beam), keep_unfinished=True)
+        return _best_hypotheses(engine(dataset, ids))
 
     weights = candidate.weights.values()
-    return Engine(decode, sum(p.numel() * p.element_size() for p in weights))
+    return LoadedModel(decode, sum(p.numel() * p.element_size() for p in weights))
 
 
-def _ctranslate2(candidate, device, threads, folder, compute_type):
-    settings = CTranslate2Engine.settings(
+def _load_into_ctranslate2(candidate, device, threads, folder, compute_type):
+    settings = CTranslate2Engine.resolve_settings(
         SearchOptions(),
         device,
-        os.path.join(folder, compute_type),
+        folder,
         lambda *_: candidate.model,
         compute_type,
         quantization=compute_type,
     )
     task = candidate.model.task
     engine = CTranslate2Engine(
-        os.path.join(folder, compute_type),
+        folder,
         SearchOptions(),
         settings,
         device,
         threads,
         (task.source_dictionary, task.target_dictionary),
-        unfinished=True,
+        keep_unfinished=True,
     )
 
     def decode(dataset, ids, beam):
-        return _best(engine.with_search(SearchOptions(beam=beam))(dataset, ids))
+        return _best_hypotheses(engine.with_search(SearchOptions(beam=beam))(dataset, ids))
 
-    return Engine(decode, size_of(os.path.join(folder, compute_type, "model")))
+    return LoadedModel(decode, size_of(os.path.join(folder, "model")))
 
 
-def _best(found):
+def _best_hypotheses(nbest_lists):
     """{id: (tokens, log-probability)} of the best hypotheses; a score is a mean over tokens."""
     return {
         id_: (hypotheses[0][0], hypotheses[0][1] * len(hypotheses[0][0]))
-        for id_, hypotheses in found
+        for id_, hypotheses in nbest_lists
         if hypotheses
     }
 
 
-def open_all(names, candidate, device, threads, folder):
-    """Every engine that can be had, and what to say of the others.
+def load_into_engines(engine_names, candidate, device, threads, folder):
+    """Load a model into several engines.
 
     Args:
-        names: None takes `DEFAULT_ENGINES` as far as they can be had
-        candidate, device, threads, folder: as for `open_engine`
+        engine_names: None takes those of `DEFAULT_ENGINES` that can be used
+        candidate, device, threads, folder: as for `load_into_engine`
     Returns:
-        {name: `Engine`}, and a list of notes
+        {engine name: `LoadedModel`}, and a list of notes on the engines that cannot be used
     Raises:
-        ValueError: one that is asked for by name cannot be had
+        ValueError: an engine that was asked for by name cannot be used
     """
-    engines, notes = {}, []
-    for name in names or DEFAULT_ENGINES:
+    loaded_models, notes = {}, []
+    for name in engine_names or DEFAULT_ENGINES:
         try:
-            engine = open_engine(name, candidate, device, threads, folder)
-            # What a GPU's libraries lack shows when something is decoded.
+            loaded = load_into_engine(name, candidate, device, threads, folder)
+            # A missing GPU library shows only when something is decoded.
             dataset = candidate.split.dataset
-            engine.decode(dataset, [int(dataset.src_sizes.argmin())], 1)
-            engines[name] = engine
+            loaded.decode(dataset, [int(dataset.src_sizes.argmin())], 1)
+            loaded_models[name] = loaded
         except (ValueError, RuntimeError) as error:
-            if names:
+            if engine_names:
                 raise ValueError(f"--engines {name}, {candidate.name!r}: {error}") from error
-            notes.append(f"{candidate.name} was not run through {name}: {error}")
-    return engines, notes
+            notes.append(f"{candidate.name} was not run with {name}: {error}")
+    return loaded_models, notes
 
 
-def devices_of(names):
-    """torch's devices of these names; None takes the CPU, and a GPU that is there.
+def torch_devices(names):
+    """The torch devices of these names.
 
+    Args:
+        names: ``cpu``, ``cuda``; None takes the CPU, and a GPU if there is one
     Raises:
-        ValueError: a GPU is asked for that torch does not see
+        ValueError: ``cuda`` is asked for and torch sees no GPU
     """
     names = dict.fromkeys(names or ["cpu"] + ["cuda"] * torch.cuda.is_available())
     if "cuda" in names and not torch.cuda.is_available():

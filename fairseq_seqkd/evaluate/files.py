@@ -1,4 +1,4 @@
-"""Writes a report: report.md, report.json, report.csv, report.html, and its pictures."""
+"""Writes a report to disk: report.md, report.json, report.csv, report.html and the plots."""
 
 import csv
 import io
@@ -7,36 +7,34 @@ import logging
 import os
 from dataclasses import asdict, replace
 
-from fairseq_seqkd.evaluate import plots
-from fairseq_seqkd.evaluate.page import TITLES, page
-from fairseq_seqkd.evaluate.table import markdown
+from fairseq_seqkd.evaluate.page import render_page
+from fairseq_seqkd.evaluate.plots import TITLES, plot_report
+from fairseq_seqkd.evaluate.table import render_markdown
 from fairseq_seqkd.io.files import atomic_file
 
 logger = logging.getLogger(__name__)
 
 
-def write(report, folder):
-    """Write everything; each file is there whole or not at all.
+def write_report(report, folder):
+    """Write all files of a report, each of them atomically.
+
+    Without matplotlib there are no plots, without jinja2 no page: the report says so.
 
     Args:
         report: `Report`
-        folder: made if it is not there; older reports in it are replaced
+        folder: created if it does not exist; an older report in it is replaced
     Returns:
         the names of the files
     """
-    try:
-        pictures = plots.draw(report)
-    except Exception as error:  # the numbers took longer than any picture is worth
-        missing = plots.MISSING if isinstance(error, ImportError) else error
-        logger.warning("no pictures: %s; the rest of the report is made", missing)
-        report = replace(report, notes=[*report.notes, f"There are no pictures: {missing}."])
-        pictures = {}
+    report = replace(report, notes=list(report.notes))
+    plots = _make_optional(report, "plots", "matplotlib", plot_report) or {}
+    page = _make_optional(report, "HTML page", "jinja2", render_page, plots)
     files = {
-        "report.md": as_markdown(report, pictures),
+        "report.md": as_markdown(report, plots),
         "report.json": as_json(report),
         "report.csv": as_csv(report),
-        "report.html": page(report, pictures),
-        **{f"{name}.svg": svg for name, svg in pictures.items()},
+        **({"report.html": page} if page else {}),
+        **{f"{name}.svg": svg for name, svg in plots.items()},
     }
     os.makedirs(folder, exist_ok=True)
     for name, content in files.items():
@@ -45,44 +43,68 @@ def write(report, folder):
     return list(files)
 
 
-def as_markdown(report, pictures):
-    """Tables, pictures and commands."""
-    lines = [markdown(report), ""]
-    lines += [f"![{TITLES[name]}]({name}.svg)\n" for name in pictures]
-    lines += ["All of it:\n", f"```sh\n{report.command}\n```\n", "One by one:\n"]
+def _make_optional(report, part, package, make, *arguments):
+    """``make(report, *arguments)``, or None and a note in the report if that fails.
+
+    Args:
+        part: the name of what is made
+        package: the package that ``make`` imports
+    """
+    try:
+        return make(report, *arguments)
+    except Exception as error:  # never lose the measurements over their presentation
+        missing = f"{package} is not installed (pip install {package})"
+        reason = missing if isinstance(error, ImportError) else error
+        logger.warning("no %s: %s; the rest of the report is written", part, reason)
+        report.notes.append(f"The report has no {part}: {reason}.")
+        return None
+
+
+def as_markdown(report, plots):
+    """Tables, plots and commands.
+
+    Args:
+        report: `Report`
+        plots: the names of the plots
+    """
+    lines = [render_markdown(report), ""]
+    lines += [f"![{TITLES[name]}]({name}.svg)\n" for name in plots]
+    lines += ["The whole report:\n", f"```sh\n{report.command}\n```\n", "Single rows:\n"]
     lines += [f"```sh\n{row.command}\n```\n" for row in report.rows]
     return "\n".join(lines)
 
 
 def as_json(report):
-    """Everything, unrounded."""
+    """All fields of the `Report`, unrounded."""
     return json.dumps(asdict(report), indent=2, allow_nan=False) + "\n"
 
 
 def as_csv(report):
-    """A line a row, with what is so of its model."""
-    of_model = {model.name: asdict(model) for model in report.models}
-    lines = [{**_flat(row), **_without_name(of_model[row.model])} for row in report.rows]
+    """One line a row, with the fields of its model."""
+    summaries = {model.name: asdict(model) for model in report.models}
+    for summary in summaries.values():
+        del summary["name"]
+    lines = [{**_csv_cells(row), **summaries[row.model]} for row in report.rows]
     file = io.StringIO()
-    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    table = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(lines)
     return file.getvalue()
 
 
-def _flat(row):
+def _csv_cells(row):
+    """A row's fields, those that are lists or dictionaries flattened."""
     cells = asdict(row)
     del cells["seconds"]
     cells["bleu_by_length"] = " ".join(f"{bleu:.2f}" for bleu in row.bleu_by_length)
-    difference = cells.pop("difference") or {}
+    gain = cells.pop("gain") or {}
     for name in ("bleu", "low", "high"):
-        cells[f"difference_{name}"] = difference.get(name, "")
-    speeds = {
-        name: getattr(row, name) for name in ("sentences_per_second", "tokens_per_second")
+        cells[f"gain_{name}"] = gain.get(name, "")
+    for name in ("sentences_per_second", "tokens_per_second"):
+        cells[name] = getattr(row, name)
+    slowest, fastest = row.speed_range
+    return {
+        **cells,
+        "slowest_sentences_per_second": slowest,
+        "fastest_sentences_per_second": fastest,
     }
-    slowest, fastest = row.range_of_speed
-    return {**cells, **speeds, "slowest": slowest, "fastest": fastest}
-
-
-def _without_name(model):
-    return {key: value for key, value in model.items() if key != "name"}

@@ -1,4 +1,4 @@
-"""Translates a split with every model, engine and beam, and measures what came out."""
+"""Translates a split with every model, engine and beam, and measures quality and speed."""
 
 import os
 import tempfile
@@ -9,31 +9,37 @@ import numpy as np
 import torch
 
 from fairseq_seqkd.decoding.text import Detokeniser
-from fairseq_seqkd.evaluate import commands, quality
-from fairseq_seqkd.evaluate.candidates import Candidate, references_of
-from fairseq_seqkd.evaluate.engines import Engine, check_engine, devices_of, open_all
-from fairseq_seqkd.evaluate.report import Model, Report, Row
-from fairseq_seqkd.evaluate.speed import pieces_of, take_turns
-from fairseq_seqkd.evaluate.versions import versions
+from fairseq_seqkd.evaluate.candidates import Candidate, load_references
+from fairseq_seqkd.evaluate.commands import command_for
+from fairseq_seqkd.evaluate.engines import (
+    LoadedModel,
+    check_engine_name,
+    load_into_engines,
+    torch_devices,
+)
+from fairseq_seqkd.evaluate.quality import bleu_gain, group_by_length, score_row, subset_bleu
+from fairseq_seqkd.evaluate.report import ModelSummary, Report, Row
+from fairseq_seqkd.evaluate.speed import decode_in_turns, timing_chunks
+from fairseq_seqkd.evaluate.versions import collect_versions
 from fairseq_seqkd.io.progress import progress_bar
-from fairseq_seqkd.models.parameters import nonzero
+from fairseq_seqkd.models.parameters import count_nonzero
 
 
 @dataclass
 class Settings:
-    """What is to be measured.
+    """The settings of an evaluation.
 
     Attributes:
-        data, split: the data-bin, and what of it is translated
-        data_of: {name: data-bin} of models with other dictionaries, of the same lines
-        engines: names, or None for all that can be had
-        devices: ``cpu``, ``cuda``; None takes the CPU, and a GPU that is there
-        beams: 1 is greedy
-        remove_bpe, moses: how tokens become text, see
-            `Detokeniser`
-        reference_file: one reference a line; None takes the split's gold target
+        data: the data-bin
+        split: the split that is translated
+        data_of: {name: data-bin} for models with other dictionaries; the same sentences
+        engines: engine names; None takes all that can be used
+        devices: ``cpu``, ``cuda``; None takes the CPU, and a GPU if there is one
+        beams: beam sizes, 1 is greedy
+        remove_bpe, moses: how tokens become text, see `Detokeniser`
+        reference_file: text file with one reference a line; None takes the split's gold targets
         rounds: how often everything is timed
-        threads: of a processor; None as many as torch takes by itself
+        threads: number of CPU threads; None leaves it to torch
     """
 
     data: str
@@ -50,65 +56,71 @@ class Settings:
 
 
 class Run(NamedTuple):
-    """A row, what it decodes with, and what came out."""
+    """A row with its model and its output.
+
+    Attributes:
+        row: the `Row` to fill in
+        candidate: `Candidate`
+        loaded: `LoadedModel`
+        outputs: {id: (tokens, log-probability)}
+        texts: the translations in the order of the split
+    """
 
     row: Row
     candidate: Candidate
-    engine: Engine
-    found: dict
+    loaded: LoadedModel
+    outputs: dict
     texts: list
 
     def decode(self, ids):
-        return self.engine.decode(self.candidate.split.dataset, ids, self.row.beam)
+        return self.loaded.decode(self.candidate.split.dataset, ids, self.row.beam)
 
 
 def evaluate(checkpoints, settings):
     """Compare models on one split.
 
     Args:
-        checkpoints: {name: checkpoint path}; the first is what others are compared with
+        checkpoints: {name: checkpoint path}; the others are compared with the first
         settings: `Settings`
     Returns:
         a `Report`
     Raises:
-        FileNotFoundError, ValueError: see
-            `Candidate`,
-            `Detokeniser`,
-            `references_of` and
-            `engines`; or a line has no translation
+        FileNotFoundError, ValueError: as for `Candidate.load`, `Detokeniser`,
+            `load_references` and `load_into_engines`; or a sentence has no translation
     """
     for name in settings.engines or ():
-        check_engine(name)
-    devices = devices_of(settings.devices)
+        check_engine_name(name)
+    devices = torch_devices(settings.devices)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    candidates = _candidates(checkpoints, settings)
+    candidates = _load_candidates(checkpoints, settings)
     detokenisers = {
-        one.name: Detokeniser(one.dictionary, settings.remove_bpe, settings.moses)
-        for one in candidates
+        candidate.name: Detokeniser(candidate.dictionary, settings.remove_bpe, settings.moses)
+        for candidate in candidates
     }
     first = candidates[0]
-    references = references_of(first, detokenisers[first.name], settings.reference_file)
+    references = load_references(first, detokenisers[first.name], settings.reference_file)
     report = Report(
         settings.split,
         len(references),
-        [_model(candidate) for candidate in candidates],
+        [_summarise(candidate) for candidate in candidates],
         [],
         notes=_notes_on_data(candidates) + _notes_on_text(references),
-        versions=versions(devices),
+        versions=collect_versions(devices),
     )
     with tempfile.TemporaryDirectory() as folder:
-        runs = _open_runs(candidates, settings, devices, folder, report.notes)
-        _translate(runs, first, settings.rounds, devices)
+        runs = _prepare_runs(candidates, settings, devices, folder, report.notes)
+        _translate(runs, first.split.dataset.src_sizes, settings.rounds, devices)
     for run in runs:
         run.texts.extend(_texts(run, detokenisers[run.candidate.name]))
     report.rows = [run.row for run in runs]
-    _score(report, runs, references, first)
-    _look_at_modes(report, runs)
+    _score(report, runs, references, first.split.dataset.src_sizes)
+    for summary in report.models:
+        _measure_mode(summary, [run for run in runs if run.row.model == summary.name])
     return report
 
 
-def _candidates(checkpoints, settings):
+def _load_candidates(checkpoints, settings):
     data_of = settings.data_of or {}
     unknown = sorted(set(data_of) - set(checkpoints))
     if unknown:
@@ -131,112 +143,121 @@ def _candidates(checkpoints, settings):
     return candidates
 
 
-def _model(candidate):
+def _summarise(candidate):
     weights = candidate.weights
-    return Model(
+    return ModelSummary(
         *(candidate.name, candidate.path, candidate.split.folder),
-        *(sum(tensor.numel() for tensor in weights.values()), nonzero(weights)),
-        candidate.file_bytes,
+        parameters=sum(tensor.numel() for tensor in weights.values()),
+        nonzero_parameters=count_nonzero(weights),
+        checkpoint_bytes=candidate.checkpoint_bytes,
     )
 
 
 def _notes_on_data(candidates):
     first = candidates[0]
     return [
-        f"{other.name} has other dictionaries than {first.name} and reads "
-        f"{other.split.folder}: only text is compared, and tokens are not the same units."
+        f"{other.name} has other dictionaries than {first.name} and uses the data-bin "
+        f"{other.split.folder}: compare their scores, which are on text, but not their numbers "
+        "of tokens."
         for other in candidates[1:]
         if other.split.folder != first.split.folder
     ]
 
 
 def _notes_on_text(references):
-    found = next((mark for mark in ("▁", "@@ ") if any(mark in r for r in references)), None)
-    if found is None:
+    marks = [mark for mark in ("▁", "@@ ") if any(mark in line for line in references)]
+    if not marks:
         return []
     return [
-        f"The references have {found.strip()!r} in them: scores are over subwords, and higher "
-        "than over text. Join them with --remove-bpe, and give --ref as people write."
+        f"The references contain {marks[0].strip()!r}: the scores are computed on subwords, "
+        "and are higher than on text. Join subwords with --remove-bpe, and give --ref a file "
+        "of plain text."
     ]
 
 
-def _open_runs(candidates, settings, devices, folder, notes):
+def _prepare_runs(candidates, settings, devices, folder, notes):
+    """A `Run` for every model, device, engine and beam; what cannot be used is noted."""
     threads = torch.get_num_threads()
     runs = []
     for number, candidate in enumerate(candidates):
         for device in devices:
-            own = os.path.join(folder, f"{number}-{device.type}")
-            engines, missing = open_all(settings.engines, candidate, device, threads, own)
-            notes.extend(note for note in missing if note not in notes)
-            for name, engine in engines.items():
+            subfolder = os.path.join(folder, f"{number}-{device.type}")
+            loaded_models, new_notes = load_into_engines(
+                settings.engines, candidate, device, threads, subfolder
+            )
+            notes.extend(note for note in new_notes if note not in notes)
+            for engine, loaded in loaded_models.items():
                 for beam in settings.beams:
-                    row = Row(
-                        candidate.name, name, device.type, threads, beam, engine.bytes, ""
-                    )
-                    row.command = commands.of(row, candidate, settings)
-                    runs.append(Run(row, candidate, engine, {}, []))
+                    row = Row(candidate.name, engine, device.type, threads, beam, 0, "")
+                    row.weight_bytes = loaded.weight_bytes
+                    row.command = command_for(row, candidate, settings)
+                    runs.append(Run(row, candidate, loaded, {}, []))
     return runs
 
 
-def _translate(runs, first, rounds, devices):
-    """Fill in what was found and how long it took."""
-    lengths = first.split.dataset.src_sizes
-    # What is most alike follows each other, and so is compared at the same moment.
-    alike = sorted(runs, key=lambda run: (run.row.engine, run.row.beam))
+def _translate(runs, lengths, rounds, devices):
+    """Fill in the outputs and decoding times of all runs."""
+    # Runs that are similar follow each other, and so are compared at the same moment.
+    similar = sorted(runs, key=lambda run: (run.row.engine, run.row.beam))
     groups = [
-        ([run for run in alike if run.row.device == device.type], pieces_of(lengths, device))
+        (
+            [run for run in similar if run.row.device == device.type],
+            timing_chunks(lengths, device),
+        )
         for device in devices
     ]
-    steps = sum(len(group) * len(pieces) for group, pieces in groups) * (rounds + 1)
+    steps = sum(len(group) * len(chunks) for group, chunks in groups) * (rounds + 1)
     with progress_bar(total=steps, unit=" steps", desc="translating") as bar:
-        for group, pieces in groups:
-            each = take_turns([run.decode for run in group], pieces, rounds, bar.update)
-            for run, (found, seconds) in zip(group, each):
-                run.found.update(found)
+        for group, chunks in groups:
+            results = decode_in_turns([run.decode for run in group], chunks, rounds, bar.update)
+            for run, (outputs, seconds) in zip(group, results):
+                run.outputs.update(outputs)
                 run.row.seconds = seconds
-                run.row.tokens = sum(len(tokens) for tokens, _ in found.values())
+                run.row.tokens = sum(len(tokens) for tokens, _ in outputs.values())
 
 
 def _texts(run, detokenise):
     """The translations as text, in the order of the split."""
-    missing = [i for i in range(len(run.candidate.split)) if i not in run.found]
+    missing = [i for i in range(len(run.candidate.split)) if i not in run.outputs]
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(run.candidate.split)} sentences have no translation by "
-            f"{run.row.model!r} through {run.row.engine}, the first is line {missing[0] + 1}: "
-            "a score over the rest would mislead"
+            f"{run.row.model!r} with {run.row.engine}, the first is line {missing[0] + 1}: "
+            "a score over the others would mislead"
         )
-    return [detokenise.text(run.found[i][0]) for i in range(len(run.found))]
+    return [detokenise.text(run.outputs[i][0]) for i in range(len(run.outputs))]
 
 
-def _score(report, runs, references, first_candidate):
-    groups = quality.groups_by_length(first_candidate.split.dataset.src_sizes)
+def _score(report, runs, references, lengths):
+    """Fill in all scores, and the gains over the baseline."""
+    groups = group_by_length(lengths)
     report.length_groups = [bounds for bounds, _ in groups]
     for run in runs:
-        report.signatures = quality.score(run.row, run.texts, references)
-        run.row.bleu_by_length = [
-            quality.bleu_of(ids, run.texts, references) for _, ids in groups
-        ]
-    (first,) = [run for run in runs if run.row is report.first]
+        report.signatures = score_row(run.row, run.texts, references)
+        run.row.bleu_by_length = [subset_bleu(ids, run.texts, references) for _, ids in groups]
+    (baseline,) = [run for run in runs if run.row is report.baseline]
     for run in runs:
-        if run is not first:
-            run.row.difference = quality.difference(run.texts, first.texts, references)
+        if run is not baseline:
+            run.row.gain = bleu_gain(run.texts, baseline.texts, references)
 
 
-def _look_at_modes(report, runs):
-    """How much of a model's probability is where it searches."""
-    for model in report.models:
-        own = [run for run in runs if run.row.model == model.name]
-        engine = min(own, key=lambda run: run.row.engine != "fairseq").row.engine
-        own = [run for run in own if run.row.engine == engine]
-        largest = max(own, key=lambda run: run.row.beam)
-        if largest.row.engine == "fairseq":
-            lprobs = np.array([lprob for _, lprob in largest.found.values()])
-            model.mode_mass = float(np.exp(lprobs).mean())
-        greedy = [run for run in own if run.row.beam == 1]
-        if greedy and largest.row.beam > 1:
-            same = [
-                np.array_equal(greedy[0].found[i][0], largest.found[i][0])
-                for i in largest.found
-            ]
-            model.greedy_is_beam = float(np.mean(same))
+def _measure_mode(summary, runs):
+    """Fill in how peaked a model's distribution is around its beam output.
+
+    Args:
+        summary: the model's `ModelSummary`
+        runs: the model's runs
+    """
+    engine = min(runs, key=lambda run: run.row.engine != "fairseq").row.engine
+    runs = [run for run in runs if run.row.engine == engine]
+    largest = max(runs, key=lambda run: run.row.beam)
+    if engine == "fairseq":
+        lprobs = np.array([lprob for _, lprob in largest.outputs.values()])
+        summary.mode_mass = float(np.exp(lprobs).mean())
+    greedy = [run for run in runs if run.row.beam == 1]
+    if greedy and largest.row.beam > 1:
+        equal = [
+            np.array_equal(greedy[0].outputs[i][0], tokens)
+            for i, (tokens, _) in largest.outputs.items()
+        ]
+        summary.greedy_equals_beam = float(np.mean(equal))

@@ -1,53 +1,58 @@
-"""What an evaluation finds: plain data, which tables, files and pictures are made of."""
+"""The data of an evaluation, from which its tables, files and plots are made."""
 
-import statistics
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Dict, List, Optional
 
 
 @dataclass
-class Model:
-    """What is so of a model however it decodes.
+class ModelSummary:
+    """Properties of a model that do not depend on how it decodes.
 
     Attributes:
-        name, path, data: which model, its checkpoint, and the data-bin that it reads
-        parameters, nonzero: all, and those that are not zero, each counted once
-        file_bytes: of the checkpoint, with whatever training keeps in it
-        mode_mass: the mean probability that it gives to its own beam output, from 0 to 1
-            (Kim & Rush 2016, section 5); None if it did not decode through fairseq
-        greedy_is_beam: the share of sentences for which greedy decoding finds what the
-            largest beam finds; None if one of them was not run
+        name: the model's name in the report
+        path: its checkpoint, or several separated by colons
+        data: the data-bin with its subwords
+        parameters: number of parameters, each counted once
+        nonzero_parameters: number of parameters that are not zero
+        checkpoint_bytes: size of the checkpoint, optimizer state included
+        mode_mass: mean probability of the model's own beam output, from 0 to 1
+            (Kim & Rush 2016, section 5); None if it did not decode with fairseq
+        greedy_equals_beam: fraction of sentences for which greedy decoding finds the output of
+            the largest beam; None unless both were run
     """
 
     name: str
     path: str
     data: str
     parameters: int
-    nonzero: int
-    file_bytes: int
+    nonzero_parameters: int
+    checkpoint_bytes: int
     mode_mass: Optional[float] = None
-    greedy_is_beam: Optional[float] = None
+    greedy_equals_beam: Optional[float] = None
 
 
 @dataclass
 class Row:
-    """One model decoding in one way.
+    """One model, decoding with one engine, beam and device.
 
     Attributes:
-        model: its name
-        engine: what decodes, such as ``fairseq`` or ``ctranslate2:int8``
-        device, threads: where, and with how many threads of a processor
-        beam: 1 is greedy
-        bytes: of the weights as this engine reads them from a file
-        command: what to type to get the translations and the scores again
-        bleu, chrf: corpus scores, 0 to 100, on every line of the split
-        length_ratio: tokens of the translations by those of the references, as BLEU has them
-        difference: BLEU more than the first row has, and the 95 % interval of that by paired
-            bootstrap; None for the first row itself
-        bleu_by_length: for each of `length_groups`
-        tokens: of all translations together, with the end of the sentence
-        seconds: (pieces, rounds) what each piece of the text took in each round, loading
-            excluded
+        model: the model's name
+        engine: ``fairseq`` or ``ctranslate2:TYPE``
+        device: ``cpu`` or ``cuda``
+        threads: number of CPU threads
+        beam: beam size, 1 is greedy
+        weight_bytes: size of the weights in the file that the engine loads
+        command: shell command that reproduces the translations and scores
+        bleu, chrf: corpus scores, 0 to 100, over every line of the split
+        length_ratio: tokens of the translations divided by those of the references, as BLEU
+            counts them
+        gain: {"bleu": BLEU minus the baseline's, "low", "high": its 95 % interval by paired
+            bootstrap}; None for the baseline itself
+        bleu_by_length: BLEU on each of `Report.length_groups`
+        tokens: number of tokens in all translations, each sentence's EOS included
+        sentences: number of translations
+        seconds: (chunks, rounds) decoding times, without loading the model
     """
 
     model: str
@@ -55,12 +60,12 @@ class Row:
     device: str
     threads: int
     beam: int
-    bytes: int
+    weight_bytes: int
     command: str
     bleu: float = 0.0
     chrf: float = 0.0
     length_ratio: float = 0.0
-    difference: Optional[Dict[str, float]] = None
+    gain: Optional[Dict[str, float]] = None
     bleu_by_length: List[float] = field(default_factory=list)
     tokens: int = 0
     sentences: int = 0
@@ -68,52 +73,58 @@ class Row:
 
     @property
     def decoding(self):
+        """``greedy`` or ``beam N``."""
         return "greedy" if self.beam == 1 else f"beam {self.beam}"
 
-    def time(self, of_rounds=statistics.median):
-        """What the text took, in seconds.
+    def total_seconds(self, over_rounds=median):
+        """Decoding time of the whole split.
 
-        Taken piece by piece: whatever else the machine does disturbs a piece here and there,
-        and seldom the same one in most rounds.
+        It is a sum over chunks: other programs disturb single chunks, and seldom the same chunk
+        in most rounds.
 
         Args:
-            of_rounds: of what a piece took: the median, ``min`` or ``max``
+            over_rounds: how a chunk's times are reduced to one: the median, ``min`` or ``max``
         """
-        return sum(map(of_rounds, self.seconds))
+        return sum(map(over_rounds, self.seconds))
 
     @property
     def sentences_per_second(self):
-        return self.sentences / self.time()
+        """Median speed."""
+        return self.sentences / self.total_seconds()
 
     @property
     def tokens_per_second(self):
-        return self.tokens / self.time()
+        """Median speed."""
+        return self.tokens / self.total_seconds()
 
     @property
-    def range_of_speed(self):
-        """Sentences a second, had every piece taken as long as at its slowest; its fastest."""
-        return self.sentences / self.time(max), self.sentences / self.time(min)
+    def speed_range(self):
+        """Sentences per second with every chunk at its slowest, and at its fastest."""
+        return self.sentences / self.total_seconds(max), self.sentences / self.total_seconds(
+            min
+        )
 
 
 @dataclass
 class Report:
-    """Everything.
+    """The results of an evaluation.
 
     Attributes:
-        split, sentences: what was translated
-        models, rows: `Model` and `Row`; rows are compared with the first
-            model's largest beam, see `first`
-        signatures: {metric: sacreBLEU's signature}, which says how to get the same number
+        split: name of the split that was translated
+        sentences: number of its sentences
+        models: one `ModelSummary` a model
+        rows: one `Row` for every model, engine, device and beam
+        signatures: {metric: sacreBLEU's signature}
         length_groups: (shortest, longest) source in tokens of each group of sentences
-        curves: {name: {measure: [(update, value), ...]}} from logs of trainings
-        notes: what a reader has to know, such as what could not be run
-        command: that made this report
-        versions: of what it was made with, and the processor's and GPU's names
+        curves: {name: {metric: [(update, value), ...]}} from the logs of trainings
+        notes: remarks for the reader, such as an engine that could not be used
+        command: the shell command that made this report
+        versions: {name: version} of the software, processor and GPU
     """
 
     split: str
     sentences: int
-    models: List[Model]
+    models: List[ModelSummary]
     rows: List[Row]
     signatures: Dict[str, str] = field(default_factory=dict)
     length_groups: List[tuple] = field(default_factory=list)
@@ -123,11 +134,12 @@ class Report:
     versions: Dict[str, str] = field(default_factory=dict)
 
     @property
-    def first(self):
+    def baseline(self):
         """The row that the others are compared with: the first model's largest beam."""
-        same = [row for row in self.rows if row.model == self.models[0].name]
-        same = [row for row in same if row.engine == same[0].engine]
-        return max(same, key=lambda row: row.beam)
+        same_model = [row for row in self.rows if row.model == self.models[0].name]
+        same_engine = [row for row in same_model if row.engine == same_model[0].engine]
+        return max(same_engine, key=lambda row: row.beam)
 
     def model(self, name):
+        """The `ModelSummary` of this name."""
         return next(model for model in self.models if model.name == name)

@@ -1,4 +1,4 @@
-"""How fast models decode, while other programs come and go on the same machine."""
+"""Decoding speed of several models, timed in turns while other programs use the machine."""
 
 import time
 
@@ -6,43 +6,56 @@ import torch
 
 from fairseq_seqkd.chunked.plan import plan_chunks
 
-# A processor's speed drifts within seconds: models take turns at pieces of the text, so that
-# all of them see the same of it. A GPU wants its batches large, and is nobody else's.
-_PIECES = {"cpu": 4, "cuda": 1}
+# A CPU's speed drifts within seconds: the models take turns at small chunks, so that all of
+# them meet the same drift. A GPU is fastest with large batches, and is not shared.
+_CHUNKS = {"cpu": 4, "cuda": 1}
 
 
-def pieces_of(lengths, device):
-    """The split in pieces, as lists of ids with similar lengths beside each other."""
-    pieces = _PIECES[device.type]
-    return plan_chunks(lengths, max(1, -(-len(lengths) // pieces)))
-
-
-def take_turns(decoders, pieces, rounds, progress):
-    """Let everybody decode everything once for the result, and ``rounds`` times for the time.
+def timing_chunks(lengths, device):
+    """Cut the split into chunks that are timed one by one.
 
     Args:
-        decoders: [callable, ...]; each is called with the ids of a piece
-        pieces: as of `pieces_of`
-        rounds: how often
-        progress: called once a piece and decoder
+        lengths: (sentences,) source lengths in tokens
+        device: torch.device
     Returns:
-        for every decoder: {id: what it returned}, and (pieces, rounds) seconds
+        a list of arrays of sentence ids, similar lengths beside each other
     """
-    found = [{} for _ in decoders]
-    seconds = [[[] for _ in pieces] for _ in decoders]
-    for round_ in range(-1, rounds):  # the first warms up
-        for number, piece in enumerate(pieces):
+    chunks = _CHUNKS[device.type]
+    return plan_chunks(lengths, max(1, -(-len(lengths) // chunks)))
+
+
+def decode_in_turns(decoders, chunks, rounds, progress):
+    """Decode every chunk with every decoder: once to warm up, then ``rounds`` times timed.
+
+    Args:
+        decoders: callables from the ids of a chunk to {id: output}
+        chunks: see `timing_chunks`
+        rounds: number of timed rounds
+        progress: called after every chunk and decoder
+    Returns:
+        for every decoder: {id: output}, and (chunks, rounds) seconds
+    """
+    outputs = [{} for _ in decoders]
+    seconds = [[[] for _ in chunks] for _ in decoders]
+    for round_ in range(-1, rounds):  # round -1 warms up
+        for number, chunk in enumerate(chunks):
             for turn in range(len(decoders)):
-                # Whoever comes first in a turn finds the caches full of another's weights.
+                # The first in a turn finds the caches full of another model's weights, so
+                # each decoder is first as often as the others.
                 which = (turn + number + round_) % len(decoders)
-                begin = time.perf_counter()
-                result = decoders[which](piece)
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-                passed = time.perf_counter() - begin
+                output, passed = _timed(decoders[which], chunk)
                 if round_ < 0:
-                    found[which].update(result)
+                    outputs[which].update(output)
                 else:
                     seconds[which][number].append(passed)
                 progress()
-    return list(zip(found, seconds))
+    return list(zip(outputs, seconds))
+
+
+def _timed(decoder, chunk):
+    """The decoder's output, and the seconds it took."""
+    begin = time.perf_counter()
+    output = decoder(chunk)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return output, time.perf_counter() - begin

@@ -1,4 +1,4 @@
-"""What numbers were made with."""
+"""Versions of the software and names of the hardware that a report was made with."""
 
 import importlib.metadata
 import platform
@@ -6,30 +6,32 @@ import platform
 import torch
 
 _DISTRIBUTIONS = ("fairseq-fixed", "fairseq", "torch", "numpy", "sacrebleu", "ctranslate2")
+_CPUINFO = "/proc/cpuinfo"  # Linux only
 
 
-def versions(devices):
-    """{what: version or name}, of what is installed.
+def collect_versions(devices):
+    """{name: version} of Python and packages, and the names of processor and GPU.
 
     Args:
-        devices: torch's, whose names are wanted
+        devices: the torch devices that were used
     """
-    found = {"python": platform.python_version(), "processor": _processor()}
+    versions = {"python": platform.python_version(), "processor": _processor_name()}
     for name in _DISTRIBUTIONS:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     for device in devices:
         if device.type == "cuda":
-            found["gpu"] = torch.cuda.get_device_name(device)
-    return found
+            versions["gpu"] = torch.cuda.get_device_name(device)
+    return versions
 
 
-def _processor():
+def _processor_name():
+    """The model name in /proc/cpuinfo, or else the name that Python's platform module has."""
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open(_CPUINFO) as lines:
             names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    except OSError:  # elsewhere than on Linux
+    except OSError:  # not Linux
         names = []
     return names[0] if names else platform.processor() or platform.machine()

@@ -1,1 +1,1 @@
-"""A student to ship: read without this package, or a fraction of the size."""
+"""Exports a trained student: for stock fairseq, for CTranslate2, or as a sparse file."""

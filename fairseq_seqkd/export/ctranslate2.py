@@ -1,9 +1,9 @@
-"""A student for CTranslate2: a folder that needs neither fairseq nor torch.
+"""Exports a student as a CTranslate2 folder, which needs neither fairseq nor torch.
 
-model.bin, config.json, ..._vocabulary.json   CTranslate2's
+model.bin, config.json, ..._vocabulary.json   written by CTranslate2
 dict.LANG.txt                                 fairseq's dictionaries
 subwords.model                                the sentencepiece model, if one is given
-translate.py                                  how it is used, in a few lines
+translate.py                                  a short program that translates standard input
 """
 
 import os
@@ -14,7 +14,7 @@ from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.io.files import atomic_directory
 from fairseq_seqkd.models.ctranslate2 import EngineUnavailable, convert_model
 
-# What CTranslate2 knows; None keeps the weights as they are.
+# CTranslate2's types of stored weights.
 QUANTIZATIONS = (
     *("float32", "float16", "bfloat16", "int16"),
     *("int8", "int8_float32", "int8_float16", "int8_bfloat16"),
@@ -47,35 +47,37 @@ for result in translator.translate_batch(sources, beam_size=1, **batches, **limi
 '''
 
 
-def write(student, folder, task, quantization=None, spm_model=None):
-    """Convert a student; the folder is there whole or not at all.
+def export_ctranslate2(student, folder, task, quantization=None, spm_model=None):
+    """Convert a student and write its folder, atomically.
 
     Args:
         student: `Student`
-        folder: a new one
-        task: with the student's dictionaries
-        quantization: one of ``QUANTIZATIONS``
-        spm_model: a sentencepiece model to lay beside it
+        folder: a new folder
+        task: the fairseq task with the student's dictionaries
+        quantization: one of `QUANTIZATIONS`; None stores the weights as they are
+        spm_model: path of a sentencepiece model, which is copied into the folder
     Raises:
-        ValueError: CTranslate2 is not installed or cannot convert it; says why
-        FileExistsError: the folder is there
+        ValueError: CTranslate2 is not installed or cannot convert the student; gives the reason
+        FileExistsError: the folder exists
     """
     try:
-        with atomic_directory(folder) as new:
-            _convert(student, task, new, quantization)
+        with atomic_directory(folder) as new_folder:
+            _convert(student, task, new_folder, quantization)
             for lang, dictionary in _dictionaries(task):
-                dictionary.save(os.path.join(new, f"dict.{lang}.txt"))
+                dictionary.save(os.path.join(new_folder, f"dict.{lang}.txt"))
             if spm_model:
-                shutil.copyfile(spm_model, os.path.join(new, "subwords.model"))
-            with open(os.path.join(new, "translate.py"), "w") as file:
-                example = _WITH_SUBWORDS if spm_model else _WITHOUT_SUBWORDS
-                file.write(example.format(**_limits(student.config["model"])))
+                shutil.copyfile(spm_model, os.path.join(new_folder, "subwords.model"))
+            with open(os.path.join(new_folder, "translate.py"), "w") as file:
+                program = _WITH_SUBWORDS if spm_model else _WITHOUT_SUBWORDS
+                file.write(program.format(**_length_limits(student.config["model"])))
     except EngineUnavailable as error:
-        raise ValueError(f"--to ctranslate2: {error} (--to fairseq ships any model)") from error
+        raise ValueError(
+            f"--to ctranslate2: {error} (--to fairseq exports any model)"
+        ) from error
 
 
-def _limits(model_config):
-    """What can be read and written, in tokens; what is longer is cut, and EOS comes after."""
+def _length_limits(model_config):
+    """The longest source and translation in tokens, without EOS; longer ones are cut."""
     positions = [
         model_config.get(f"max_{side}_positions") or 1024 for side in ("source", "target")
     ]
@@ -89,8 +91,9 @@ def _dictionaries(task):
 
 
 def _convert(student, task, folder, quantization):
+    """Convert into ``folder``, which exists: CTranslate2 itself wants a new one."""
     with tempfile.TemporaryDirectory() as temporary:
-        new = os.path.join(temporary, "new")
-        convert_model(student.model, student.config, task, new, quantization)
-        for name in os.listdir(new):
-            shutil.move(os.path.join(new, name), folder)
+        converted = os.path.join(temporary, "converted")
+        convert_model(student.model, student.config, task, converted, quantization)
+        for name in os.listdir(converted):
+            shutil.move(os.path.join(converted, name), folder)

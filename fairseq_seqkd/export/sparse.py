@@ -1,9 +1,10 @@
-"""A pruned student as a small file: where its weights are not zero, and what they are there.
+"""Exports a pruned student as a small file that holds only its non-zero weights.
 
-A safetensors file, for each tensor NAME, once if it is shared:
-    mask/NAME, values/NAME   one bit a number, and the numbers whose bit is 1; or
-    dense/NAME               the tensor, where that is smaller
-and in the header, as strings: the format, everything else as JSON, and a SHA-256 over it all.
+The file is a safetensors file. For each tensor NAME (once, if it is shared) it has
+    mask/NAME     one bit a weight, 1 where it is not zero, and
+    values/NAME   the non-zero weights; or, where that is smaller,
+    dense/NAME    the whole tensor.
+Its header has, as strings: the format, everything else as JSON, and a SHA-256 of it all.
 """
 
 import hashlib
@@ -21,27 +22,27 @@ from fairseq_seqkd.models.parameters import aliases_of
 
 SUFFIX = ".safetensors"
 _FORMAT = "fairseq-seqkd sparse 1"
-# An integer type of a number's size: -0.0 is not 0 bit for bit.
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# Integer types by the bytes of a number. As integers, -0.0 is not zero: its sign bit is kept.
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def write(student, path):
-    """Write a student; the file is there whole or not at all.
+def write_sparse(student, path):
+    """Write a student to a sparse file, atomically.
 
     Args:
         student: `Student`
-        path: the file
+        path: of the file
     """
-    names = aliases_of(student.model)
+    aliases = aliases_of(student.model)
     tensors = {}
-    for name in names:
-        tensors.update(packed(name, student.model[name].detach().cpu().contiguous()))
+    for name in aliases:
+        tensors.update(pack(name, student.model[name].detach().cpu().contiguous()))
     content = json.dumps(
         {
             "config": student.config,
             "updates": student.updates,
-            "shapes": {name: list(student.model[name].shape) for name in names},
-            "names": names,
+            "shapes": {name: list(student.model[name].shape) for name in aliases},
+            "names": aliases,
         },
         sort_keys=True,
     )
@@ -50,23 +51,37 @@ def write(student, path):
         file.write(save(tensors, header))
 
 
-def read(path):
-    """The `Student` in a file, bit for bit as written.
+def read_sparse(path):
+    """Read the `Student` in a sparse file; its tensors are bit for bit those written.
 
     Raises:
         FileNotFoundError: there is no such file
-        ValueError: it is cut short, changed, or was not written by `write`
+        ValueError: the file is cut short, changed, or was not written by `write_sparse`
     """
+    header, tensors = _read_safetensors(path)
+    _check_header(path, header, tensors)
+    content = json.loads(header["content"])
+    model = {}
+    for first, names in content["names"].items():
+        tensor = unpack(first, content["shapes"][first], tensors)
+        model.update(dict.fromkeys(names, tensor))
+    return Student(model, content["config"], content["updates"])
+
+
+def _read_safetensors(path):
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"no file {path!r}. Expected one that fairseq-seqkd export --to sparse wrote."
         )
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
+
+
+def _check_header(path, header, tensors):
     if header.get("format") != _FORMAT:
         raise ValueError(
             f"{path!r} has the format {header.get('format')!r}, expected {_FORMAT!r}: a file "
@@ -74,56 +89,64 @@ def read(path):
         )
     if not {"content", "sha256"} <= set(header):
         raise _damaged(path, "its header has no content")
-    found = checksum(header["content"], tensors)
-    if found != header["sha256"]:
+    actual = checksum(header["content"], tensors)
+    if actual != header["sha256"]:
         raise ValueError(
-            f"{path!r} was changed after it was written: its SHA-256 is {found}, expected "
+            f"{path!r} was changed after it was written: its SHA-256 is {actual}, expected "
             f"{header['sha256']}. Export the student again."
         )
-    content = json.loads(header["content"])
-    model = {}
-    for first, names in content["names"].items():
-        tensor = unpacked(first, content["shapes"][first], tensors)
-        model.update(dict.fromkeys(names, tensor))
-    return Student(model, content["config"], content["updates"])
 
 
-def _damaged(path, found):
+def _damaged(path, reason):
     return ValueError(
-        f"{path!r} is cut short or damaged: {found}. Expected a file that fairseq-seqkd export "
-        "--to sparse wrote; export the student again."
+        f"{path!r} is cut short or damaged: {reason}. Expected a file that fairseq-seqkd "
+        "export --to sparse wrote; export the student again."
     )
 
 
-def packed(name, tensor):
-    """A tensor as one or two, whatever takes less."""
-    if tensor.numel() == 0 or tensor.element_size() not in _BITS:
+def pack(name, tensor):
+    """Pack a tensor as its non-zero mask and values, or densely if that is smaller.
+
+    Args:
+        name: of the tensor
+        tensor: contiguous, on the CPU, of any shape and type
+    Returns:
+        {"mask/NAME": (bytes,) uint8, "values/NAME": (non-zero weights,)} or
+        {"dense/NAME": tensor}
+    """
+    if tensor.numel() == 0 or tensor.element_size() not in _INTEGERS:
         return {f"dense/{name}": tensor}
-    bits = tensor.flatten().view(_BITS[tensor.element_size()]) != 0
-    values = tensor.flatten()[bits]
-    mask = torch.from_numpy(np.packbits(bits.numpy()))
-    if (
-        mask.numel() + values.numel() * values.element_size()
-        >= tensor.numel() * tensor.element_size()
-    ):
+    nonzero_mask = tensor.flatten().view(_INTEGERS[tensor.element_size()]) != 0
+    values = tensor.flatten()[nonzero_mask]
+    packed_mask = torch.from_numpy(np.packbits(nonzero_mask.numpy()))
+    packed_bytes = packed_mask.numel() + values.numel() * values.element_size()
+    if packed_bytes >= tensor.numel() * tensor.element_size():
         return {f"dense/{name}": tensor}
-    return {f"mask/{name}": mask, f"values/{name}": values}
+    return {f"mask/{name}": packed_mask, f"values/{name}": values}
 
 
-def unpacked(name, shape, tensors):
-    """What `packed` was given."""
+def unpack(name, shape, tensors):
+    """Undo `pack`.
+
+    Args:
+        name: of the tensor
+        shape: its shape
+        tensors: {key: tensor} that `pack` returned, and maybe others
+    Returns:
+        the tensor that `pack` was given
+    """
     if f"dense/{name}" in tensors:
         return tensors[f"dense/{name}"]
     values = tensors[f"values/{name}"]
     size = int(np.prod(shape, dtype=np.int64))
-    bits = np.unpackbits(tensors[f"mask/{name}"].numpy(), count=size).astype(bool)
+    nonzero_mask = np.unpackbits(tensors[f"mask/{name}"].numpy(), count=size).astype(bool)
     tensor = torch.zeros(size, dtype=values.dtype)
-    tensor[torch.from_numpy(bits)] = values
+    tensor[torch.from_numpy(nonzero_mask)] = values
     return tensor.view(shape)
 
 
 def checksum(content, tensors):
-    """The SHA-256 of a file's content, as a hexadecimal string."""
+    """SHA-256 of a file's JSON content and tensors, as a hexadecimal string."""
     digest = hashlib.sha256(content.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

@@ -1,8 +1,8 @@
-"""A student as a checkpoint that stock fairseq loads, without this package and with any torch.
+"""Exports a student as a checkpoint that stock fairseq loads, without this package.
 
-What training keeps beside the model (the optimizer's state, meters) stays behind; the
-configuration becomes plain containers; this package's task and criterion become those that they
-extend, as their attribute ``stock_name`` says.
+Only the model is kept: no optimizer state, no meters. The configuration becomes plain
+containers, which every version of torch loads. This package's task and criterion are replaced
+by the stock ones that they extend, named by their attribute ``stock_name``.
 """
 
 from dataclasses import dataclass, fields
@@ -17,7 +17,7 @@ from fairseq_seqkd.models.checkpoints import (
     write_checkpoint,
 )
 from fairseq_seqkd.models.parameters import aliases_of, parameters_of
-from fairseq_seqkd.pruning.checkpoint import heads_in
+from fairseq_seqkd.pruning.checkpoint import heads_from_config
 from fairseq_seqkd.pruning.weights import Weights
 
 _REGISTRIES = {
@@ -28,12 +28,12 @@ _REGISTRIES = {
 
 @dataclass
 class Student:
-    """What is shipped of a checkpoint.
+    """The part of a checkpoint that is exported.
 
     Attributes:
-        model: {name: tensor}; a shared one is one tensor under all of its names
+        model: {name: tensor}; a shared tensor is one object under all of its names
         config: fairseq's configuration, as plain containers with stock names
-        updates: how many the student was trained for
+        updates: number of updates that the student was trained for
     """
 
     model: dict
@@ -41,24 +41,23 @@ class Student:
     updates: int = 0
 
     @classmethod
-    def of_checkpoint(cls, path, average=False):
-        """The student in a checkpoint.
+    def from_checkpoint(cls, path, average=False):
+        """Read the student in a checkpoint.
 
         Args:
-            path: its file
-            average: take the moving average of the weights in the place of the last ones
+            path: of the checkpoint
+            average: take the moving average of the weights instead of the last ones
         Raises:
-            FileNotFoundError, ValueError: as for
-                `load_state`, or there is no moving average
+            FileNotFoundError, ValueError: as for `load_state`, or there is no moving average
         """
         state = load_state(path)
         config = config_of(state, path)
-        model = averaged(state, config.model, path) if average else state["model"]
+        model = moving_average(state, config.model, path) if average else state["model"]
         updates = state["optimizer_history"][-1].get("num_updates", 0)
         return cls(model, stock_config(config), updates)
 
     def save(self, path):
-        """Write it as a checkpoint; it is there whole or not at all."""
+        """Write the student as a checkpoint, atomically."""
         history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}
         state = {
             "args": None,
@@ -73,17 +72,19 @@ class Student:
         write_checkpoint(state, path)
 
 
-def averaged(state, config, path):
-    """The moving average of a checkpoint's weights, with what was pruned at zero.
+def moving_average(state, config, path):
+    """The moving average of a checkpoint's weights, set to zero where weights were pruned.
 
-    By itself the average remembers for long what a weight was before it was pruned.
+    The average itself is not zero there: it decays slowly from the values before pruning.
 
     Args:
-        state: of the checkpoint
-        config: of its model
-        path: of its file
+        state: the checkpoint
+        config: the model's configuration
+        path: of the checkpoint, for the error
+    Returns:
+        {name: tensor}
     Raises:
-        ValueError: there is none
+        ValueError: the checkpoint has no moving average
     """
     average = (state.get("extra_state") or {}).get("ema")
     if average is None:
@@ -91,19 +92,21 @@ def averaged(state, config, path):
             f"--ema: {path!r} has no moving average of its weights. Expected a checkpoint of a "
             "training with --store-ema."
         )
-    names = aliases_of(state["model"])
-    weights = Weights(parameters_of(state["model"]), heads_of=heads_in(config))
-    for first, mask in weights.dead(weights.ffn + weights.heads).items():
-        for name in names[first]:
-            average[name].masked_fill_(mask, 0)
+    aliases = aliases_of(state["model"])
+    weights = Weights(parameters_of(state["model"]), heads_of=heads_from_config(config))
+    for first, zero_mask in weights.zero_masks(weights.ffn + weights.heads).items():
+        for name in aliases[first]:
+            average[name].masked_fill_(zero_mask, 0)
     return average
 
 
 def stock_config(config):
-    """fairseq's configuration as plain containers, with stock fairseq's names alone.
+    """fairseq's configuration as plain containers with stock names and settings only.
 
     Args:
         config: an OmegaConf container, whose ``model`` may be a Namespace
+    Returns:
+        a nested dictionary
     """
     plain = plain_containers(config)
     model, common = plain["model"], plain["common"]
@@ -111,21 +114,21 @@ def stock_config(config):
         if "user_dir" in settings:
             settings["user_dir"] = None
     for key, registries in _REGISTRIES.items():
-        plain[key], ours = _stock(plain[key], *registries)
-        # From the command line a model's configuration has everything else in it as well.
-        for name in ours & set(model):
+        plain[key], removed = _stock_settings(plain[key], *registries)
+        # Trained from the command line, a model's configuration holds all other flags as well.
+        for name in removed & set(model):
             del model[name]
         if key in model:
             model[key] = plain[key]["_name"]
     return plain
 
 
-def _stock(settings, registry, dataclasses):
-    """The settings of what a task or criterion extends, and the names of the others."""
-    known = registry.get((settings or {}).get("_name"))
-    name = getattr(known, "stock_name", None)
-    if name is None:
+def _stock_settings(settings, registry, dataclasses):
+    """The settings of the stock task or criterion, and the names of those removed."""
+    registered = registry.get((settings or {}).get("_name"))
+    stock_name = getattr(registered, "stock_name", None)
+    if stock_name is None:
         return settings, set()
-    stock = {field.name for field in fields(dataclasses[name])}
-    kept = {key: value for key, value in settings.items() if key in stock}
-    return {**kept, "_name": name}, set(settings) - stock - {"_name"}
+    stock_fields = {field.name for field in fields(dataclasses[stock_name])}
+    kept = {key: value for key, value in settings.items() if key in stock_fields}
+    return {**kept, "_name": stock_name}, set(settings) - stock_fields - {"_name"}

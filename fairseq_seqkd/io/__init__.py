@@ -1,1 +1,1 @@
-"""Files that are whole or not there, locks, text readers and progress bars."""
+"""Atomic files, locks, text readers and progress bars."""

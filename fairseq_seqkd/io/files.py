@@ -1,10 +1,9 @@
-"""Files and folders that appear under their final name only when they are whole."""
+"""Atomic writes of files and folders, JSON files, and checksums."""
 
 import contextlib
 import errno
 import hashlib
 import json
-import logging
 import os
 import platform
 import re
@@ -12,38 +11,36 @@ import shutil
 import tempfile
 import time
 
-logger = logging.getLogger(__name__)
-
-# The name of what is being written: .NAME.HOST.PID.RANDOM.part. A killed process leaves it.
-_HALF_WRITTEN = re.compile(r"\..+\.([^.]*)\.(\d+)\.[^.]*\.part")
+# Temporary names look like .NAME.HOST.PID.RANDOM.part; a killed process leaves them behind.
+_PARTIAL_NAME = re.compile(r"\..+\.([^.]*)\.(\d+)\.[^.]*\.part")
 _HOST = re.sub(r"\W", "-", platform.node())
-_A_DAY = 24 * 3600
+_SECONDS_A_DAY = 24 * 3600
 
 
 @contextlib.contextmanager
-def atomic_file(path, new=False):
-    """A binary file to write to; it gets its name when the block ends without error.
+def atomic_file(path, exclusive=False):
+    """Open a binary file that appears under its name when the block ends without error.
 
     Args:
-        path: the final name; an older file of that name is replaced
-        new: leave an older file as it is
+        path: the final name; an existing file of that name is replaced
+        exclusive: keep an existing file, and raise FileExistsError
     Raises:
-        FileExistsError: there is an older one, and this is to be a new one
+        FileExistsError: the file exists, and ``exclusive`` is True
         OSError: it could not be written, such as on a full disk; names the file
     """
     folder, name = os.path.split(os.path.abspath(path))
-    with naming(path, instead=True):
-        handle, temporary = tempfile.mkstemp(**_half_written(name), dir=folder)
+    with name_in_errors(path, replace=True):
+        handle, temporary = tempfile.mkstemp(**_temporary_name(name), dir=folder)
     try:
-        with naming(path), os.fdopen(handle, "wb") as file:
+        with name_in_errors(path), os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        if new:
+        if exclusive:
             os.link(temporary, path)
         else:
-            with naming(path, instead=True):
+            with name_in_errors(path, replace=True):
                 os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -53,19 +50,19 @@ def atomic_file(path, new=False):
 
 @contextlib.contextmanager
 def atomic_directory(path):
-    """A folder to write into; it gets its name when the block ends without error.
+    """Make a folder that appears under its name when the block ends without error.
 
     Args:
         path: the final name
     Raises:
-        FileExistsError: it is there already; what is there is left as it is
+        FileExistsError: the folder exists; it is left as it is
         OSError: it could not be written, such as on a full disk; names the folder
     """
     parent, name = os.path.split(os.path.abspath(path))
-    with naming(path, instead=True):
-        temporary = tempfile.mkdtemp(**_half_written(name), dir=parent)
+    with name_in_errors(path, replace=True):
+        temporary = tempfile.mkdtemp(**_temporary_name(name), dir=parent)
     try:
-        with naming(path):
+        with name_in_errors(path):
             yield temporary
             for folder, _, names in os.walk(temporary):
                 for name in names:
@@ -80,24 +77,25 @@ def atomic_directory(path):
 
 
 @contextlib.contextmanager
-def naming(path, instead=False):
-    """Let an error of the operating system that names no file name this one.
+def name_in_errors(path, replace=False):
+    """Put a path into operating-system errors that name no file.
 
     Args:
-        instead: also if it names another one
+        path: the path to name
+        replace: also put it in place of another path, such as a temporary file's
     """
     try:
         yield
     except OSError as error:
-        if (error.filename is None or instead) and error.errno is not None:
+        if (error.filename is None or replace) and error.errno is not None:
             error.filename = str(path)
         raise
 
 
-def sweep(folder):
-    """Remove what killed processes left half written in ``folder``."""
+def remove_partial_files(folder):
+    """Remove the half-written files and folders that killed processes left in ``folder``."""
     for entry in list(os.scandir(folder)):
-        match = _HALF_WRITTEN.fullmatch(entry.name)
+        match = _PARTIAL_NAME.fullmatch(entry.name)
         with contextlib.suppress(FileNotFoundError):
             if match and _is_abandoned(match[1], int(match[2]), entry.stat().st_mtime):
                 if entry.is_dir():
@@ -106,14 +104,14 @@ def sweep(folder):
                     os.unlink(entry.path)
 
 
-def _half_written(name):
+def _temporary_name(name):
     return {"prefix": f".{name}.{_HOST}.{os.getpid()}.", "suffix": ".part"}
 
 
 def _is_abandoned(host, pid, modified):
-    """Whether the process is gone; of another host's all that is known is the file's age."""
+    """Whether the writing process is gone; on another host, whether the file is a day old."""
     if host != _HOST:
-        return time.time() - modified > _A_DAY
+        return time.time() - modified > _SECONDS_A_DAY
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -123,12 +121,12 @@ def _is_abandoned(host, pid, modified):
     return False
 
 
-def write_json(path, content, new=False):
-    """Write ``content`` as JSON with sorted keys, so that equal content is equal bytes.
+def write_json(path, content, exclusive=False):
+    """Write ``content`` as JSON with sorted keys, so that equal content gives equal bytes.
 
     Args and errors as for `atomic_file`.
     """
-    with atomic_file(path, new) as file:
+    with atomic_file(path, exclusive) as file:
         file.write((json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
@@ -152,7 +150,7 @@ def _rename_folder(old, new):
         os.rename(old, new)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            raise FileExistsError(error.errno, "is there already", new) from error
+            raise FileExistsError(error.errno, "exists already", new) from error
         raise
 
 

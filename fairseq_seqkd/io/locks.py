@@ -1,4 +1,4 @@
-"""Processes that wait for each other: by locks, and by looking at files."""
+"""Synchronisation of processes through the file system: locks, and polling."""
 
 import contextlib
 import fcntl
@@ -9,34 +9,36 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def locked(path):
-    """One process at a time; the lock of a killed one is gone with it.
+def file_lock(path):
+    """Hold an exclusive lock on a file, which the system releases if the process is killed.
 
     Args:
-        path: a file that is there and stays as it is
+        path: an existing file; its content is not changed
     Returns:
-        whether the file system can lock; if not, nobody was kept waiting
+        whether the lock is held; False if the file system has no locks
     """
     with open(path, "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
-            logger.warning("%s cannot be locked here (%s): going on without", path, error)
+            logger.warning("cannot lock %s (%s): going on without a lock", path, error)
             yield False
         else:
             yield True
 
 
-def wait_until(done, what, seconds=0.2, tell_every=60):
-    """Return once ``done()``; processes wait for each other by files alone.
+def wait_until(condition, description, poll_seconds=0.2, warn_every=60):
+    """Return as soon as a condition holds; warn now and then while it does not.
 
     Args:
-        done: called without arguments, again and again
-        what: what is waited for, said once in ``tell_every`` seconds
+        condition: a function without arguments
+        description: of the condition, for the warning "waiting for ..."
+        poll_seconds: the pause between two calls of ``condition``
+        warn_every: seconds between two warnings
     """
-    told = time.monotonic()
-    while not done():
-        if time.monotonic() - told > tell_every:
-            logger.warning("waiting for %s", what)
-            told = time.monotonic()
-        time.sleep(seconds)
+    last_warning = time.monotonic()
+    while not condition():
+        if time.monotonic() - last_warning > warn_every:
+            logger.warning("waiting for %s", description)
+            last_warning = time.monotonic()
+        time.sleep(poll_seconds)

@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal they move, in a log file they add a line now and then."""
+"""Progress bars that redraw often on a terminal and rarely in a log file."""
 
 import sys
 
@@ -6,16 +6,16 @@ from tqdm import tqdm
 
 
 def progress_bar(*items, **options):
-    """tqdm's bar, which does not fill log files."""
+    """A tqdm bar that adds a line to a log file at most every ten seconds."""
     return tqdm(*items, mininterval=0.2 if sys.stderr.isatty() else 10, **options)
 
 
 class SentenceProgress:
-    """A bar with sentences and tokens a second, and an estimate of the time left.
+    """A bar that shows sentences and tokens per second, and the estimated time left.
 
     Args:
-        sentences: how many there are
-        disable: whether to show nothing
+        sentences: their total number
+        disable: show nothing
     """
 
     def __init__(self, sentences, disable=False):
@@ -30,7 +30,7 @@ class SentenceProgress:
         self.bar.close()
 
     def add(self, tokens):
-        """Count one sentence and its tokens."""
+        """Count one sentence of so many tokens."""
         self.tokens += tokens
         if self.bar.update(1):
             self._show_rate()

@@ -1,11 +1,14 @@
-"""Reads lines of text files."""
+"""Reads text files line by line."""
 
 
 def text_lines(path):
-    """Yield (line number, line, whether it ended) of a UTF-8 file, cut at newlines alone.
+    """Yield the lines of a UTF-8 file; only a newline ends a line.
 
+    Yields:
+        the number from 1, the line without its end, and whether it had one (a last line
+        without is often cut off)
     Raises:
-        ValueError: names the line that is not UTF-8
+        ValueError: a line is not UTF-8; names it
     """
     with open(path, "rb") as file:
         for number, raw in enumerate(file, 1):

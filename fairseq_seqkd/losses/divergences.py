@@ -13,7 +13,7 @@ import math
 
 import torch
 
-from fairseq_seqkd.losses.support import LOG_ZERO, finite
+from fairseq_seqkd.losses.support import LOG_ZERO, finite, tiny
 from fairseq_seqkd.registry import Axis, Parameter
 
 DIVERGENCES = Axis("kd_divergence")
@@ -62,27 +62,13 @@ EASY_WEIGHT = Parameter(
 )
 
 
-class _Expectation(torch.autograd.Function):
-    """Saves one tensor and no copy of the second argument."""
-
-    @staticmethod
-    def forward(ctx, probs, lprobs):
-        ctx.save_for_backward(probs)
-        value = (probs * lprobs).sum(-1)
-        # On a CPU it costs less to look for impossible outcomes than to expect them.
-        if value.device.type == "cpu" and value.isfinite().all():
-            return value
-        return (probs * finite(lprobs)).sum(-1)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (probs,) = ctx.saved_tensors
-        return None, probs * gradient.unsqueeze(-1)
-
-
 def expectation(probs, lprobs):
-    """(positions,) sum of probs * lprobs, differentiable in the second; 0 * -inf is 0."""
-    return _Expectation.apply(probs, lprobs)
+    """(positions,) sum of probs * lprobs; 0 * -inf is 0."""
+    value = (probs * lprobs).sum(-1)
+    # On a CPU it costs less to look for impossible outcomes than to expect them.
+    if value.device.type == "cpu" and value.isfinite().all():
+        return value
+    return (probs * finite(lprobs)).sum(-1)
 
 
 class _KL(torch.autograd.Function):
@@ -112,35 +98,16 @@ def kl(lprobs, other_lprobs):
     return _KL.apply(lprobs, other_lprobs)
 
 
-class _Mixture(torch.autograd.Function):
-    """With the gradients written out: autograd's would divide 0 by 0."""
-
-    @staticmethod
-    def forward(ctx, weight, lprobs, other_lprobs):
-        mixed = lprobs.exp().mul_(weight).add_(other_lprobs.exp(), alpha=1 - weight)
-        ctx.weight = weight
-        ctx.save_for_backward(lprobs, other_lprobs, mixed)
-        return finite(mixed.log())
-
-    @staticmethod
-    def backward(ctx, gradient):
-        lprobs, other_lprobs, mixed = ctx.saved_tensors
-        scale = gradient / mixed.clamp(min=torch.finfo(mixed.dtype).tiny)
-        of_lprobs = of_other = None
-        if ctx.needs_input_grad[1]:
-            of_lprobs = lprobs.exp().mul_(scale).mul_(ctx.weight)
-        if ctx.needs_input_grad[2]:
-            of_other = other_lprobs.exp().mul_(scale).mul_(1 - ctx.weight)
-        return None, of_lprobs, of_other
-
-
 def mixture(weight, lprobs, other_lprobs):
     """log(weight * exp(lprobs) + (1 - weight) * exp(other_lprobs)).
 
     Probabilities are added, not their logarithms: a probability smaller than the smallest float
     is lost, and has no weight in any divergence.
     """
-    return _Mixture.apply(weight, lprobs, other_lprobs) if weight > 0 else other_lprobs
+    if weight == 0:
+        return other_lprobs
+    mixed = weight * lprobs.exp() + (1 - weight) * other_lprobs.exp()
+    return mixed.clamp(min=tiny(mixed)).log()
 
 
 def entropy(support):
@@ -151,7 +118,7 @@ def entropy(support):
 
 @DIVERGENCES.option()
 def forward_kl(support, statistics=None):
-    """KL(q || p), one value a position, in nats.
+    """Forward KL, KL(q || p): high where the teacher is probable and the student is not.
 
     Args:
         support: `Support` with (positions, outcomes) float32 log-probabilities
@@ -168,7 +135,9 @@ def forward_kl(support, statistics=None):
 
 @DIVERGENCES.option()
 def reverse_kl(support, statistics=None):
-    """KL(p || q); arguments and result as in `forward_kl`.
+    """Reverse KL, KL(p || q): high where the student is probable and the teacher is not.
+
+    Arguments and result as in `forward_kl`.
 
     Source: Wen et al. 2023, f-distill (arXiv 2307.15190), section 2.
     """
@@ -177,9 +146,9 @@ def reverse_kl(support, statistics=None):
 
 @DIVERGENCES.option()
 def hard(support, statistics=None):
-    """-log p of the teacher's most probable symbol; not 0 where the two are equal.
+    """NLL of the teacher's most probable symbol.
 
-    Arguments as in `forward_kl`.
+    Arguments as in `forward_kl`; not 0 where the two are equal.
     Source: Lin et al. 2020 (arXiv 2009.07253), L_opt of section 3.
     """
     top = support.teacher_top_index.unsqueeze(-1)
@@ -188,7 +157,7 @@ def hard(support, statistics=None):
 
 @DIVERGENCES.option(beta=JSD_BETA)
 def jsd(support, statistics=None, *, beta=0.5):
-    """beta KL(q || m) + (1 - beta) KL(p || m), with m = beta q + (1 - beta) p.
+    """Jensen-Shannon: beta KL(q || m) + (1 - beta) KL(p || m), m = beta q + (1 - beta) p.
 
     Divided by beta it tends to KL(q || p) as beta goes to 0; divided by 1 - beta, to
     KL(p || q) as beta goes to 1. At most log 2 for beta = 1/2.
@@ -203,9 +172,9 @@ def jsd(support, statistics=None, *, beta=0.5):
 
 @DIVERGENCES.option()
 def tvd(support, statistics=None):
-    """Total variation distance, 1/2 sum |q - p|: from 0 to 1.
+    """Total variation distance, 1/2 sum |q - p|.
 
-    Arguments and result as in `forward_kl`.
+    Arguments and result as in `forward_kl`; from 0 to 1.
     Source: Wen et al. 2023, f-distill (arXiv 2307.15190), section 2.
     """
     return 0.5 * (support.teacher_probs - support.student_lprobs.exp()).abs().sum(-1)
@@ -213,9 +182,9 @@ def tvd(support, statistics=None):
 
 @DIVERGENCES.option(skew=SKEW)
 def skew_kl(support, statistics=None, *, skew=0.1):
-    """KL(q || skew q + (1 - skew) p): at most -log skew, where KL(q || p) is unbounded.
+    """Skew KL, KL(q || skew q + (1 - skew) p).
 
-    Arguments and result as in `forward_kl`; skew: from 0 (KL(q || p)) to below 1
+    At most -log skew, where KL(q || p) is unbounded. Arguments and result as in `forward_kl`; skew: from 0 (KL(q || p)) to below 1
     Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
     """
     q, p = support.teacher_lprobs, support.student_lprobs
@@ -224,9 +193,9 @@ def skew_kl(support, statistics=None, *, skew=0.1):
 
 @DIVERGENCES.option(skew=SKEW)
 def skew_reverse_kl(support, statistics=None, *, skew=0.1):
-    """KL(p || (1 - skew) q + skew p): at most -log skew.
+    """Skew reverse KL, KL(p || (1 - skew) q + skew p).
 
-    Arguments and result as in `forward_kl`; skew: from 0 (KL(p || q)) to below 1
+    At most -log skew. Arguments and result as in `forward_kl`; skew: from 0 (KL(p || q)) to below 1
     Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
     """
     q, p = support.teacher_lprobs, support.student_lprobs
@@ -235,7 +204,7 @@ def skew_reverse_kl(support, statistics=None, *, skew=0.1):
 
 @DIVERGENCES.option(reverse_weight=REVERSE_WEIGHT)
 def mixed_kl(support, statistics=None, *, reverse_weight=0.5):
-    """lambda KL(p || q) + (1 - lambda) KL(q || p).
+    """Both KLs: lambda KL(p || q) + (1 - lambda) KL(q || p).
 
     Arguments and result as in `forward_kl`; reverse_weight: lambda, from 0 to 1
     Source: Mixed KL (arXiv 2605.16826).
@@ -246,7 +215,9 @@ def mixed_kl(support, statistics=None, *, reverse_weight=0.5):
 
 @DIVERGENCES.option(head=HEAD, tail_weight=TAIL_WEIGHT)
 def decoupled(support, statistics, *, head=10, tail_weight=2.0):
-    """KL over {the head's symbols, the tail as one} + b * Q * KL within the tail.
+    """KL over the teacher's top symbols and the tail as one, and KL within the tail.
+
+    KL over {the head's symbols, the tail as one} + b * Q * KL within the tail.
 
     The head is the teacher's most probable symbols, Q the teacher's mass in the tail, and
     b = tail_weight / (the batch's mean Q). An outcome that is several symbols is in the tail.

@@ -35,13 +35,16 @@ BASE = Parameter(
 
 @SCHEDULES.option(beta=BETA)
 def constant(progress, *, beta):
-    """The same at every update; ``progress`` may be None."""
+    """beta is the same at every update.
+
+    ``progress`` may be None.
+    """
     return beta
 
 
 @SCHEDULES.option(final=FINAL)
 def linear(progress, *, final=0.0):
-    """1 - (1 - final) t / N.
+    """beta = 1 - (1 - final) t / N.
 
     Args:
         progress: t / N, from 0 to 1
@@ -52,13 +55,13 @@ def linear(progress, *, final=0.0):
 
 @SCHEDULES.option(base=BASE)
 def exponential(progress, *, base=200.0):
-    """base^(-t / N)."""
+    """beta = base^(-t / N)."""
     return base**-progress
 
 
 @SCHEDULES.option()
 def reverse_sigmoid(progress):
-    """1 / (1 + exp(20 (t / N - 1 / 2)))."""
+    """beta = 1 / (1 + exp(20 (t / N - 1 / 2)))."""
     return 1 / (1 + math.exp(20 * (progress - 0.5)))
 
 

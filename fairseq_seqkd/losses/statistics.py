@@ -1,8 +1,8 @@
-"""Statistics of a batch's positions, for weightings and divergences that ask."""
+"""Masks and statistics of a batch's positions, for weightings and divergences that ask."""
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any, Dict
+from typing import Any, Dict, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,20 @@ from torch import Tensor
 from fairseq_seqkd.losses import divergences
 from fairseq_seqkd.losses.chunked_sum import at_least_float32, chunks_of
 from fairseq_seqkd.losses.support import finite, tiny
+
+
+class Masks(NamedTuple):
+    """The positions of a batch; (batch, length), or flat as (positions,).
+
+    Attributes:
+        data_target_mask: True at targets of the data
+        student_mask: True in rows that the student generated
+        compared_mask: True at targets for which the teacher's distribution is known
+    """
+
+    data_target_mask: Tensor
+    student_mask: Tensor
+    compared_mask: Tensor
 
 
 @dataclass

@@ -350,6 +350,8 @@ def renormalise(lprobs, tail_lprobs):
 
 @LEFTOVER.option()
 def drop(lprobs, tail_lprobs):
-    """The other symbols are left out and the k keep their probabilities: no distribution,
-    so that a divergence may be negative."""
+    """The other symbols are left out, and the k keep their probabilities.
+
+    They are no distribution then, and a divergence may be negative.
+    """
     return lprobs

@@ -42,7 +42,7 @@ WIDTH = Parameter(
     lambda x: 0 < x < math.inf,
 )
 
-WEIGHTINGS.add("uniform", None)  # every position counts alike
+WEIGHTINGS.add_default("uniform", "Every position counts alike.")
 
 
 @WEIGHTINGS.option(keep=KEEP)

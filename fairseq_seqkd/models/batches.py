@@ -1,19 +1,19 @@
-"""fairseq's batches: targets collated, targets replaced, some rows of the inputs."""
+"""Operations on fairseq's batches: collate targets, replace targets, cut to some rows."""
 
 import torch
 from fairseq.data import data_utils
 
 
 def collate_targets(targets, dictionary, left_pad=False):
-    """Pad targets to one length, and shift them to the decoder's inputs.
+    """Pad targets to one length, and shift them to make the decoder's inputs.
 
     Args:
-        targets: list of (length,) token ids
-        dictionary: of the targets
-        left_pad: whether padding stands in front
+        targets: list of (length,) token ids, with EOS
+        dictionary: the target dictionary
+        left_pad: whether padding comes first
     Returns:
-        {"target", "prev_output_tokens"}, both (batch, longest); the second begins with EOS in
-        the place of the last token
+        {"target", "prev_output_tokens"}, both (batch, longest); in the second EOS is moved
+        to the front
     """
     return {
         name: data_utils.collate_tokens(
@@ -24,30 +24,27 @@ def collate_targets(targets, dictionary, left_pad=False):
 
 
 def targets_of(sample):
-    """{"target", "prev_output_tokens"} of a batch."""
-    inputs = sample["net_input"]
-    return {
-        "target": sample["target"],
-        "prev_output_tokens": inputs["prev_output_tokens"],
-    }
+    """{"target", "prev_output_tokens"} of a batch, both (batch, length)."""
+    prev_output_tokens = sample["net_input"]["prev_output_tokens"]
+    return {"target": sample["target"], "prev_output_tokens": prev_output_tokens}
 
 
 def replace_targets(sample, rows, targets, dictionary):
-    """A batch with other targets in some rows; the old targets of all rows are its ``gold``.
+    """Replace the targets of some rows; the old targets of all rows become ``gold``.
 
     Args:
-        sample: a batch as fairseq collates it, which stays as it is; a ``gold`` that it has
-            is kept
-        rows: (n,) the rows that get new targets; the others keep theirs
-        targets: list of n (length,) token ids
-        dictionary: of the targets
+        sample: a batch as fairseq collates it; it is not changed. Its ``gold``, if it has
+            one, is kept
+        rows: (n,) indices of the rows with new targets
+        targets: list of n (length,) token ids, with EOS
+        dictionary: the target dictionary
     Returns:
-        another dictionary
+        the new batch
     """
     pad, old = dictionary.pad(), targets_of(sample)
     new = collate_targets(targets, dictionary)
     merged = {name: _merge(old[name], rows, new[name], pad) for name in old}
-    # Drop columns in which no row has a target any more.
+    # Drop columns that are padding in all rows.
     used = merged["target"].ne(pad).any(0)
     return {
         "gold": old,
@@ -71,14 +68,15 @@ def _merge(old, rows, new, pad):
 
 
 def input_rows(net_input, rows, batch):
-    """The encoder's inputs of some rows.
+    """The encoder's inputs, cut to some rows.
 
     Args:
         net_input: the arguments of the model's forward, as fairseq collates them
         rows: (n,) indices
-        batch: how many rows there are
+        batch: the number of rows in the batch
     Returns:
-        every tensor with an entry a row cut to these rows, without ``prev_output_tokens``
+        the same arguments without ``prev_output_tokens``; tensors with one entry per row
+        keep these rows only
     """
     return {
         key: value[rows] if torch.is_tensor(value) and len(value) == batch else value

@@ -1,4 +1,4 @@
-"""Conversion of fairseq models to CTranslate2, by CTranslate2's own converter."""
+"""Converts fairseq models to CTranslate2 with CTranslate2's own converter."""
 
 import contextlib
 import os
@@ -21,11 +21,11 @@ class EngineUnavailable(ValueError):
 
 
 class CannotConvert(EngineUnavailable):
-    """CTranslate2's converter does not take this model."""
+    """CTranslate2's converter does not support this model."""
 
 
 def ctranslate2_library():
-    """The module ``ctranslate2``.
+    """Import the module ``ctranslate2``.
 
     Raises:
         EngineUnavailable: it is not installed
@@ -43,12 +43,12 @@ def convert_model(weights, config, task, folder, quantization=None):
     Args:
         weights: {name: tensor}
         config: fairseq's configuration, as plain containers
-        task: its task, with its dictionaries
-        folder: a new one, to write to
-        quantization: type of the stored weights; None as in the checkpoint
+        task: the model's fairseq task, with its dictionaries
+        folder: the new folder to write to
+        quantization: the type of the stored weights; None: as in the checkpoint
     Raises:
         EngineUnavailable: CTranslate2 is not installed
-        CannotConvert: gives the converter's reason
+        CannotConvert: the converter refuses; gives its reason
     """
     ctranslate2_library()
     from ctranslate2.converters import FairseqConverter
@@ -56,8 +56,9 @@ def convert_model(weights, config, task, folder, quantization=None):
     try:
         languages = task.cfg.source_lang, task.cfg.target_lang
         with tempfile.TemporaryDirectory() as temporary:
-            for lang, one in zip(languages, (task.source_dictionary, task.target_dictionary)):
-                one.save(os.path.join(temporary, f"dict.{lang}.txt"))
+            dictionaries = task.source_dictionary, task.target_dictionary
+            for lang, dictionary in zip(languages, dictionaries):
+                dictionary.save(os.path.join(temporary, f"dict.{lang}.txt"))
             path = os.path.join(temporary, "model.pt")
             torch.save({"args": _namespace(config), "model": weights}, path)
             converter = FairseqConverter(path, temporary, *languages)
@@ -70,21 +71,21 @@ def convert_model(weights, config, task, folder, quantization=None):
 
 
 def _namespace(config):
-    """The converter's input: all settings of task and model in one Namespace."""
+    """All settings of task and model in one Namespace, as the converter expects them."""
     settings = {**config["task"], "task": config["task"]["_name"], **config["model"]}
     settings.setdefault("arch", config["model"].get("_name"))
     return Namespace(**settings)
 
 
 def convert_teacher(teacher, folder, quantization=None):
-    """Convert a loaded model, unless the folder is there.
+    """Convert a loaded teacher, unless the folder exists.
 
     Args:
         teacher: `Teacher`, with its ``path``
-        folder: where to; ``model/`` is CTranslate2's and ``limits.json`` ours
+        folder: the new folder: the converted model in ``model/``, and ``limits.json``
         quantization: as for `convert_model`
     Raises:
-        EngineUnavailable, CannotConvert: as for `convert_model`; or it is an ensemble
+        EngineUnavailable, CannotConvert: as for `convert_model`, or it is an ensemble
     """
     paths = checkpoint_paths(teacher.path)
     if len(paths) > 1:
@@ -104,11 +105,11 @@ def convert_teacher(teacher, folder, quantization=None):
 
 
 def limits_of(folder):
-    """{"max_source_positions", "max_target_positions"} of a converted model."""
+    """{"max_source_positions", "max_target_positions"} of a converted teacher."""
     return read_json(os.path.join(folder, "limits.json"))
 
 
 def size_of(folder):
-    """The bytes of a converted model, without the files that lie beside it."""
-    own = [name for name in os.listdir(folder) if name.endswith((".bin", ".json"))]
-    return sum(os.path.getsize(os.path.join(folder, name)) for name in own)
+    """The bytes of a converted model, without other files in its folder."""
+    names = [name for name in os.listdir(folder) if name.endswith((".bin", ".json"))]
+    return sum(os.path.getsize(os.path.join(folder, name)) for name in names)

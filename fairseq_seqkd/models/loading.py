@@ -1,6 +1,6 @@
-"""Builds the models of checkpoints by a task of their own, with their own dictionaries.
+"""Builds models from checkpoints, with a task and dictionaries of their own.
 
-fairseq keeps no dictionary in a checkpoint, so it has to be found.
+A fairseq checkpoint does not contain its dictionary, so it has to be found on disk.
 """
 
 import contextlib
@@ -18,21 +18,21 @@ logger = logging.getLogger(__name__)
 
 
 def load_models(path, data=None, student_task=None):
-    """Build the models of one or several checkpoints by a task of their own.
+    """Build the models of one or several checkpoints, with a task of their own.
 
     Args:
         path: checkpoint file, or several separated by colons
-        data: folder with the dictionaries; None looks beside the first checkpoint and then
-            where its training data was
-        student_task: tells the languages where the checkpoint does not; and its
-            dictionaries stand in when the models' are in none of these places (then only
-            the sizes of the embeddings are checked, with a warning)
+        data: folder with the dictionaries; None looks beside the first checkpoint, then in the
+            data folder of its training
+        student_task: gives the languages if the checkpoint does not. Its dictionaries are used
+            if the models' are not found (then only the sizes of the embeddings are checked,
+            with a warning)
     Returns:
-        the models, their task, and whether its dictionaries are their own
+        the models, their task, and whether the task has the models' own dictionaries
     Raises:
-        FileNotFoundError: a checkpoint is not there, or no dictionary was found
-        ValueError: a file is no fairseq checkpoint, holds a pickle that could run code, or
-            has other sizes than the dictionary
+        FileNotFoundError: a checkpoint does not exist, or no dictionary was found
+        ValueError: a file is not a fairseq checkpoint, holds a pickle that could run code, or
+            does not fit the dictionary
     """
     paths = checkpoint_paths(path)
     state = load_state(paths[0])
@@ -44,13 +44,13 @@ def load_models(path, data=None, student_task=None):
 
 
 def task_on(path, folder):
-    """A task like the one a checkpoint was trained with, on other data.
+    """Set up the task of a checkpoint on another data-bin, with the dictionaries there.
 
     Args:
-        path: checkpoint file, or several separated by colons, of which the first counts
+        path: checkpoint file; of several, separated by colons, the first
         folder: the data-bin
     Raises:
-        FileNotFoundError: a checkpoint or a dictionary is not there
+        FileNotFoundError: a checkpoint or a dictionary does not exist
         ValueError: as for `load_models`
     """
     first = checkpoint_paths(path)[0]
@@ -64,8 +64,41 @@ def task_on(path, folder):
         ) from error
 
 
-def _own_config(task):
-    """A task's configuration, whether it is of fairseq's new or old kind, or None."""
+def own_task(config, path, data=None, student_task=None, flag="--teacher-data"):
+    """Set up a model's task with the model's own dictionaries, wherever they are found.
+
+    Args:
+        config: the task's configuration in the checkpoint
+        path: the model's file; its dictionaries may be in the same folder
+        data, student_task: as for `load_models`
+        flag: the flag that sets ``data``, for the error message
+    Returns:
+        the task, and whether the dictionaries are the model's own
+    Raises:
+        FileNotFoundError: no dictionary was found
+    """
+    student = _config_of_task(student_task)
+    beside = os.path.dirname(os.path.abspath(path))
+    folders = [beside, _data_folder(config)] if data is None else [data]
+    folders = [folder for folder in folders if folder]
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):
+            return _setup_task(config, folder, student), True
+    missing = (
+        f"the dictionary of {path!r} is not in {' nor in '.join(map(repr, folders))}. Expected "
+        "dict.LANG.txt for each of its languages, or one joined dict.txt; name their folder "
+        f"with {flag}."
+    )
+    if data is None and student is not None:
+        with contextlib.suppress(FileNotFoundError):
+            task = _setup_task(config, _data_folder(student), student)
+            logger.warning("%s Until then only the sizes of embeddings are compared.", missing)
+            return task, False
+    raise FileNotFoundError(missing)
+
+
+def _config_of_task(task):
+    """A task's configuration (new tasks: ``cfg``; old ones: ``args``), or None."""
     return getattr(task, "cfg", None) or getattr(task, "args", None)
 
 
@@ -74,44 +107,8 @@ def _data_folder(config):
     return utils.split_paths(data)[0] if data else None
 
 
-def own_task(config, path, data=None, student_task=None, flag="--teacher-data"):
-    """A model's task with the model's dictionaries, and whether they are its own.
-
-    Args:
-        config: of the task
-        path: of the model's file, beside which the dictionaries may be
-        data, student_task: as for `load_models`
-        flag: with which a user names ``data``
-    Raises:
-        FileNotFoundError: they are nowhere
-    """
-    student = _own_config(student_task)
-    recorded = _data_folder(config)
-    beside = os.path.dirname(os.path.abspath(path))
-    places = [beside, recorded] if data is None else [data]
-    for place in filter(None, places):
-        with contextlib.suppress(FileNotFoundError):
-            return _setup_task(config, place, student), True
-    if data is None and student is not None:
-        with contextlib.suppress(FileNotFoundError):
-            task = _setup_task(config, _data_folder(student), student)
-            logger.warning(
-                "the teacher's dictionary was found neither beside %s nor in %s: only the "
-                "sizes of its embeddings can be compared with the student's. Name the "
-                "folder that has it with --teacher-data.",
-                path,
-                recorded,
-            )
-            return task, False
-    raise FileNotFoundError(
-        f"the dictionary of {path!r} is not in "
-        f"{' nor in '.join(map(repr, filter(None, places)))}. Expected dict.LANG.txt for "
-        f"each of its languages, or one joined dict.txt; name their folder with {flag}."
-    )
-
-
 def _setup_task(config, folder, student):
-    """The task of ``config`` with the dictionaries in ``folder``.
+    """Set up a task with the dictionaries in ``folder``.
 
     Raises:
         FileNotFoundError: they are not there
@@ -121,40 +118,39 @@ def _setup_task(config, folder, student):
     with writable(config):
         config.data = folder
         if "source_lang" in config:
-            _settle_languages(config, folder, student)
+            _fill_in_languages(config, folder, student)
         with _dictionary_for_each_language(config, folder) as view:
             config.data = view
             task = tasks.setup_task(config, **from_checkpoint(tasks.setup_task))
-    _own_config(task).data = folder
+    _config_of_task(task).data = folder
     return task
 
 
-def _settle_languages(config, folder, student):
-    """Fill in languages that were inferred from file names when the teacher was trained."""
-    known = [config.source_lang, config.target_lang]
-    if None in known:
-        known = [getattr(student, f"{side}_lang", None) for side in ("source", "target")]
-    if None in known:
-        known = data_utils.infer_language_pair(folder)
-    if None in known:
-        raise FileNotFoundError(f"{folder}: files that tell the language pair")
-    config.source_lang, config.target_lang = known
+def _fill_in_languages(config, folder, student):
+    """Fill in languages that fairseq inferred from file names when the model was trained."""
+    pair = [config.source_lang, config.target_lang]
+    if None in pair:
+        pair = [getattr(student, f"{side}_lang", None) for side in ("source", "target")]
+    if None in pair:
+        pair = data_utils.infer_language_pair(folder)
+    if None in pair:
+        raise FileNotFoundError(f"{folder}: no file names from which to infer the languages")
+    config.source_lang, config.target_lang = pair
 
 
 @contextlib.contextmanager
 def _dictionary_for_each_language(config, folder):
-    """A folder with dict.LANG.txt for both languages, also from one joined dict.txt."""
+    """A folder with dict.LANG.txt for both languages; one joined dict.txt serves for both."""
     joined = os.path.join(os.path.abspath(folder), "dict.txt")
     languages = [getattr(config, f"{side}_lang", None) for side in ("source", "target")]
-    wanted = [f"dict.{language}.txt" for language in languages if language]
-    missing = [f for f in wanted if not os.path.exists(os.path.join(folder, f))]
-    if not missing or not os.path.exists(joined):
+    names = [f"dict.{language}.txt" for language in languages if language]
+    paths = {name: os.path.join(os.path.abspath(folder), name) for name in names}
+    if all(map(os.path.exists, paths.values())) or not os.path.exists(joined):
         yield folder
         return
     with tempfile.TemporaryDirectory() as view:
-        for name in wanted:
-            own = os.path.join(os.path.abspath(folder), name)
-            os.symlink(own if name not in missing else joined, os.path.join(view, name))
+        for name, path in paths.items():
+            os.symlink(path if os.path.exists(path) else joined, os.path.join(view, name))
         yield view
 
 
@@ -165,7 +161,7 @@ def _build_model(state, task, path):
         model.load_state_dict(state["model"], strict=True, model_cfg=config)
     except RuntimeError as error:
         raise ValueError(
-            f"the teacher {path!r} does not fit its dictionary: {error}. Name the folder "
-            "with the dictionary it was trained with (--teacher-data)."
+            f"the model {path!r} does not fit its dictionary: {error}. Name the folder with "
+            "the dictionary of its training (--teacher-data)."
         ) from error
     return model

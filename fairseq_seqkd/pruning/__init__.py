@@ -1,1 +1,1 @@
-"""Weights that are set to zero, and stay there."""
+"""Magnitude pruning: schemes, schedules, a training hook, and pruning of checkpoint files."""

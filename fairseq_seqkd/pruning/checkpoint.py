@@ -1,4 +1,4 @@
-"""Prunes a checkpoint on disk, of any fairseq model, and makes smaller what can be made so."""
+"""Prunes a checkpoint file of any fairseq model, and removes zero feed-forward units."""
 
 from argparse import Namespace
 from collections import defaultdict
@@ -10,75 +10,79 @@ from fairseq_seqkd.pruning.weights import Weights
 
 
 class Checkpoint:
-    """A checkpoint to be pruned, as it is in its file.
+    """A checkpoint to prune, exactly as it is in its file but for the optimizer's state.
 
     Args:
         path: the file
         skip: see `Weights`
     Raises:
-        FileNotFoundError, ValueError: as for
-            `read_checkpoint`
+        FileNotFoundError, ValueError: as for `read_checkpoint`
     """
 
     def __init__(self, path, skip=None):
         self.path, self.skip = path, skip
         self.state = read_checkpoint(path)
-        # Momentum would move what is zero now, and has the size that the model had.
+        # Momentum would move pruned weights, and has the shape of the model before compact().
         self.state["last_optimizer_state"] = None
-        self._look()
+        self._find_weights()
 
-    def _look(self):
+    def _find_weights(self):
         self.names = aliases_of(self.state["model"])
         self.parameters = parameters_of(self.state["model"])
-        self.weights = Weights(self.parameters, self.skip, heads_in(self._model_config))
+        heads_of = heads_from_config(self._model_config)
+        self.weights = Weights(self.parameters, self.skip, heads_of)
 
     @property
     def _model_config(self):
         cfg = self.state.get("cfg")
         return self.state.get("args") if cfg is None else _items(cfg).get("model")
 
-    def _copies(self):
-        """The model, and the moving averages of it that a training keeps."""
+    def _state_dicts(self):
+        """The model's weights, and the moving averages of them that the training kept."""
         extra = self.state.get("extra_state") or {}
-        copies = self.state["model"], extra.get("ema"), extra.get("ema_fp32_params")
-        return [tensors for tensors in copies if tensors]
+        dicts = self.state["model"], extra.get("ema"), extra.get("ema_fp32_params")
+        return [tensors for tensors in dicts if tensors]
 
     def prune(self, scheme, sparsity, again=False):
-        """Set weights to zero, once and for all.
+        """Set weights to zero.
 
         Args:
-            scheme: a name of the axis SCHEMES
-            sparsity: the share of weights, heads or units that is zero then
-            again: whether a model may have been pruned before
+            scheme: option of the axis SCHEMES
+            sparsity: the fraction of weights, heads or feed-forward units to be zero
+            again: accept a model that was pruned before
         Returns:
-            how much is pruned now, in words
+            the resulting sparsity, in words
         Raises:
-            ValueError: it was and may not, or is sparser already than asked for
+            ValueError: the model was pruned before without ``again``, or is sparser already
         """
         scheme = Scheme(scheme, self.weights)
         if not again:
             scheme.refuse_pruned(self.path)
         scheme.refuse_sparsity(sparsity, "--sparsity")
         for first, mask in scheme.masks(sparsity).items():
-            self._zero(first, mask)
+            for tensors, name in self._occurrences(first):
+                tensors[name].masked_fill_(mask, 0)
         return scheme.describe()
 
-    def _zero(self, first, mask):
-        for tensors in self._copies():
-            for name in self.names[first]:
-                if name in tensors:
-                    tensors[name].masked_fill_(mask, 0)
+    def _occurrences(self, first):
+        """[(state dictionary, name)] of a parameter, under all of its names."""
+        return [
+            (tensors, name)
+            for tensors in self._state_dicts()
+            for name in self.names[first]
+            if name in tensors
+        ]
 
     def compact(self):
-        """Take feed-forward units that are zero out: the model becomes smaller and faster.
+        """Remove feed-forward units that are zero: the model becomes smaller and faster.
 
-        The encoder's layers have one width, and the decoder's: that of the layer with the most
-        units that are left.
+        All layers of the encoder get one width, and all of the decoder: that of the layer with
+        the most units left.
 
         Returns:
-            {"encoder": (width before, width after), "decoder": ...}, for those that have one
+            {"encoder": (width before, width after), "decoder": ...}, for the sides that exist
         Raises:
-            ValueError: nothing can be taken out, or the architecture has no such width
+            ValueError: nothing can be removed, or the architecture has no such width
         """
         sides = defaultdict(list)
         for units in Weights(self.parameters).ffn:  # all of them, skipped or not
@@ -86,8 +90,17 @@ class Checkpoint:
         widths = {}
         for side, layers in sides.items():
             before = max(units.number for units in layers)
-            after = max(int((~units.dead()).sum()) for units in layers)
+            after = max(int((~units.zero_mask()).sum()) for units in layers)
             widths[side] = before, max(after, 1)
+        self._check_widths(widths)
+        for side, (_, width) in widths.items():
+            self._set_width(side, width)
+            for units in sides[side]:
+                self._narrow(units, width)
+        self._find_weights()
+        return widths
+
+    def _check_widths(self, widths):
         if not widths:
             raise ValueError(
                 f"--compact: the model {self.path!r} has no feed-forward layers (fc1, fc2) "
@@ -99,67 +112,59 @@ class Checkpoint:
                 f"(widths {dict(widths)}). Prune it with --scheme ffn; heads and single "
                 "weights cannot be taken out, since fairseq's layers are whole matrices."
             )
-        for side, (_, width) in widths.items():
-            self._set_width(side, width)
-            for units in sides[side]:
-                self._narrow(units, width)
-        self._look()
-        return widths
 
     def _set_width(self, side, width):
-        places = _places(self._model_config, side, "ffn_embed_dim")
-        if not places:
+        settings = _find_setting(self._model_config, side, "ffn_embed_dim")
+        if not settings:
             raise ValueError(
                 f"--compact: the architecture of {self.path!r} has no {side}_ffn_embed_dim "
                 "that could be made smaller. Expected one of fairseq's Transformers."
             )
-        for config, key in places:
+        for config, key in settings:
             with writable(config):
                 _items(config)[key] = width
 
     def _narrow(self, units, width):
-        # Those that are left, in their order, and zero ones up to the width.
-        kept = units.dead().int().sort(stable=True).indices[:width].sort().values
+        # The non-zero units in their order, then zero ones up to the width.
+        kept = units.zero_mask().int().sort(stable=True).indices[:width].sort().values
         for first, (_, dimension) in units.parts.items():
-            for tensors in self._copies():
-                for name in self.names[first]:
-                    if name in tensors:
-                        tensors[name] = tensors[name].index_select(dimension, kept)
+            for tensors, name in self._occurrences(first):
+                tensors[name] = tensors[name].index_select(dimension, kept)
 
     def save(self, path):
-        """Write it; the file is there whole or not at all."""
+        """Write the checkpoint; the file is complete, or it is not there."""
         write_checkpoint(self.state, path)
 
 
-def heads_in(config):
-    """What tells the number of an attention's heads by its name, see `Weights`.
+def heads_from_config(config):
+    """A function from an attention module's name to its number of heads; see `Weights`.
 
     Args:
-        config: of the model, of any kind, or None
+        config: the model's configuration, of any type, or None
     """
 
-    def number(module):
-        places = _places(config, module.split(".")[0], "attention_heads")
-        return _items(places[0][0])[places[0][1]] if places else None
+    def heads_of(module):
+        settings = _find_setting(config, module.split(".")[0], "attention_heads")
+        return _items(settings[0][0])[settings[0][1]] if settings else None
 
-    return number
+    return heads_of
 
 
-def _places(config, side, name):
-    """Where a model's configuration has a setting of its encoder or decoder.
+def _find_setting(config, side, name):
+    """Find a setting of the encoder or decoder in a model's configuration.
 
     Returns:
-        a list of containers and the key in each: ``NAME`` in ``encoder``, which is what counts
-        if it is there, and ``encoder_NAME``
+        [(container, key)]: ``name`` in the section ``side``, which has precedence, and
+        ``side_name`` in ``config`` itself; as far as they exist
     """
     items = _items(config)
-    nested = items.get(side)
-    found = [(nested, name)] if nested is not None and name in _items(nested) else []
+    section = items.get(side)
+    found = [(section, name)] if section is not None and name in _items(section) else []
     return [*found, *([(config, f"{side}_{name}")] if f"{side}_{name}" in items else [])]
 
 
 def _items(config):
-    """A configuration's settings, by their names."""
+    """A configuration as a dictionary that can be written to."""
     if config is None:
         return {}
     return vars(config) if isinstance(config, Namespace) else config

@@ -1,12 +1,13 @@
-"""Pruning in training, for any fairseq task: a mixin, and the flags that it needs.
+"""Pruning during training, for any fairseq task: a mixin, and the flags that it needs.
 
-@dataclass
-class MyConfig(TranslationConfig, PruningConfig):
-    ...
+Example:
+    @dataclass
+    class MyConfig(TranslationConfig, PruningConfig):
+        ...
 
-@register_task("my_task", dataclass=MyConfig)
-class MyTask(PruningMixin, TranslationTask):
-    ...
+    @register_task("my_task", dataclass=MyConfig)
+    class MyTask(PruningMixin, TranslationTask):
+        ...
 """
 
 import logging
@@ -35,27 +36,35 @@ ScheduleParameters = with_parameters(
 
 @dataclass
 class PruningConfig(ScheduleParameters):
+    """The pruning flags of a task, and the fairseq settings that they are checked against."""
+
     prune_sparsity: Optional[float] = field(
         default=None,
-        metadata={"help": "prune until this share of the weights is zero, from 0 to below 1"},
+        metadata={
+            "help": "prune until this fraction of the weights is zero, from 0 to below 1"
+        },
     )
     prune_scheme: Optional[names_of(SCHEMES)] = field(
         default=None,
         metadata={
-            "help": "which weights go: the smallest of all (class_blind, the default), of each "
-            "class, in proportion to the class's standard deviation; or whole heads, whole "
-            "feed-forward units"
+            "help": "which weights are pruned: the smallest of the model (class_blind, the "
+            "default), of each class (class_uniform), relative to the standard deviation of "
+            "their class (class_distribution); or whole attention heads, whole feed-forward "
+            "units (heads, ffn)"
         },
     )
     prune_schedule: Optional[names_of(SCHEDULES)] = field(
         default=None,
-        metadata={"help": "when they go: all at once (one_shot, the default), or by and by"},
+        metadata={
+            "help": "when they are pruned: all at once (one_shot, the default) or gradually "
+            "(cubic)"
+        },
     )
     prune_skip: Optional[str] = field(
         default=None,
         metadata={
-            "help": "regular expression: parameters in whose names it is found are not pruned; "
-            "biases, layer norms and positional tables never are"
+            "help": "regular expression: do not prune parameters whose names match anywhere; "
+            "biases, layer norms and positional embeddings are never pruned"
         },
     )
     max_update: int = II("optimization.max_update")
@@ -67,11 +76,10 @@ class PruningConfig(ScheduleParameters):
 
 
 class PruningMixin:
-    """Gives a task the pruning hook; its configuration has `PruningConfig`'s keys.
+    """Adds pruning to a task whose configuration extends `PruningConfig`.
 
     Raises:
-        ValueError: a flag is out of its range, or pruning is asked for together with something
-            that it cannot go with
+        ValueError: a flag is out of its range, or does not go together with pruning
     """
 
     def __init__(self, cfg, *args, **kwargs):
@@ -106,53 +114,51 @@ class PruningMixin:
 
 
 def build_pruner(cfg):
-    """The `Pruner` that the flags ask for; None if they ask for none.
+    """Build the `Pruner` that the flags describe; None without --prune-sparsity.
 
     Args:
-        cfg: with the keys of `PruningConfig` as attributes
+        cfg: a configuration with the keys of `PruningConfig`
     Raises:
-        ValueError: as `PruningMixin` says
+        ValueError: as for `PruningMixin`
     """
     names = [key for key in PruningConfig.__dataclass_fields__ if key.startswith("prune_")]
     settings = {name: getattr(cfg, name, None) for name in names}
     sparsity = settings.pop("prune_sparsity")
     if sparsity is None:
-        for name, value in settings.items():
-            if value is not None:
-                raise ValueError(
-                    f"{flag(name)} is {value}, but nothing is pruned: expected "
-                    "--prune-sparsity beside it"
-                )
+        _refuse_without_sparsity(settings)
         return None
     check_sparsity(sparsity, "--prune-sparsity")
     name = str(settings["prune_schedule"] or "one_shot")
     schedule = SCHEDULES.resolve(name, settings)
     refuse_unused([SCHEDULES], [(SCHEDULES, name)], settings, given=settings)
-    last = check_updates(schedule.keywords, cfg.max_update)
+    last_update = check_updates(schedule.keywords, cfg.max_update)
     check_training(cfg)
-    if last > cfg.validate_after_updates and not cfg.disable_validation:
-        logger.warning(
-            "checkpoint_best.pt may become a model that is not pruned yet, since it is chosen "
-            "from the first validation on: expected --validate-after-updates %d, the last "
-            "update at which weights are pruned",
-            last,
-        )
+    _warn_about_best_checkpoint(cfg, last_update)
     scheme = str(settings["prune_scheme"] or "class_blind")
     teacher_path = getattr(cfg, "teacher_path", None)
     return Pruner(sparsity, scheme, schedule, settings["prune_skip"], teacher_path)
 
 
-def check_sparsity(sparsity, name):
-    """Refuse a sparsity that leaves nothing, or none."""
+def _refuse_without_sparsity(settings):
+    for name, value in settings.items():
+        if value is not None:
+            raise ValueError(
+                f"{flag(name)} is {value}, but nothing is pruned: expected --prune-sparsity "
+                "beside it"
+            )
+
+
+def check_sparsity(sparsity, flag_name):
+    """Refuse a sparsity below 0, or one that leaves no weights."""
     if not 0 <= sparsity < 1:
-        raise ValueError(f"{name} is {sparsity}, expected a number from 0 to below 1")
+        raise ValueError(f"{flag_name} is {sparsity}, expected a number from 0 to below 1")
 
 
 def check_updates(schedule, max_update):
     """Refuse a schedule that ends before it begins, or after training does.
 
     Args:
-        schedule: its parameters
+        schedule: the schedule's parameters, {name: value}
         max_update: 0 if the length of training is not known
     Returns:
         the last update at which weights are pruned
@@ -174,7 +180,7 @@ def check_updates(schedule, max_update):
 
 
 def check_training(cfg):
-    """Refuse ways of training in which weights are elsewhere than in the model."""
+    """Refuse ways of training that keep weights elsewhere than in the model."""
     for name, refused in (
         ("ddp_backend", ("fully_sharded", "slowmo")),
         ("zero_sharding", ("os",)),
@@ -186,3 +192,13 @@ def check_training(cfg):
                 "than in the model and would come back after pruning. Expected "
                 "--ddp-backend pytorch_ddp or legacy_ddp alone, or no --prune-sparsity."
             )
+
+
+def _warn_about_best_checkpoint(cfg, last_update):
+    if last_update > cfg.validate_after_updates and not cfg.disable_validation:
+        logger.warning(
+            "checkpoint_best.pt may become a model that is not pruned yet, because every "
+            "validation counts: expected --validate-after-updates %d, the last update at which "
+            "weights are pruned",
+            last_update,
+        )

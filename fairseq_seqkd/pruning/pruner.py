@@ -1,13 +1,13 @@
-"""Prunes a model while it is trained, and keeps what was pruned at zero."""
+"""Prunes a model during training by a schedule, and keeps pruned weights at zero."""
 
 import atexit
 import logging
 
 from fairseq_seqkd.models.adapters import unwrapped
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, load_state
-from fairseq_seqkd.models.parameters import fraction_of_zeros, nonzero, parameters_of
+from fairseq_seqkd.models.parameters import count_nonzero, fraction_of_zeros, parameters_of
 from fairseq_seqkd.pruning.masks import mask_gradients, mask_weights
-from fairseq_seqkd.pruning.report import table
+from fairseq_seqkd.pruning.report import sparsity_table
 from fairseq_seqkd.pruning.schemes import Scheme
 from fairseq_seqkd.pruning.weights import Weights
 
@@ -15,15 +15,19 @@ logger = logging.getLogger(__name__)
 
 
 class Pruner:
-    """Prunes by a schedule. It has no state but the update number and the model's zeros.
+    """The pruning steps of a training loop. It has no state but the zeros of the model.
 
     Args:
-        sparsity: the share of the weights (of heads or units, if the scheme takes those)
-            that is zero at the end
-        scheme: a name of the axis SCHEMES
-        schedule: called with the updates done, gives the share of ``sparsity`` in force
+        sparsity: the final fraction of weights (of heads or units, if the scheme prunes those)
+            that is zero
+        scheme: option of the axis SCHEMES
+        schedule: function from the number of updates done to the fraction of ``sparsity`` that
+            is in force
         skip: see `Weights`
-        teacher_path: checkpoints whose size the model's is compared with, if given
+        teacher_path: checkpoints to compare the model's size with, or None
+
+    Attributes:
+        log: {key: value} to be logged
     """
 
     def __init__(self, sparsity, scheme, schedule, skip=None, teacher_path=None):
@@ -32,22 +36,22 @@ class Pruner:
         self.schedule = schedule
         self.skip = skip
         self.teacher_path = teacher_path
-        self.log = {}  # what there is to log, by name
+        self.log = {}
         self._model = None
-        self._dead = None
+        self._masks = None
         self._update = None
 
     def begin(self, model):
-        """Look at the model that training begins with, or goes on with.
+        """Check the model before training begins or continues.
 
         Raises:
-            ValueError: nothing of it can be pruned, or more is pruned already than is asked for
+            ValueError: it cannot be pruned, or is sparser than requested
         """
-        self._open(model)
+        self._attach(model)
         self.scheme.refuse_sparsity(self.sparsity, "--prune-sparsity")
         self._count()
 
-    def _open(self, model):
+    def _attach(self, model):
         model = unwrapped(model)
         if model is self._model:
             return
@@ -56,53 +60,55 @@ class Pruner:
         self.weights = Weights(self.parameters, self.skip, heads.get)
         self.scheme = Scheme(self.scheme_name, self.weights)
         if self._model is None and logger.isEnabledFor(logging.INFO):
-            atexit.register(self._report)  # fairseq tells nobody when training ends
+            atexit.register(self._report)  # fairseq has no hook for the end of training
         self._model = model
 
     def before_step(self, model, optimizer, update):
-        """Prune, if it is time to; called before every batch, several times an update or once.
+        """Prune if the schedule says so. Called before every batch, so maybe often per update.
 
         Args:
+            model: the student, possibly wrapped for data-parallel training
             optimizer: fairseq's
-            update: updates done
+            update: number of updates done
         """
-        self._open(model)
-        share = self.schedule(update)
-        # A resumed model has been pruned before, which changes nothing, or was not to be.
+        self._attach(model)
+        fraction = self.schedule(update)
+        # After a resume, prune in any case: zeros stay zeros, so it changes nothing unless the
+        # pruning flags are new.
         before = 0 if self._update is None else self.schedule(update - 1)
-        if update != self._update and share > before:
-            self._prune(optimizer, share * self.sparsity)
+        if update != self._update and fraction > before:
+            self._prune(optimizer, fraction * self.sparsity)
             self._count()
-            logger.info("pruned after %d updates: %s", update, self._one_line())
+            logger.info("pruned after %d updates: %s", update, self._summary())
         self._update = update
-        if self._dead is None:
-            self._dead = self.scheme.dead()
+        if self._masks is None:
+            self._masks = self.scheme.zero_masks()
 
     def _prune(self, optimizer, sparsity):
         mask_weights(self.scheme.masks(sparsity), self.parameters, optimizer)
-        self._dead = None
+        self._masks = None
 
     def after_backward(self):
-        """Called after every backward pass."""
-        mask_gradients(self._dead, self.parameters)
+        """Mask gradients. Called after every backward pass."""
+        mask_gradients(self._masks, self.parameters)
 
     def after_step(self, optimizer):
-        """Called after the optimizer's step."""
-        mask_weights(self._dead, self.parameters, optimizer)
-        self._dead = None
+        """Mask weights. Called after every step of the optimizer."""
+        mask_weights(self._masks, self.parameters, optimizer)
+        self._masks = None
 
     def _count(self):
         self.log = {
             "sparsity": 100 * fraction_of_zeros(self.weights.matrices),
-            "nonzero": nonzero(self.parameters),
+            "nonzero": count_nonzero(self.parameters),
         }
 
-    def _one_line(self):
+    def _summary(self):
         classes = self.weights.classes.items()
         each = [f"{name} {100 * fraction_of_zeros(members):.1f}" for name, members in classes]
         return (
             f"{self.scheme.describe()} (weights by layer: {', '.join(each)}), "
-            f"{self.log['nonzero']:,} parameters are not"
+            f"{self.log['nonzero']:,} non-zero parameters left"
         )
 
     def _report(self):
@@ -113,14 +119,16 @@ class Pruner:
                 self._update + 1,
                 self.sparsity,
             )
-        teacher = None if self.teacher_path is None else nonzero_of(self.teacher_path)
-        logger.info("parameters:\n%s", table(self.parameters, teacher))
+        nonzero = (
+            None if self.teacher_path is None else nonzero_in_checkpoints(self.teacher_path)
+        )
+        logger.info("parameters:\n%s", sparsity_table(self.parameters, nonzero))
 
 
-def nonzero_of(path):
-    """The non-zero parameters of the checkpoints that a path names; None if they are gone."""
+def nonzero_in_checkpoints(path):
+    """Count the non-zero parameters of an ensemble's checkpoints; None if a file is missing."""
     try:
-        paths = checkpoint_paths(path)
-        return sum(nonzero(parameters_of(load_state(one)["model"])) for one in paths)
+        states = map(load_state, checkpoint_paths(path))
+        return sum(count_nonzero(parameters_of(state["model"])) for state in states)
     except (OSError, ValueError):
         return None

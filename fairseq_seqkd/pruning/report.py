@@ -1,20 +1,20 @@
-"""How sparse a model is, by the classes of its parameters."""
+"""A table of a model's sparsity, by class of parameters."""
 
 from collections import defaultdict
 
 from tabulate import tabulate
 
-from fairseq_seqkd.models.parameters import class_of, fraction_of_zeros, nonzero
+from fairseq_seqkd.models.parameters import class_of, count_nonzero, fraction_of_zeros
 
-HEADERS = ["", "parameters", "not zero", "% zero"]
+HEADERS = ["", "parameters", "non-zero", "% zero"]
 
 
-def table(parameters, teacher=None):
-    """The table that says how sparse a model is, as text.
+def sparsity_table(parameters, teacher_nonzero=None):
+    """A Markdown table of sparsity, and the ratio to the teacher's non-zero parameters.
 
     Args:
-        parameters: {name: tensor}, each once
-        teacher: how many of the teacher's are not zero, counted in the same way, if known
+        parameters: {name: tensor}, each shared one once
+        teacher_nonzero: the teacher's non-zero parameters, if known
     """
     classes = defaultdict(dict)
     for name, tensor in parameters.items():
@@ -22,14 +22,14 @@ def table(parameters, teacher=None):
     rows = [_row(name, members) for name, members in classes.items()]
     rows.append(_row("all", parameters))
     align = ["left", "right", "right", "right"]
-    text = tabulate(rows, HEADERS, "github", colalign=align, disable_numparse=True)
-    if teacher is not None:
-        times = teacher / max(nonzero(parameters), 1)
-        text += f"\n{times:.1f} times fewer than the teacher's {teacher:,}"
-    return text
+    table = tabulate(rows, HEADERS, "github", colalign=align, disable_numparse=True)
+    if teacher_nonzero is None:
+        return table
+    ratio = teacher_nonzero / max(count_nonzero(parameters), 1)
+    return f"{table}\n{ratio:.1f} times fewer than the teacher's {teacher_nonzero:,}"
 
 
 def _row(name, members):
     size = sum(tensor.numel() for tensor in members.values())
     zero = 100 * fraction_of_zeros(members)
-    return [name, f"{size:,}", f"{nonzero(members):,}", f"{zero:.1f}"]
+    return [name, f"{size:,}", f"{count_nonzero(members):,}", f"{zero:.1f}"]

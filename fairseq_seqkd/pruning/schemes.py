@@ -1,11 +1,11 @@
-"""Which weights are pruned: those of the smallest magnitude, compared in one way or another.
+"""Pruning schemes: which weights of a model are pruned at a given sparsity.
 
-It takes the `Weights` of a model and the sparsity,
-and returns {name: mask}, True where a weight goes. Weights that are zero go first, so that what
-was pruned before stays pruned. Which of equal magnitudes go is decided by their order.
+A scheme is a function of the model's `Weights` and the sparsity. It returns {name: mask}, True
+where a weight is pruned: those of the smallest magnitude. Zeros go first, so pruned weights
+stay pruned. Ties are decided by the order of the weights.
 
-Source of the first three: See et al. 2016, Compression of Neural Machine Translation Models via
-Pruning (arXiv 1606.09274), section 3.2; Kim & Rush 2016 take class_blind.
+Source of the first three schemes: See et al. 2016, Compression of Neural Machine Translation
+Models via Pruning (arXiv 1606.09274), section 3.2. Kim & Rush 2016 use class_blind.
 """
 
 import torch
@@ -15,20 +15,20 @@ from fairseq_seqkd.registry import Axis
 
 SCHEMES = Axis("prune_scheme")
 
-# Those that take whole units, by the names that Weights has for them.
+# Schemes that prune whole units: attributes of `Weights`.
 _OF_UNITS = ("heads", "ffn")
-# So many weights may be zero by accident, or are those of the padding symbol.
-_BY_ACCIDENT = 0.005
+# A dense model may have this fraction of zeros, such as the padding symbol's embedding.
+_ZEROS_OF_A_DENSE_MODEL = 0.005
 
 
 class Scheme:
-    """A scheme for one model.
+    """A pruning scheme applied to one model.
 
     Args:
-        name: of the axis SCHEMES
-        weights: `Weights` of the model
+        name: option of the axis SCHEMES
+        weights: the model's `Weights`
     Raises:
-        ValueError: the scheme takes heads or units, and the model has none
+        ValueError: the scheme prunes heads or feed-forward units, and the model has none
     """
 
     def __init__(self, name, weights):
@@ -40,14 +40,14 @@ class Scheme:
             raise ValueError(
                 f"the pruning scheme is {name}, but the model has none, or none that is not "
                 "skipped. Expected a model of fairseq's Transformer layers, or one of "
-                f"{', '.join(one for one in SCHEMES.options if one not in _OF_UNITS)}."
+                f"{', '.join(scheme for scheme in SCHEMES.options if scheme not in _OF_UNITS)}."
             )
 
     def masks(self, sparsity):
-        """{name: mask}, True in what goes at a sparsity.
+        """{name: mask}, True where a parameter is pruned at this sparsity.
 
         Raises:
-            ValueError: there are weights that are no numbers, and cannot be compared
+            ValueError: some weights are infinite or NaN, so magnitudes cannot be compared
         """
         for name, tensor in self.weights.matrices.items():
             if not torch.isfinite(tensor).all():
@@ -57,75 +57,74 @@ class Scheme:
                 )
         return self._masks(self.weights, sparsity)
 
-    def describe(self):
-        """How much is pruned, in words."""
-        if not self.units:
-            return f"{100 * self.share():.2f} % of the weights are zero"
-        numbers = sorted({some.number for some in self.units})
-        each = " or ".join(map(str, numbers))
-        return (
-            f"{100 * self.share():.2f} % of the {self.name} are zero (each of "
-            f"{len(self.units)} modules has {each})"
-        )
+    def zero_masks(self):
+        """{name: mask}, True where a parameter is zero and has to stay zero."""
+        return self.weights.zero_masks(self.units)
 
-    def dead(self):
-        """{name: mask} of what is zero and has to stay so."""
-        return self.weights.dead(self.units)
-
-    def share(self):
-        """The share of the model's units, or of its weights if it takes those, that is zero."""
+    def sparsity(self):
+        """The fraction of zero units; of zero weights if the scheme prunes single weights."""
         if not self.units:
             return fraction_of_zeros(self.weights.matrices)
-        dead = sum(int(some.dead().sum()) for some in self.units)
-        return dead / sum(some.number for some in self.units)
+        zero = sum(int(group.zero_mask().sum()) for group in self.units)
+        return zero / sum(group.number for group in self.units)
+
+    def describe(self):
+        """The current sparsity in words."""
+        if not self.units:
+            return f"{100 * self.sparsity():.2f} % of the weights are zero"
+        numbers = " or ".join(map(str, sorted({group.number for group in self.units})))
+        return (
+            f"{100 * self.sparsity():.2f} % of the {self.name} are zero (each of "
+            f"{len(self.units)} modules has {numbers})"
+        )
 
     def refuse_pruned(self, path):
-        """Refuse a model of which more is zero than by accident, by whatever scheme.
+        """Refuse a model that was pruned before, by whatever scheme.
 
         Args:
-            path: of its file
+            path: the model's file, for the error message
         Raises:
-            ValueError: it was pruned before
+            ValueError: it has more zeros than a dense model
         """
-        found = max(self.share(), fraction_of_zeros(self.weights.matrices))
-        if found > _BY_ACCIDENT:
+        sparsity = max(self.sparsity(), fraction_of_zeros(self.weights.matrices))
+        if sparsity > _ZEROS_OF_A_DENSE_MODEL:
             raise ValueError(
-                f"{path!r} was pruned before: {found:.3f} of it is zero. With --again it is "
+                f"{path!r} was pruned before: {sparsity:.3f} of it is zero. With --again it is "
                 "pruned further."
             )
 
-    def refuse_sparsity(self, sparsity, name):
-        """Refuse a sparsity that would bring weights back, or take no unit of any module.
+    def refuse_sparsity(self, sparsity, flag):
+        """Refuse a sparsity below the model's own, or too low to prune a single unit.
 
         Args:
-            sparsity: what is asked for
-            name: of its flag
+            sparsity: the requested sparsity
+            flag: the flag that sets it, for the error message
         Raises:
-            ValueError: says what is expected
+            ValueError: says which sparsity is expected
         """
-        most = max((some.number for some in self.units), default=0)
+        most = max((group.number for group in self.units), default=0)
         if most and sparsity > 0 and round(sparsity * most) < 1:
             raise ValueError(
-                f"{name} is {sparsity}, which is none of {most} {self.name}: expected more "
+                f"{flag} is {sparsity}, which is none of {most} {self.name}: expected more "
                 f"than {0.5 / most:.3f}"
             )
-        found = self.share()
-        if found > sparsity + _BY_ACCIDENT:
+        current = self.sparsity()
+        if current > sparsity + _ZEROS_OF_A_DENSE_MODEL:
             raise ValueError(
-                f"{name} is {sparsity}, but {found:.3f} of the model is zero already: expected "
-                f"a sparsity from {found:.3f} on, or a model that is less sparse"
+                f"{flag} is {sparsity}, but {current:.3f} of the model is zero already: "
+                f"expected a sparsity of at least {current:.3f}, or a model that is less sparse"
             )
 
 
 @SCHEMES.option()
 def class_blind(weights, sparsity):
-    """The smallest of all weights, whatever their class."""
+    """Prune the smallest of all weights, whatever their class."""
     return smallest(magnitudes(weights.matrices), sparsity)
 
 
 @SCHEMES.option()
 def class_uniform(weights, sparsity):
-    """The same share of every class: its smallest weights."""
+    """Prune the same fraction of every class: its smallest weights."""
     masks = {}
     for members in weights.classes.values():
         masks.update(smallest(magnitudes(members), sparsity))
@@ -134,17 +133,14 @@ def class_uniform(weights, sparsity):
 
 @SCHEMES.option()
 def class_distribution(weights, sparsity):
-    """The smallest in proportion to their class's standard deviation.
+    """Prune the smallest weights relative to the standard deviation of their class.
 
-    A weight of class c goes if |w| < lambda * sigma_c, with one lambda for all.
+    A weight of class c is pruned if |w| < lambda * sigma_c, with one lambda for all classes.
     """
     scores = {}
     for members in weights.classes.values():
-        sigma = (
-            torch.cat([one.detach().flatten() for one in members.values()])
-            .double()
-            .std(unbiased=False)
-        )
+        values = torch.cat([tensor.detach().flatten() for tensor in members.values()])
+        sigma = values.double().std(unbiased=False)
         for name, magnitude in magnitudes(members).items():
             scores[name] = magnitude / sigma if sigma > 0 else magnitude
     return smallest(scores, sparsity)
@@ -152,15 +148,15 @@ def class_distribution(weights, sparsity):
 
 @SCHEMES.option()
 def heads(weights, sparsity):
-    """The same share of every attention's heads, as whole heads."""
+    """Prune the same fraction of the heads of every attention module, whole heads."""
     return smallest_units(weights.heads, sparsity)
 
 
 @SCHEMES.option()
 def ffn(weights, sparsity):
-    """The same share of every layer's feed-forward units, as whole units.
+    """Prune the same fraction of the feed-forward units of every layer, whole units.
 
-    A layer loses as many as the others, since an architecture has one width for all of them.
+    Every layer loses equally many, because an architecture has one width for all layers.
     """
     return smallest_units(weights.ffn, sparsity)
 
@@ -171,7 +167,7 @@ def magnitudes(tensors):
 
 
 def smallest(scores, sparsity):
-    """Choose the smallest scores, exactly as many as ``sparsity`` of all of them.
+    """Mask the smallest scores, exactly the fraction ``sparsity`` of all of them together.
 
     Args:
         scores: {name: tensor}
@@ -181,27 +177,27 @@ def smallest(scores, sparsity):
     """
     flat = torch.cat([score.flatten() for score in scores.values()])
     number = round(sparsity * len(flat))
-    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    mask = torch.zeros_like(flat, dtype=torch.bool)
     if number > 0:
         threshold = flat.kthvalue(number).values
-        torch.lt(flat, threshold, out=chosen)
-        equal = (flat == threshold).nonzero().squeeze(-1)
-        chosen[equal[: number - int(chosen.sum())]] = True
-    parts = chosen.split([score.numel() for score in scores.values()])
+        torch.lt(flat, threshold, out=mask)
+        ties = (flat == threshold).nonzero().squeeze(-1)
+        mask[ties[: number - int(mask.sum())]] = True
+    parts = mask.split([score.numel() for score in scores.values()])
     return {name: part.view_as(scores[name]) for name, part in zip(scores, parts)}
 
 
 def smallest_units(units, sparsity):
-    """Choose each module's smallest units; one of them stays, whatever the sparsity.
+    """Mask the smallest units of every module; one of them stays, whatever the sparsity.
 
     Args:
         units: list of `Units`
     """
     masks = {}
-    for some in units:
-        number = min(round(sparsity * some.number), some.number - 1)
-        order = some.magnitudes().sort(stable=True).indices
-        chosen = torch.zeros_like(order, dtype=torch.bool)
-        chosen[order[:number]] = True
-        masks.update(some.masks(chosen))
+    for group in units:
+        number = min(round(sparsity * group.number), group.number - 1)
+        order = group.magnitudes().sort(stable=True).indices
+        units_mask = torch.zeros_like(order, dtype=torch.bool)
+        units_mask[order[:number]] = True
+        masks.update(group.parameter_masks(units_mask))
     return masks

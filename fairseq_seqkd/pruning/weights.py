@@ -1,7 +1,6 @@
-"""What of a model can be pruned, and how it falls into classes, heads and feed-forward units.
+"""A model's prunable weights, grouped into classes, attention heads and feed-forward units.
 
-Everything goes by names, so that a model in training and a checkpoint on disk are looked at,
-and counted, in the same way.
+Parameters are found by name, so a model in training and a checkpoint file are treated alike.
 """
 
 import re
@@ -10,8 +9,8 @@ from typing import NamedTuple
 
 from fairseq_seqkd.models.parameters import class_of
 
-# Few, and with no magnitude to compare with a weight's. What has one dimension is never pruned.
-# Nor are weights that are divided by their norm, which may not be zero.
+# Biases and norms are few, and their magnitudes do not compare with a weight's. A weight that
+# is divided by its norm (weight_g, weight_v) must not become zero.
 _NEVER_PRUNED = re.compile(
     r"bias|embed_positions|layer_?norm|weight_[gv]$|\.parametrizations\."
 )
@@ -20,11 +19,11 @@ _ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 class Units(NamedTuple):
-    """Heads of one attention, or the units between two feed-forward layers.
+    """The heads of one attention module, or the hidden units of one feed-forward layer.
 
     Attributes:
-        name: of the module that has them
-        number: how many there are
+        name: name of the module
+        number: number of units
         parts: {name of a parameter: (its tensor, the dimension that the units divide)}
     """
 
@@ -33,18 +32,18 @@ class Units(NamedTuple):
     parts: dict
 
     def magnitudes(self):
-        """(number,) the sum of |w| of every unit, as fairseq ranks heads and units as well."""
+        """(number,) the sum of |w| of every unit, by which fairseq ranks units, too."""
         return sum(
             self._sums(tensor.detach().abs().float(), d) for tensor, d in self._matrices()
         )
 
-    def dead(self):
+    def zero_mask(self):
         """(number,) True for units whose weights are all zero."""
         return sum(self._sums(tensor.detach() != 0, d) for tensor, d in self._matrices()) == 0
 
-    def masks(self, chosen):
-        """{name: mask}, True in what belongs to the (number,) units that are chosen."""
-        return {name: self._mask(chosen, *part) for name, part in self.parts.items()}
+    def parameter_masks(self, units_mask):
+        """{name: mask} over the parameters, True in those of the units in ``units_mask``."""
+        return {name: self._expand(units_mask, *part) for name, part in self.parts.items()}
 
     def _matrices(self):
         return [(tensor, d) for tensor, d in self.parts.values() if tensor.dim() > 1]
@@ -53,37 +52,33 @@ class Units(NamedTuple):
         by_unit = tensor.transpose(0, dimension).reshape(self.number, -1)
         return by_unit.sum(-1)
 
-    def _mask(self, chosen, tensor, dimension):
+    def _expand(self, units_mask, tensor, dimension):
         size = tensor.size(dimension)
-        along = chosen.repeat_interleave(size // self.number)
+        mask = units_mask.repeat_interleave(size // self.number)
         shape = [size if d == dimension else 1 for d in range(tensor.dim())]
-        return along.view(shape).expand_as(tensor)
+        return mask.view(shape).expand_as(tensor)
 
 
 class Weights:
-    """The parameters of a model that can be pruned.
+    """The prunable parameters of a model.
 
     Args:
-        parameters: {name: tensor}, each once
-        skip: a regular expression; parameters in whose names it is found are left alone
-        heads_of: called with the name of an attention, such as ``encoder.layers.0.self_attn``,
-            gives the number of its heads, or None if it is not known
+        parameters: {name: tensor}, each shared one once
+        skip: regular expression; parameters whose names match anywhere are not pruned
+        heads_of: a function from the name of an attention module, such as
+            ``encoder.layers.0.self_attn``, to its number of heads, or None if unknown
 
     Attributes:
         matrices: {name: tensor} of weights that can be pruned one by one
-        skipped: {name: tensor} of those that ``skip`` leaves alone
+        skipped: {name: tensor} of weights that ``skip`` excludes
         heads, ffn: lists of `Units`
     Raises:
-        ValueError: nothing is left to prune, or ``skip`` is no regular expression
+        ValueError: nothing is left to prune, ``skip`` is no regular expression, or a number of
+            heads does not fit the weights
     """
 
     def __init__(self, parameters, skip=None, heads_of=lambda name: None):
-        try:
-            skipped = re.compile(skip) if skip else None
-        except re.error as error:
-            raise ValueError(
-                f"{_SKIP} is {skip!r}, expected a regular expression ({error})"
-            ) from error
+        matches_skip = _matcher(skip)
         weights = {
             name: tensor
             for name, tensor in parameters.items()
@@ -91,53 +86,58 @@ class Weights:
             and tensor.dim() > 1
             and not _NEVER_PRUNED.search(name)
         }
-        self.skipped = {n: w for n, w in weights.items() if skipped and skipped.search(n)}
+        self.skipped = {n: w for n, w in weights.items() if matches_skip(n)}
         self.matrices = {n: w for n, w in weights.items() if n not in self.skipped}
         if not self.matrices:
-            raise ValueError(
-                f"nothing can be pruned of {len(parameters)} parameters such as "
-                f"{next(iter(parameters), 'none')!r}: "
-                + (
-                    f"{_SKIP} is {skip!r}, which is found in all names"
-                    if weights
-                    else "no weights"
-                )
-                + ". Expected matrices of weights, some of which are not skipped."
-            )
-        kept = {n: p for n, p in parameters.items() if not (skipped and skipped.search(n))}
+            raise _nothing_to_prune(parameters, weights, skip)
+        kept = {n: p for n, p in parameters.items() if not matches_skip(n)}
         self.ffn = [_ffn(name, kept) for name in _modules(kept, ("fc1", "fc2"))]
         numbers = {name: heads_of(name) for name in _modules(kept, _ATTENTION)}
         self.heads = [_heads(name, kept, number) for name, number in numbers.items() if number]
-        for units in self.heads:
-            if any(tensor.size(d) % units.number for tensor, d in units.parts.values()):
-                raise ValueError(
-                    f"{units.name!r} is said to have {units.number} heads, which do not divide "
-                    "its matrices: the model's configuration is not that of its weights"
-                )
 
     @property
     def classes(self):
-        """{class: {name: tensor}} of the matrices."""
-        found = defaultdict(dict)
+        """{class: {name: tensor}} of the matrices; see `class_of`."""
+        classes = defaultdict(dict)
         for name, tensor in self.matrices.items():
-            found[class_of(name)][name] = tensor
-        return found
+            classes[class_of(name)][name] = tensor
+        return classes
 
-    def dead(self, units=()):
-        """{name: mask} of what is zero and has to stay so.
+    def zero_masks(self, units=()):
+        """{name: mask}, True where a parameter is zero and has to stay zero.
 
         Args:
-            units: those that are pruned as a whole: a dead one's biases are dead as well, while
-                other biases may be zero for a while
+            units: `Units` that are pruned as a whole. The biases of a zero unit have to stay
+                zero, too; other biases may be zero for a while.
         """
         masks = {}
-        for some in units:
-            masks.update(some.masks(some.dead()))
-        # One that is zero as a whole was not pruned, but begins so, and is to be trained.
+        for group in units:
+            masks.update(group.parameter_masks(group.zero_mask()))
+        # A skipped weight that is zero throughout was initialised so, and is to be trained.
         skipped = {name: tensor for name, tensor in self.skipped.items() if tensor.any()}
         for name, tensor in {**self.matrices, **skipped}.items():
             masks[name] = tensor.detach() == 0
         return masks
+
+
+def _matcher(skip):
+    """A function that tells whether a name matches ``skip``."""
+    try:
+        pattern = re.compile(skip) if skip else None
+    except re.error as error:
+        raise ValueError(
+            f"{_SKIP} is {skip!r}, expected a regular expression ({error})"
+        ) from error
+    return lambda name: bool(pattern and pattern.search(name))
+
+
+def _nothing_to_prune(parameters, weights, skip):
+    reason = f"{_SKIP} is {skip!r}, which is found in all names" if weights else "no weights"
+    return ValueError(
+        f"nothing can be pruned of {len(parameters)} parameters such as "
+        f"{next(iter(parameters), 'none')!r}: {reason}. Expected matrices of weights, some of "
+        "which are not skipped."
+    )
 
 
 def _modules(parameters, layers):
@@ -154,7 +154,13 @@ def _ffn(name, parameters):
 
 def _heads(name, parameters, number):
     ends = {f"{layer}.{kind}": 0 for layer in _ATTENTION[:3] for kind in ("weight", "bias")}
-    return Units(name, number, _parts(name, parameters, {**ends, "out_proj.weight": 1}))
+    parts = _parts(name, parameters, {**ends, "out_proj.weight": 1})
+    if any(tensor.size(dimension) % number for tensor, dimension in parts.values()):
+        raise ValueError(
+            f"{name!r} is said to have {number} heads, which do not divide its matrices: the "
+            "model's configuration does not belong to its weights"
+        )
+    return Units(name, number, parts)
 
 
 def _parts(name, parameters, dimensions):

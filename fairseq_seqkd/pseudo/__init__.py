@@ -1,1 +1,1 @@
-"""Pseudo-targets: the teacher's translations of a split, kept on disk."""
+"""Pseudo-targets: a store of the teacher's translations of a split, and data-bins from it."""

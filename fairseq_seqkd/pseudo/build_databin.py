@@ -1,4 +1,4 @@
-"""From a store's n-best lists to a data-bin that students train on, stock fairseq as well."""
+"""Builds data-bins from a store's n-best lists; stock fairseq trains on them too."""
 
 import contextlib
 import logging
@@ -10,9 +10,14 @@ import torch
 from fairseq.data import indexed_dataset
 
 from fairseq_seqkd.chunked.workers import Worker
-from fairseq_seqkd.io.files import atomic_directory, read_json, sweep, write_json
+from fairseq_seqkd.io.files import (
+    atomic_directory,
+    read_json,
+    remove_partial_files,
+    write_json,
+)
 from fairseq_seqkd.io.locks import wait_until
-from fairseq_seqkd.pseudo.filters import FILTERS, faults
+from fairseq_seqkd.pseudo.filters import FILTERS, apply_filters
 from fairseq_seqkd.pseudo.generate import complete, open_store, translate, wait_for_chunks
 from fairseq_seqkd.pseudo.selected import select_hypotheses
 from fairseq_seqkd.pseudo.store import STATUSES
@@ -20,89 +25,17 @@ from fairseq_seqkd.pseudo.store import STATUSES
 logger = logging.getLogger(__name__)
 
 
-def build_databin(store, split, spec, processes=0):
-    """The data-bin of a store with all its chunks; made if it is not there.
-
-    Args:
-        store, split, processes: as for `select_hypotheses`
-        spec: `TargetSpec`
-    Returns:
-        its folder
-    Raises:
-        ValueError: it is there, with other targets
-    """
-    databin = store.path(spec.folder)
-    with store.locked() as alone:
-        if alone:
-            sweep(store.root)
-            sweep(store.path("nbest"))
-        store.write_sums()
-        if not os.path.exists(databin):
-            selected = select_hypotheses(store, split, spec.selector, processes)
-            write_targets(databin, split, selected, spec)
-    spec.check(databin)
-    return databin
-
-
-def write_targets(databin, split, selected, spec):
-    """Write the data-bin: the selected hypothesis, gold, or nothing for every sentence."""
-    fault = faults(selected, spec.filters)
-    by_teacher = selected.translated & (fault < 0)
-    dropped = (fault >= 0) & spec.drop | ~selected.translated & (not split.has_gold)
-    reasons = {
-        **{one: selected.statuses == index for index, one in enumerate(STATUSES) if index},
-        **{f"filter {one}": fault == index for index, one in enumerate(FILTERS)},
-    }
-
-    def count(among):
-        counts = {name: int((mask & among).sum()) for name, mask in reasons.items()}
-        return {name: number for name, number in counts.items() if number}
-
-    scores = selected.scores[by_teacher].astype(np.float64)
-    report = {
-        **spec.settings,
-        "sentences": {
-            "teacher": int(by_teacher.sum()),
-            "gold": count(~by_teacher & ~dropped),
-            "dropped": count(dropped),
-        },
-        "mean_score": float(scores.mean())
-        if np.isfinite(scores).all() and len(scores)
-        else None,
-    }
-
-    def target_of(id_):
-        return selected.tokens(id_) if by_teacher[id_] else split.dataset.tgt[id_].numpy()
-
-    # Where nothing can be locked, another process may have been quicker.
-    with contextlib.suppress(FileExistsError):
-        write_databin(databin, split, np.flatnonzero(~dropped), target_of, report)
-
-
-def summary(databin):
-    """The content of a data-bin, as lines to print."""
-    report = read_json(os.path.join(databin, "target_spec.json"))
-    counts = report["sentences"]
-    lines = [f"{databin}: {counts['teacher']} sentences translated by the teacher"]
-    for action, kind in (("keep their gold target", "gold"), ("are dropped", "dropped")):
-        for reason, count in sorted(counts[kind].items()):
-            lines.append(f"  {count} sentences {action}: {reason}")
-    if report["mean_score"] is not None:
-        lines.append(f"  mean score {report['mean_score']:.3f} nats a token")
-    return lines
-
-
 def prepare_databin(root, split, spec, recipe, worker=None, processes=0):
-    """The data-bin that a training wants; whatever is missing of it is made first.
+    """Return the data-bin for a training; translate and build what is missing.
 
     Args:
         root: the store's folder
-        split: `Split`
+        split: `PairSplit`
         spec: `TargetSpec`
         recipe: `Recipe`
         worker: `Worker` of this process among those that train together; all of them return
-            when the first has built the data-bin
-        processes: how many select, see `select_hypotheses`
+            once the first has built the data-bin
+        processes: as for `select_hypotheses`
     Returns:
         the data-bin's folder
     Raises:
@@ -123,29 +56,107 @@ def prepare_databin(root, split, spec, recipe, worker=None, processes=0):
     return databin
 
 
-def write_databin(path, split, ids, target_of, report):
-    """Copy the gold data-bin, with the targets of one split replaced.
+def build_databin(store, split, spec, processes=0):
+    """Build a data-bin from a finished store, unless it exists.
 
     Args:
-        path: the new folder; must not be there yet
-        split: `Split`
-        ids: the sentences that stay, in the order of the split
-        target_of: gives the (length,) token ids, with EOS, of a sentence id
-        report: how they were selected; written to ``target_spec.json``
+        store, split, processes: as for `select_hypotheses`
+        spec: `TargetSpec`
+    Returns:
+        the data-bin's folder
+    Raises:
+        ValueError: it exists, with other targets
     """
-    dataset = split.dataset
+    databin = store.path(spec.folder)
+    with store.lock() as has_lock:
+        if has_lock:
+            remove_partial_files(store.root)
+            remove_partial_files(store.path(store.FOLDER))
+        store.write_sums()
+        if not os.path.exists(databin):
+            selected = select_hypotheses(store, split, spec.selector, processes)
+            write_targets(databin, split, selected, spec)
+    spec.check(databin)
+    return databin
+
+
+def write_targets(databin, split, selected, spec):
+    """Write a data-bin whose targets are the selected hypotheses that pass the filters.
+
+    Args:
+        databin: the new folder
+        split: `PairSplit`
+        selected: `SelectedHypotheses`
+        spec: `TargetSpec`
+    """
+    rejected_by = apply_filters(selected, spec.filters)
+    rejected = rejected_by >= 0
+    teacher_mask = selected.translated_mask & ~rejected
+    dropped_mask = rejected & spec.drop | ~selected.translated_mask & (not split.has_gold)
+    reasons = {
+        **{name: selected.statuses == index for index, name in enumerate(STATUSES) if index},
+        **{f"filter {name}": rejected_by == index for index, name in enumerate(FILTERS)},
+    }
+    report = {
+        **spec.settings,
+        "sentences": {
+            "teacher": int(teacher_mask.sum()),
+            "gold": _count(reasons, ~teacher_mask & ~dropped_mask),
+            "dropped": _count(reasons, dropped_mask),
+        },
+        "mean_score": _finite_mean(selected.scores[teacher_mask].astype(np.float64)),
+    }
+
+    def target_of(id_):
+        return selected.tokens(id_) if teacher_mask[id_] else split.dataset.tgt[id_].numpy()
+
+    # On a file system without locks another process may have built it in the meantime.
+    with contextlib.suppress(FileExistsError):
+        write_databin(databin, split, np.flatnonzero(~dropped_mask), target_of, report)
+
+
+def _count(reasons, mask):
+    """{reason: number of sentences in the mask}, without zeros."""
+    numbers = {reason: int((where & mask).sum()) for reason, where in reasons.items()}
+    return {reason: number for reason, number in numbers.items() if number}
+
+
+def _finite_mean(scores):
+    return float(scores.mean()) if np.isfinite(scores).all() and len(scores) else None
+
+
+def summary(databin):
+    """Describe the targets of a data-bin, as lines to print."""
+    report = read_json(os.path.join(databin, "target_spec.json"))
+    numbers = report["sentences"]
+    lines = [f"{databin}: {numbers['teacher']} sentences translated by the teacher"]
+    for action, kind in (("keep their gold target", "gold"), ("are dropped", "dropped")):
+        for reason, number in sorted(numbers[kind].items()):
+            lines.append(f"  {number} sentences {action}: {reason}")
+    if report["mean_score"] is not None:
+        lines.append(f"  mean score {report['mean_score']:.3f} nats per token")
+    return lines
+
+
+def write_databin(path, split, ids, target_of, report):
+    """Copy the gold data-bin, with other targets in one split.
+
+    Args:
+        path: the new folder; must not exist yet
+        split: `PairSplit`
+        ids: the sentences to keep, in the order of the split
+        target_of: called with a sentence id, returns its (length,) token ids with EOS
+        report: the content of ``target_spec.json``
+    """
     pair = split.prefix
     if split.is_source_only:
         pair = f"{split.name}.{split.source_lang}-{split.target_lang}"
-    source = f"{split.prefix}.{split.source_lang}."
+    dataset = split.dataset
     with atomic_directory(path) as folder:
-        for name in sorted(os.listdir(split.folder)):
-            if name.startswith(source) and len(ids) == len(split):
-                _copy(split.folder, name, folder, pair + name[len(split.prefix) :])
-            elif not name.startswith((split.prefix + ".", f"{split.name}.align.")):
-                _copy(split.folder, name, folder, name)
+        all_kept = len(ids) == len(split)
+        _copy_files(split, folder, pair if all_kept else None)
         prefix = os.path.join(folder, pair)
-        if len(ids) < len(split):
+        if not all_kept:
             sources = (dataset.src[int(id_)].numpy() for id_ in ids)
             _write_indexed(f"{prefix}.{split.source_lang}", sources, dataset.src_dict)
         targets = (target_of(int(id_)) for id_ in ids)
@@ -153,10 +164,24 @@ def write_databin(path, split, ids, target_of, report):
         write_json(os.path.join(folder, "target_spec.json"), report)
 
 
-def _copy(folder, name, to_folder, to_name):
-    source = os.path.join(folder, name)
-    if os.path.isfile(source):
-        shutil.copyfile(source, os.path.join(to_folder, to_name))
+def _copy_files(split, folder, source_prefix):
+    """Copy the gold data-bin's files, but for the split's targets and alignments.
+
+    Args:
+        split: `PairSplit`
+        folder: the new data-bin
+        source_prefix: the new prefix of the split's source files; None: they are left out
+    """
+    source_files = f"{split.prefix}.{split.source_lang}."
+    for name in sorted(os.listdir(split.folder)):
+        new_name = name
+        if name.startswith((split.prefix + ".", f"{split.name}.align.")):
+            if source_prefix is None or not name.startswith(source_files):
+                continue
+            new_name = source_prefix + name[len(split.prefix) :]
+        path = os.path.join(split.folder, name)
+        if os.path.isfile(path):
+            shutil.copyfile(path, os.path.join(folder, new_name))
 
 
 def _write_indexed(prefix, sentences, dictionary):

@@ -1,6 +1,6 @@
-"""``fairseq-generate --pseudo-targets DIR`` fills a store, and prints its usual output from it.
+"""``fairseq-generate --pseudo-targets DIR`` fills a store, and prints its output from it.
 
-A task becomes able to do so by `StoreGenerationMixin`, whose flags are `StoreGenerationConfig`.
+`StoreGenerationMixin` adds this to a translation task; `StoreGenerationConfig` has its flags.
 """
 
 import dataclasses
@@ -32,39 +32,40 @@ from fairseq_seqkd.teacher import Teacher
 
 @dataclass
 class StoreGenerationConfig(FairseqDataclass):
-    """The flags by which fairseq-generate fills a store."""
+    """The flags with which fairseq-generate fills a store."""
 
     pseudo_targets: Optional[str] = field(
         default=None,
         metadata={
             "help": "folder of the store with the teacher's translations of the training "
-            "set; made with --teacher-path if it is not there. 'online' lets the teacher "
-            "translate every batch inside the training step"
+            "set; a missing one is made with --teacher-path. 'online' lets the teacher "
+            "translate every batch in the training step"
         },
     )
     seed: int = II("common.seed")
-    # Under another name than ``path``, which fairseq-validate puts into every configuration.
+    # Not called ``path``: fairseq-validate puts that into every configuration.
     generates_with: Optional[str] = II("common_eval.path")
     gen_subset: str = II("dataset.gen_subset")
     max_tokens: Optional[int] = II("dataset.max_tokens")
 
 
 class StoreGenerationMixin:
-    """Lets a translation task's generator fill a store, and then read from it.
+    """Lets fairseq-generate fill a store, and then read the hypotheses from it.
 
-    The task has ``plain_split(name)``, which gives a `PairSplit`, and ``worker``.
+    The task has a method ``pair_split(name)``, which returns a `PairSplit`, and a property
+    ``worker``.
     """
 
-    stored = None
+    stored_hypotheses = None
 
     def build_generator(self, models, args, *others, **options):
         generator = super().build_generator(models, args, *others, **options)
-        # fairseq-generate gives all of its options; --eval-bleu and a Teacher give a few.
+        # fairseq-generate passes all of its options; --eval-bleu and `Teacher` pass a few.
         is_generate = self.cfg.generates_with is not None and hasattr(args, "sampling_topk")
         if is_generate and self.cfg.pseudo_targets is not None:
-            self.stored = fill_store(
+            self.stored_hypotheses = fill_store(
                 self.cfg.pseudo_targets,
-                self.plain_split(self.cfg.gen_subset),
+                self.pair_split(self.cfg.gen_subset),
                 models,
                 self,
                 self.cfg.generates_with,
@@ -76,36 +77,35 @@ class StoreGenerationMixin:
         return generator
 
     def inference_step(self, generator, models, sample, *others, **options):
-        if self.stored is not None:
-            return self.stored(sample["id"].cpu())
+        if self.stored_hypotheses is not None:
+            return self.stored_hypotheses(sample["id"].cpu())
         return super().inference_step(generator, models, sample, *others, **options)
 
 
-_SEARCH = [one.name for one in dataclasses.fields(SearchOptions) if one.name != "seed"]
-# These change neither the hypotheses nor their scores.
+_SEARCH = [option.name for option in dataclasses.fields(SearchOptions) if option.name != "seed"]
+# Options that change neither the hypotheses nor their scores.
 _HARMLESS = {"sacrebleu", "no_seed_provided", "no_beamable_mm", "print_step"}
 
 
 def check_generation(args):
-    """Refuse what a store does not know of.
+    """Refuse generation options that a store's manifest does not have.
 
     Args:
         args: fairseq's GenerationConfig
     Raises:
         ValueError: names the flags
     """
-    defaults = {one.name: one.default for one in dataclasses.fields(GenerationConfig)}
-    unknown = [
-        flag(name)
-        for name, default in defaults.items()
-        if name not in {*_SEARCH, *_HARMLESS} and getattr(args, name, default) != default
+    unsupported = [
+        flag(option.name)
+        for option in dataclasses.fields(GenerationConfig)
+        if option.name not in {*_SEARCH, *_HARMLESS}
+        and getattr(args, option.name, option.default) != option.default
     ]
-    if unknown:
+    if unsupported:
         raise ValueError(
-            f"--pseudo-targets with {', '.join(unknown)}: a store knows of "
-            f"{', '.join(map(flag, _SEARCH))} alone. Leave the "
-            "others out; or run without --pseudo-targets and take the output with "
-            "fairseq-seqkd import."
+            f"--pseudo-targets with {', '.join(unsupported)}: a store supports only "
+            f"{', '.join(map(flag, _SEARCH))}. Leave the others out; or run without "
+            "--pseudo-targets and import the output with fairseq-seqkd import."
         )
 
 
@@ -114,8 +114,8 @@ def fill_store(root, split, models, task, path, args, max_tokens, seed, worker):
 
     Args:
         root: the store's folder
-        split: `Split`
-        models, task, path: the teacher's, as fairseq-generate has them
+        split: `PairSplit`
+        models, task, path: the teacher's models, their task and their checkpoints
         args: fairseq's GenerationConfig
         max_tokens: source tokens of a batch; None takes the default
         seed: of the samples
@@ -124,9 +124,21 @@ def fill_store(root, split, models, task, path, args, max_tokens, seed, worker):
         `StoredHypotheses`
     """
     check_generation(args)
+    spec = TargetSpec(Best())
+    recipe = _recipe(models, task, path, args, max_tokens, seed)
+    store = open_store(root, split, spec, recipe)
+    translate(store, split, recipe, worker)
+    wait_for_chunks(store, split)
+    if worker.rank == 0:
+        complete(store, split, recipe)
+        build_databin(store, split, spec)
+    return StoredHypotheses(store, split)
+
+
+def _recipe(models, task, path, args, max_tokens, seed):
     teacher = Teacher(models, task, path=path)
     dtype = next(models[0].parameters()).dtype
-    recipe = Recipe(
+    return Recipe(
         teacher_path=path,
         load_teacher=lambda device, dtype: teacher,
         search={name: getattr(args, name) for name in _SEARCH},
@@ -138,22 +150,14 @@ def fill_store(root, split, models, task, path, args, max_tokens, seed, worker):
         seed=seed,
         device=teacher.device,
     )
-    spec = TargetSpec(Best())
-    store = open_store(root, split, spec, recipe)
-    translate(store, split, recipe, worker)
-    wait_for_chunks(store, split)
-    if worker.rank == 0:
-        complete(store, split, recipe)
-        build_databin(store, split, spec)
-    return StoredHypotheses(store, split)
 
 
 class StoredHypotheses:
-    """What a store has, in the form that fairseq's generators return.
+    """Returns the hypotheses of a store in the form of fairseq's SequenceGenerator.
 
     Args:
-        store: `PseudoTargetStore`
-        split: `Split`
+        store: `PseudoTargetStore` with all its chunks
+        split: `PairSplit`
     """
 
     def __init__(self, store, split):
@@ -162,18 +166,18 @@ class StoredHypotheses:
         for index, ids in enumerate(store.plan(split.dataset.src_sizes)):
             self.chunk_of[ids] = index
         self.eos = split.dataset.tgt_dict.eos()
-        # Batches have sentences of similar length, as chunks have; of one length there
-        # may be many chunks.
-        self._read = functools.lru_cache(maxsize=64)(self._read)
+        # Sentences of a batch are of similar length, as in chunks; many chunks may have the
+        # same length.
+        self._load_chunk = functools.lru_cache(maxsize=64)(self._load_chunk)
 
-    def _read(self, index):
+    def _load_chunk(self, index):
         return {sentence.id: sentence for sentence in read_nbest(self.paths[index])}
 
     def __call__(self, ids):
-        """For each id its hypotheses, as SequenceGenerator gives them: a list of lists."""
+        """The hypotheses of each sentence id, a list of lists of dictionaries."""
         chunks = self.chunk_of[ids].tolist()
         return [
-            [self._entry(*pair) for pair in self._read(index)[id_].hypotheses]
+            [self._entry(*pair) for pair in self._load_chunk(index)[id_].hypotheses]
             or [self._entry(np.array([self.eos]), -np.inf)]
             for index, id_ in zip(chunks, ids.tolist())
         ]
@@ -184,5 +188,5 @@ class StoredHypotheses:
             "score": score,
             "attention": None,
             "alignment": torch.empty(0),
-            "positional_scores": torch.empty(0),  # a store does not have them
+            "positional_scores": torch.empty(0),  # not in the store
         }

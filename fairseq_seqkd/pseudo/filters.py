@@ -1,40 +1,40 @@
-"""Which of the teacher's translations are not to be trusted.
+"""Filters: rules that reject some of the selected hypotheses.
 
-A filter is a function from what is known of every sentence to the ones that it finds fault
-with; ``FILTERS`` names them.
+A filter is a function of `SelectedHypotheses` and a value; it returns a (sentences,) mask of
+the hypotheses that it rejects. ``FILTERS`` names them.
 """
 
 import numpy as np
 
 
-def length_ratio(selected, most):
-    """Source or target is more than ``most`` times as long as the other, EOS aside."""
+def length_ratio(selected, limit):
+    """Source or target is more than ``limit`` times as long as the other, without EOS."""
     source = np.maximum(selected.source_lengths - 1, 1)
     target = np.maximum(selected.target_lengths - 1, 1)
-    return np.maximum(source / target, target / source) > most
+    return np.maximum(source / target, target / source) > limit
 
 
 def score_percentile(selected, percent):
     """The teacher's normalised score is among the worst ``percent`` of all sentences.
 
-    Source: Bergamot's training pipeline leaves out the worst 5 %.
+    Source: Bergamot's training pipeline drops the worst 5 %.
     """
-    translated = selected.scores[selected.translated]
+    translated = selected.scores[selected.translated_mask]
     if not len(translated):
         return np.zeros(len(selected.scores), dtype=bool)
     return selected.scores < np.percentile(translated, percent)
 
 
-def copies(selected, wanted):
-    """The translation is the source, symbol by symbol."""
-    return selected.copies & bool(wanted)
+def copies(selected, enabled):
+    """The hypothesis is the source, symbol by symbol."""
+    return selected.copy_mask & bool(enabled)
 
 
-def duplicates(selected, wanted):
-    """The same source with the same translation stands further up in the split."""
-    first = np.zeros(len(selected.pairs), dtype=bool)
-    first[np.unique(selected.pairs, return_index=True)[1]] = True
-    return ~first & bool(wanted)
+def duplicates(selected, enabled):
+    """An earlier sentence of the split has the same source and the same hypothesis."""
+    first = np.zeros(len(selected.pair_hashes), dtype=bool)
+    first[np.unique(selected.pair_hashes, return_index=True)[1]] = True
+    return ~first & bool(enabled)
 
 
 FILTERS = {
@@ -49,9 +49,9 @@ def check_filters(filters):
     """Refuse values out of range.
 
     Args:
-        filters: {name in ``FILTERS``: value}, None or False where it is not wanted
+        filters: {name in ``FILTERS``: value}; None or False disables a filter
     Raises:
-        ValueError: names the flag, what was found and what was expected
+        ValueError: names the flag, its value and the range
     """
     ratio, percent = filters.get("length_ratio"), filters.get("score_percentile")
     if ratio is not None and not ratio >= 1:
@@ -62,18 +62,18 @@ def check_filters(filters):
         )
 
 
-def faults(selected, filters):
-    """The first filter that finds fault with each sentence.
+def apply_filters(selected, filters):
+    """Find the first filter that rejects each hypothesis.
 
     Args:
         selected: `SelectedHypotheses`
         filters: as for `check_filters`
     Returns:
-        (sentences,) places in ``list(FILTERS)``, -1 where nothing is wrong
+        (sentences,) indices into ``FILTERS``, -1 where no filter rejects
     """
-    found = np.full(len(selected.scores), -1, dtype=np.int8)
-    for place, (name, function) in enumerate(FILTERS.items()):
+    rejected_by = np.full(len(selected.scores), -1, dtype=np.int8)
+    for index, (name, function) in enumerate(FILTERS.items()):
         if filters.get(name):
-            caught = function(selected, filters[name]) & selected.translated & (found < 0)
-            found[caught] = place
-    return found
+            rejected = function(selected, filters[name]) & selected.translated_mask
+            rejected_by[rejected & (rejected_by < 0)] = index
+    return rejected_by

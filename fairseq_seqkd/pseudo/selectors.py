@@ -1,4 +1,4 @@
-"""Which hypothesis of an n-best list becomes the target."""
+"""Selectors: functions that take the training target from an n-best list."""
 
 import functools
 
@@ -6,8 +6,8 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_seqkd.decoding.text import Detokeniser
 
-# sacreBLEU's own defaults for single sentences: exponential smoothing (one of Chen &
-# Cherry 2014) and effective order; character 6-grams.
+# sacreBLEU's defaults for single sentences: exponential smoothing (one of Chen & Cherry
+# 2014) and effective order for BLEU; character 6-grams for chrF.
 METRICS = {
     "bleu": functools.partial(BLEU, smooth_method="exp", effective_order=True),
     "chrf": CHRF,
@@ -15,32 +15,31 @@ METRICS = {
 
 
 class Best:
-    """The teacher's best beam hypothesis (Kim & Rush 2016, section 3.2)."""
+    """Selects the teacher's best beam hypothesis (Kim & Rush 2016, section 3.2)."""
 
     name = folder = "best"
-    settings = {"spec": "best"}
+    settings = {"selector": "best"}
     needs_gold = False
 
     def __call__(self, hypotheses, gold):
-        """The index of the choice.
+        """The index of the selected hypothesis.
 
         Args:
             hypotheses: [(tokens, score)], best first, at least one
-            gold: (length,) token ids; None where there is none
+            gold: (length,) token ids; None without a gold target
         """
         return 0
 
 
 class Closest:
-    """The hypothesis nearest to gold by sentence BLEU or chrF, as sacreBLEU measures them.
+    """Selects the hypothesis closest to gold, by sacreBLEU's sentence BLEU or chrF.
 
-    Measured on text without subwords. Of equally close ones the teacher's favourite is
-    taken (Kim & Rush 2016, section 3.3).
+    It compares text with the subwords joined. Among equally close hypotheses it selects the
+    teacher's favourite (Kim & Rush 2016, section 3.3).
 
     Args:
         dictionary: the target dictionary
-        remove_bpe, moses_lang: see `Detokeniser`, which also
-            says what is raised
+        remove_bpe, moses_lang: as for `Detokeniser`, errors included
         metric: a name in ``METRICS``
     """
 
@@ -52,17 +51,18 @@ class Closest:
         self.metric = METRICS[metric]
         self.folder = "closest" if metric == "bleu" else f"closest-{metric}"
         self.settings = {
-            "spec": "closest",
+            "selector": "closest",
             "metric": metric,
             "remove_bpe": remove_bpe,
             "moses_lang": moses_lang,
         }
 
     def __call__(self, hypotheses, gold):
-        # The reference's n-grams are counted once.
+        """The index of the selected hypothesis; arguments as for `Best`."""
+        # The metric counts the n-grams of its references once.
         metric = self.metric(references=[[self.detokenise.reference(gold)]])
         texts = [self.detokenise.text(tokens) for tokens, _ in hypotheses]
-        # Subwords differ more often than text does: no text is measured twice.
+        # Different subwords often give the same text, which is scored once.
         scores = {text: metric.corpus_score([text], None).score for text in set(texts)}
         return texts.index(max(texts, key=scores.get))
 

@@ -1,11 +1,11 @@
-"""The store: one folder with everything that the teacher said about one split.
+"""The store: a folder with the teacher's translations of one split.
 
-manifest.json                 what it was made from and how; never changes
-nbest/chunk-00000-SUM.npz     n-best lists, token ids, keyed by sentence id; SUM is the
-                              beginning of the file's SHA-256
+manifest.json                 the data, teacher and settings it is made from; never changes
+nbest/chunk-00000-SUM.npz     n-best lists of token ids by sentence id; SUM is the beginning
+                              of the file's SHA-256
 nbest/sums.json               the whole SHA-256 of every chunk, once all are there
-best/, closest/, ...          data-bins that stock fairseq trains on
-ctranslate2-SUM/              the teacher as CTranslate2 wants it, if that translated
+best/, closest/, ...          data-bins to train on, with stock fairseq too
+ctranslate2-SUM/              the teacher converted to CTranslate2, if that engine is used
 """
 
 import io
@@ -19,7 +19,7 @@ from fairseq_seqkd.chunked.store import ChunkedStore
 
 _CONVERTED = "ctranslate2-"
 
-# Why a sentence has no hypothesis, and keeps its gold target.
+# All but the first are reasons why a sentence has no hypothesis.
 STATUSES = (
     "translated",
     "empty source",
@@ -31,36 +31,42 @@ STATUSES = (
 
 @dataclass
 class NBest:
-    """What the teacher said about one sentence.
+    """The n-best list of one sentence.
 
     Attributes:
-        id: its place in the split
+        id: the sentence's position in the split
         status: one of ``STATUSES``
-        hypotheses: [(tokens, score)], best first; empty unless translated
+        hypotheses: [(tokens, score)], best first: (length,) token ids with EOS, and the
+            length-normalised score in nats; empty unless the status is "translated"
     """
 
     id: int
     status: str
     hypotheses: List[Tuple[np.ndarray, float]]
 
+    @classmethod
+    def from_hypotheses(cls, id_, hypotheses):
+        """The n-best list of a translated sentence, without hypotheses that are EOS alone."""
+        hypotheses = [(tokens, score) for tokens, score in hypotheses if len(tokens) > 1]
+        return cls(id_, "translated" if hypotheses else "no finished hypothesis", hypotheses)
+
     @property
     def n_tokens(self):
-        """The tokens of the best hypothesis."""
+        """The length of the best hypothesis in tokens; 0 without one."""
         return len(self.hypotheses[0][0]) if self.hypotheses else 0
 
 
 class PseudoTargetStore(ChunkedStore):
-    """A store on disk; see `ChunkedStore`."""
+    """A store of n-best lists on disk; see `ChunkedStore`."""
 
     FLAG, KIND, FORMAT = "--pseudo-targets", "store", 3
     FOLDER, SUFFIX = "nbest", "npz"
 
-    def converted(self, teacher):
-        """The folder of a converted teacher, for the SHA-256 of its checkpoints."""
-        return self.path(_CONVERTED + teacher[0][:16])
+    def converted(self, checksums):
+        """The folder for a converted teacher, by the SHA-256 of its checkpoints."""
+        return self.path(_CONVERTED + checksums[0][:16])
 
     def _is_ours(self, entry):
-        """Whether it is a fixed name, or a data-bin with a choice of ours."""
         return (
             super()._is_ours(entry)
             or entry.name.startswith(_CONVERTED)
@@ -68,15 +74,17 @@ class PseudoTargetStore(ChunkedStore):
         )
 
     def write_chunk(self, index, sentences):
-        """Write a list of `NBest`; the chunk is there whole or not at all."""
-        hypotheses = [pair for one in sentences for pair in one.hypotheses]
+        """Write a chunk, a list of `NBest`, atomically."""
+        hypotheses = [pair for sentence in sentences for pair in sentence.hypotheses]
         tokens = [tokens for tokens, _ in hypotheses]
+        statuses = [STATUSES.index(sentence.status) for sentence in sentences]
+        sizes = [len(sentence.hypotheses) for sentence in sentences]
         content = io.BytesIO()
         np.savez_compressed(
             content,
-            ids=np.array([one.id for one in sentences], dtype=np.int64),
-            statuses=np.array([STATUSES.index(one.status) for one in sentences], np.uint8),
-            counts=np.array([len(one.hypotheses) for one in sentences], dtype=np.int32),
+            ids=np.array([sentence.id for sentence in sentences], dtype=np.int64),
+            statuses=np.array(statuses, dtype=np.uint8),
+            n_hypotheses=np.array(sizes, dtype=np.int32),
             lengths=np.array([len(t) for t in tokens], dtype=np.int32),
             tokens=np.concatenate(tokens or [[]]).astype(np.int32),
             scores=np.array([score for _, score in hypotheses], dtype=np.float32),
@@ -85,10 +93,11 @@ class PseudoTargetStore(ChunkedStore):
 
 
 def read_nbest(path):
-    """Yield a chunk's sentences as `NBest`, in the order of the plan."""
+    """Yield the `NBest` of every sentence of a chunk, in the order of the plan."""
     with np.load(path, allow_pickle=False) as arrays:
         chunk = dict(arrays)
     ends = np.cumsum(chunk["lengths"])
     hypotheses = zip(np.split(chunk["tokens"], ends[:-1]), chunk["scores"].tolist())
-    for id_, status, count in zip(chunk["ids"].tolist(), chunk["statuses"], chunk["counts"]):
-        yield NBest(id_, STATUSES[status], [next(hypotheses) for _ in range(count)])
+    columns = chunk["ids"].tolist(), chunk["statuses"], chunk["n_hypotheses"]
+    for id_, status, size in zip(*columns):
+        yield NBest(id_, STATUSES[status], [next(hypotheses) for _ in range(size)])

@@ -1,4 +1,4 @@
-"""What is wanted of a data-bin, and whether a store can give it."""
+"""The specification of a data-bin's targets: the selector and the filters."""
 
 import os
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from fairseq_seqkd.pseudo.filters import check_filters
 
 @dataclass
 class TargetSpec:
-    """How targets are chosen.
+    """Specifies how the targets of a data-bin are selected and filtered.
 
     Attributes:
-        selector: what chooses among the hypotheses, see ``select.py``
+        selector: takes one hypothesis of an n-best list, see ``selectors.py``
         filters: {name: value}, see ``filters.py``
-        drop: whether what a filter finds is left out, and not replaced by gold
-        folder: the data-bin's name in the store; None is the selector's
+        drop: whether a filtered sentence is dropped; False: it keeps its gold target
+        folder: the data-bin's name in the store; None: the selector's
     Raises:
         ValueError: a filter's value is out of range
     """
@@ -34,65 +34,65 @@ class TargetSpec:
 
     @property
     def settings(self):
-        """What ``target_spec.json`` says of it."""
+        """The specification as entries of ``target_spec.json``."""
         action = ("drop" if self.drop else "gold") if self.filters else None
-        return {
-            **self.selector.settings,
-            "filters": self.filters,
-            "filter_action": action,
-        }
+        return {**self.selector.settings, "filters": self.filters, "filter_action": action}
 
     def check(self, databin, exactly=True):
-        """Refuse a data-bin whose targets were chosen in another way.
+        """Refuse a data-bin whose targets were selected in another way.
 
         Args:
             databin: its folder
-            exactly: False lets everything pass that this spec says nothing of
+            exactly: False accepts anything for entries that this specification leaves open
         Raises:
             ValueError: lists every entry that differs
         """
         report = read_json(os.path.join(databin, "target_spec.json"))
-        found = differences(report, self.settings, exactly=exactly)
-        if found:
+        lines = differences(report, self.settings, exactly=exactly)
+        if lines:
             raise ValueError(
-                f"the targets in {databin!r} were chosen otherwise:\n  "
-                + "\n  ".join(found)
-                + "\nTake the flags they were chosen with; or give the new choice a name of "
-                "its own (--databin); or remove this folder (the n-best lists stay) and they "
-                "are chosen again."
+                f"the targets in {databin!r} were selected with other settings:\n  "
+                + "\n  ".join(lines)
+                + "\nUse the flags they were selected with; or name another data-bin "
+                "(--databin); or remove this folder (the n-best lists stay) to select again."
             )
 
 
 def check_target_spec(spec, split, nbest, has_scores=True):
-    """Refuse what cannot be chosen.
+    """Refuse a specification that the data or the store cannot satisfy.
 
     Args:
         spec: `TargetSpec`
-        split: `Split`
-        nbest: how many hypotheses a sentence the store has, or is to have
-        has_scores: whether the hypotheses have the teacher's scores
+        split: `PairSplit`
+        nbest: the store's hypotheses per sentence
+        has_scores: whether the store's hypotheses have scores
     Raises:
-        ValueError: there is one hypothesis a sentence, no gold to be close to, or no score
+        ValueError: one hypothesis per sentence, no gold to compare with, or no scores
     """
-    name = spec.selector.name
-    if not split.has_gold and spec.selector.needs_gold:
-        raise ValueError(
-            f"--select {name}: {split.name!r} in {split.folder!r} has sources alone, there is "
-            "no gold target to be close to. Take --select best."
-        )
-    if not split.has_gold and spec.filters and not spec.drop:
-        raise ValueError(
-            f"--filter-action gold: {split.name!r} in {split.folder!r} has no gold targets. "
-            "Take --filter-action drop."
-        )
+    if not split.has_gold:
+        _check_without_gold(spec, split)
     if not has_scores and "score_percentile" in spec.filters:
         raise ValueError(
             "--filter-score-percentile: the store was imported from plain text, which has no "
             "scores"
         )
+    name = spec.selector.name
     if spec.selector.needs_gold and nbest < 2:
         raise ValueError(
-            f"--select {name} with {nbest} hypothesis a sentence: there is nothing to choose "
+            f"--select {name} with {nbest} hypothesis per sentence: there is nothing to select "
             f"{name!r} from. Make a store with an n-best of 2 or more (--nbest, in training "
             "--teacher-nbest; Kim & Rush: 35)."
+        )
+
+
+def _check_without_gold(spec, split):
+    where = f"{split.name!r} in {split.folder!r}"
+    if spec.selector.needs_gold:
+        raise ValueError(
+            f"--select {spec.selector.name}: {where} has sources only, and no gold target to "
+            "compare with. Use --select best."
+        )
+    if spec.filters and not spec.drop:
+        raise ValueError(
+            f"--filter-action gold: {where} has no gold targets. Use --filter-action drop."
         )

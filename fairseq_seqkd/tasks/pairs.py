@@ -1,4 +1,4 @@
-"""Sentence pairs whose target is a pseudo-target, with the gold target beside it."""
+"""A data set of pseudo-target pairs that also carries the gold targets."""
 
 import numpy as np
 from fairseq.data import BaseWrapperDataset, FairseqDataset
@@ -7,14 +7,14 @@ from fairseq_seqkd.models.batches import collate_targets
 
 
 class PairsWithGold(BaseWrapperDataset):
-    """Adds the gold target to every example of a data set with pseudo-targets.
+    """Adds the gold targets to a data set with pseudo-targets.
 
-    A batch gets an entry ``gold`` with ``target`` and ``prev_output_tokens``, both
+    Its batches have an entry ``gold`` with ``target`` and ``prev_output_tokens``, both
     (batch, length), in the order of the batch's rows.
 
     Args:
         pairs: LanguagePairDataset with pseudo-targets
-        gold: LanguagePairDataset with gold targets of the same sentences
+        gold: LanguagePairDataset with the gold targets of the same sentences
     """
 
     def __init__(self, pairs, gold):
@@ -28,7 +28,7 @@ class PairsWithGold(BaseWrapperDataset):
         batch = self.dataset.collater(samples, pad_to_length=pad_to_length)
         if not batch:
             return batch
-        # Collating sorts by source length: the gold targets must follow.
+        # The collater sorts by source length; the gold targets must follow.
         gold_of = {sample["id"]: sample["gold"] for sample in samples}
         targets = [gold_of[id_] for id_ in batch["id"].tolist()]
         dictionary, left_pad = self.gold.tgt_dict, self.gold.left_pad_target
@@ -48,5 +48,5 @@ class PairsWithGold(BaseWrapperDataset):
         return kept, removed + removed_by_gold
 
     def batch_by_size(self, indices, **limits):
-        # The wrapped data set would count its own tokens only.
+        # The wrapped data set would ignore the gold tokens.
         return FairseqDataset.batch_by_size(self, indices, **limits)

@@ -1,7 +1,6 @@
-"""Stock ``translation`` whose training targets may be the teacher's, and whose student may be
-pruned while it is trained.
+"""The task ``translation_seqkd``: stock ``translation`` with pseudo-targets and pruning.
 
-Validation and test sets stay gold.
+Only the training split gets pseudo-targets; validation and test sets stay gold.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
 from fairseq_seqkd.chunked.workers import Worker
-from fairseq_seqkd.databin import plain_split
+from fairseq_seqkd.databin import PairSplit
 from fairseq_seqkd.pruning.hook import PruningConfig, PruningMixin
 from fairseq_seqkd.pseudo.build_databin import prepare_databin
 from fairseq_seqkd.pseudo.fairseq_generate import StoreGenerationConfig, StoreGenerationMixin
@@ -35,27 +34,29 @@ logger = logging.getLogger(__name__)
 class TranslationSeqKDConfig(
     TranslationConfig, TeacherConfig, PruningConfig, StoreGenerationConfig
 ):
+    """The flags of the task: those of ``translation``, the teacher, its search, and pruning."""
+
     pseudo_metric: ChoiceEnum(list(METRICS)) = field(
         default="bleu",
-        metadata={"help": "by what the closest hypothesis is the closest to gold"},
+        metadata={"help": "the metric by which a hypothesis is the closest to gold"},
     )
     pseudo_remove_bpe: Optional[str] = field(
         default=None,
         metadata={
-            "help": "remove BPE before the closest hypothesis is measured against gold",
+            "help": "remove BPE before hypotheses are compared with gold",
             "argparse_const": "@@ ",
         },
     )
     teacher_beam: Optional[int] = field(
         default=None,
         metadata={
-            "help": "beam of the teacher's search (default: what the store has; for a new "
-            "one 5, or 35 for closest)"
+            "help": "beam of the teacher's search (default: the store's; for a new store 5, "
+            "or 35 for closest)"
         },
     )
     teacher_nbest: Optional[int] = field(
         default=None,
-        metadata={"help": "hypotheses kept a sentence (default: all of the beam)"},
+        metadata={"help": "hypotheses kept per sentence (default: the whole beam)"},
     )
     teacher_lenpen: Optional[float] = field(
         default=None,
@@ -63,20 +64,20 @@ class TranslationSeqKDConfig(
     )
     teacher_sampling: bool = field(
         default=False,
-        metadata={"help": "sample from the teacher, in place of a beam search"},
+        metadata={"help": "sample from the teacher instead of a beam search"},
     )
     teacher_sampling_topk: Optional[int] = field(
-        default=None, metadata={"help": "sample among the k most probable symbols"}
+        default=None, metadata={"help": "sample from the k most probable symbols"}
     )
     teacher_sampling_topp: Optional[float] = field(
         default=None,
-        metadata={"help": "sample among the fewest symbols with this much probability"},
+        metadata={"help": "sample from the smallest set of symbols with this probability"},
     )
     teacher_engine: ChoiceEnum(["auto", "fairseq", "ctranslate2"]) = field(
         default="auto",
         metadata={
-            "help": "what translates for a new store; auto is CTranslate2 if it is "
-            "installed and can convert the teacher"
+            "help": "the engine that translates for a new store; auto is CTranslate2 if it "
+            "is installed and can convert the teacher, else fairseq"
         },
     )
     cpu: bool = II("common.cpu")
@@ -88,9 +89,9 @@ ONLINE = "online"
 
 @register_task("translation_seqkd", dataclass=TranslationSeqKDConfig)
 class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
-    """Translation on gold or on the teacher's targets, as the criterion asks for."""
+    """Translation with gold targets or pseudo-targets, whichever the criterion asks for."""
 
-    stock_name = "translation"  # the task of an exported student
+    stock_name = "translation"  # the task in the checkpoint of an exported student
 
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
@@ -101,7 +102,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
 
         Args:
             targets: ``gold``, or a selector's name (``best``, ``closest``)
-            with_gold: whether batches of pseudo-targets hold the gold target as well
+            with_gold: whether batches of pseudo-targets also have the gold targets
         """
         self.targets = targets
         self.with_gold = with_gold
@@ -116,7 +117,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
 
     def build_criterion(self, cfg, *args, **kwargs):
         criterion = super().build_criterion(cfg, *args, **kwargs)
-        # A criterion that does not ask trains on gold.
+        # A stock criterion trains on gold.
         self.use_targets(
             getattr(criterion, "kd_targets", "gold"),
             with_gold=getattr(criterion, "gold_weight", 0) > 0,
@@ -124,26 +125,15 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         return criterion
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
-        """Load a split; the training split with the targets that are asked for.
+        """Load a split; the training split with the targets of `use_targets`.
 
         Raises:
-            FileNotFoundError: there is no store and no teacher to make it with
-            ValueError: a store made otherwise, or a way of loading data in which a
-                sentence's number does not identify it
+            FileNotFoundError: there is no store, and no teacher to make one with
+            ValueError: the store was made from other data or with other settings, or
+                sentence numbers do not identify sentences in this data
         """
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
-        if split != self.cfg.train_subset:
-            return
-        if self.targets == "gold":
-            if self.cfg.pseudo_targets is not None and self.cfg.generates_with is None:
-                logger.warning(
-                    "training on gold targets, --pseudo-targets is not used: the criterion "
-                    "does not ask for it (see --kd-targets)"
-                )
-            return
-        if self.cfg.pseudo_targets == ONLINE:
-            if self.cfg.teacher_path is None:
-                raise ValueError("--pseudo-targets online needs --teacher-path CHECKPOINT")
+        if split != self.cfg.train_subset or not self._replaces_dataset():
             return
         gold = self.datasets[split]
         with self._data_in(self._databin(split)):
@@ -152,27 +142,41 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
             if len(self.datasets[split]) != len(gold):
                 raise ValueError(
                     f"--gold-weight: the data-bin in {self.cfg.pseudo_targets!r} has "
-                    f"{len(self.datasets[split])} of the {len(gold)} sentences, so that gold "
-                    "cannot be told. Build one without --filter-action drop."
+                    f"{len(self.datasets[split])} of the {len(gold)} sentences, so that they "
+                    "cannot be matched with gold. Build one without --filter-action drop."
                 )
             self.datasets[split] = PairsWithGold(self.datasets[split], gold)
+
+    def _replaces_dataset(self):
+        """Whether the training split is loaded from a store."""
+        store = self.cfg.pseudo_targets
+        if self.targets == "gold":
+            if store is not None and self.cfg.generates_with is None:
+                logger.warning(
+                    "training on gold targets, --pseudo-targets is not used: the criterion "
+                    "does not ask for it (see --kd-targets)"
+                )
+            return False
+        if store is None:
+            raise ValueError(
+                f"training on {self.targets!r} targets needs --pseudo-targets DIR: the "
+                "folder of a store, or of one to make with --teacher-path"
+            )
+        if store == ONLINE and self.cfg.teacher_path is None:
+            raise ValueError("--pseudo-targets online needs --teacher-path CHECKPOINT")
+        return store != ONLINE
 
     @contextlib.contextmanager
     def _data_in(self, folder):
         saved = self.cfg.data, self.cfg.dataset_impl
-        self.cfg.data, self.cfg.dataset_impl = folder, None  # each file tells its own
+        self.cfg.data, self.cfg.dataset_impl = folder, None  # None: inferred from each file
         try:
             yield
         finally:
             self.cfg.data, self.cfg.dataset_impl = saved
 
     def _databin(self, split):
-        """The folder with the training targets that are asked for, made if need be."""
-        if self.cfg.pseudo_targets is None:
-            raise ValueError(
-                f"training on {self.targets!r} targets needs --pseudo-targets DIR: the "
-                "folder where they are, or are to be made with --teacher-path"
-            )
+        """The data-bin with the targets of `use_targets`; see `prepare_databin`."""
         worker = self.worker
         recipe = Recipe(
             teacher_path=self.cfg.teacher_path,
@@ -186,7 +190,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         )
         return prepare_databin(
             self.cfg.pseudo_targets,
-            self.plain_split(split),
+            self.pair_split(split),
             TargetSpec(self.selector),
             recipe,
             worker,
@@ -194,7 +198,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         )
 
     def _search(self):
-        """What the flags say of the teacher's search; None where they say nothing."""
+        """The values of `SearchOptions` that the flags give; None if a flag is not given."""
         return {
             "beam": self.cfg.teacher_beam,
             "nbest": self.cfg.teacher_nbest,
@@ -204,19 +208,19 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
             "sampling_topp": self.cfg.teacher_sampling_topp,
         }
 
-    def plain_split(self, split):
-        """The `PairSplit` of that name; refuses data whose numbers identify no sentence."""
+    def pair_split(self, split):
+        """Load the `PairSplit` of that name; see `PairSplit.load_for_translation`."""
         if self.cfg.load_alignments:
             raise ValueError(
                 "--load-alignments: the alignments are those of gold targets and would not "
                 "fit pseudo-targets. Leave the flag out."
             )
-        languages = self.cfg.source_lang, self.cfg.target_lang
-        return plain_split(self, self.cfg.data, split, *languages, self.cfg.left_pad_source)
+        how = self.cfg.source_lang, self.cfg.target_lang, self.cfg.left_pad_source
+        return PairSplit.load_for_translation(self, self.cfg.data, split, *how)
 
     @property
     def worker(self):
-        """This process as a `Worker` among those that fairseq runs together."""
+        """The `Worker` of this process among fairseq's data-parallel processes."""
         if dist.is_available() and dist.is_initialized():
             return Worker(dist.get_rank(), dist.get_world_size(), dist.get_world_size())
         return Worker()
@@ -228,8 +232,8 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         return torch.device("cpu")
 
     def _load_teacher(self, device, dtype):
-        # One of its own, that goes when the translating is done; nothing is on a device
-        # yet whose place it could take.
+        # Not the shared teacher: this one is freed after translating. The student is not on
+        # the device yet, so there is memory for it.
         path, data = self.cfg.teacher_path, self.cfg.teacher_data
         teacher = load_teacher(path, data, device, dtype, student_task=self)
         teacher.check_dictionaries(self)
@@ -237,10 +241,10 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         if self.cfg.pseudo_targets == ONLINE and self.selector is not None and sample:
-            sample = self._translated(sample, model, update_num)
+            sample = self._with_pseudo_targets(sample, model, update_num)
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
-    def _translated(self, sample, model, update_num):
+    def _with_pseudo_targets(self, sample, model, update_num):
         teacher = shared_teacher(
             self.cfg.teacher_path,
             self,

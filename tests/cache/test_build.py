@@ -1,4 +1,4 @@
-"""What the command writes, whoever wrote it and however often it was killed."""
+"""The caches that ``fairseq-seqkd cache`` makes, also with several or killed processes."""
 
 import random
 import shutil
@@ -10,10 +10,11 @@ import torch
 from conftest import LONG, files, lprobs_of, make_cache
 from processes import ended_well, fairseq, start_command
 
-from fairseq_seqkd.cache import build, corpus
-from fairseq_seqkd.cache.store import DistributionCache, hash_of, row_of
+from fairseq_seqkd import databin
+from fairseq_seqkd.cache import build
+from fairseq_seqkd.cache.store import DistributionCache, hash_of, row_dtype
 from fairseq_seqkd.cli.main import main
-from fairseq_seqkd.databin import Targets
+from fairseq_seqkd.databin import Split
 
 
 @pytest.fixture(autouse=True)
@@ -22,40 +23,48 @@ def small_chunks(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def targets(data, teacher):
-    return Targets.load(str(teacher), str(data), "train")
+def scored_split(data, teacher):
+    """The training split, as the teacher's task loads it."""
+    return Split.load_for_scoring(str(teacher), str(data), "train")
 
 
 def rows_by_id(root):
     """{id: (hash, rows)} of a cache."""
-    cache, found = DistributionCache(str(root)), {}
+    cache, by_id = DistributionCache(str(root)), {}
     for path in cache.chunks.find().values():
-        lines, rows = cache.read_chunk(path)
-        ends = np.cumsum(lines["length"])
-        for line, end in zip(lines, ends):
-            found[int(line["id"])] = line["hash"], rows[end - line["length"] : end]
-    return found
+        entries, rows = cache.read_chunk(path)
+        ends = np.cumsum(entries["length"])
+        for entry, end in zip(entries, ends):
+            by_id[int(entry["id"])] = entry["hash"], rows[end - entry["length"] : end]
+    return by_id
+
+
+def hash_of_sentence(dataset, id_):
+    """The hash that a cache has for a sentence."""
+    return hash_of(*(dataset[id_][side].numpy() for side in ("source", "target")))
 
 
 @pytest.mark.parametrize("temperature", [1, 2])
-def test_every_sentence_has_its_own_rows(data, teacher, loaded, targets, tmp_path, temperature):
+def test_every_sentence_has_the_teachers_top_k(
+    data, teacher, loaded, scored_split, tmp_path, temperature
+):
     flags = ["--top-k", 5, "--temperature", temperature, "--max-tokens", 200]
     found = rows_by_id(make_cache(tmp_path / "cache", data, teacher, *flags))
-    dataset = targets.dataset
+    dataset = scored_split.dataset
     assert sorted(found) == list(range(160))
     for id_ in set(found) - {LONG}:
         sample = dataset.collater([dataset[id_]])
         lprobs = torch.log_softmax(lprobs_of(loaded, sample["net_input"])[0] / temperature, -1)
         hash_, rows = found[id_]
-        assert hash_ == hash_of(*(dataset[id_][side].numpy() for side in ("source", "target")))
+        assert hash_ == hash_of_sentence(dataset, id_)
         best = lprobs.topk(5)
-        # Where two are as good as equal, the batch decides which comes first.
+        # The order of nearly equal symbols depends on the batch.
         of_symbols = lprobs.gather(-1, torch.from_numpy(rows["symbols"].astype(np.int64)))
         torch.testing.assert_close(of_symbols, best.values, rtol=0, atol=1e-4)
         kept = torch.from_numpy(rows["lprobs"].astype(np.float32))
         torch.testing.assert_close(kept, of_symbols, rtol=1e-3, atol=1e-3)
-        rest = 1 - best.values.exp().sum(-1)
-        np.testing.assert_allclose(np.exp(rows["rest"].astype(float)), rest, atol=2e-3)
+        tail = 1 - best.values.exp().sum(-1)
+        np.testing.assert_allclose(np.exp(rows["tail_lprobs"].astype(float)), tail, atol=2e-3)
 
 
 def test_a_sentence_that_is_too_long_for_the_teacher_has_no_rows(
@@ -66,7 +75,7 @@ def test_a_sentence_that_is_too_long_for_the_teacher_has_no_rows(
     assert "1 sentences are too long for the teacher" in capsys.readouterr().out
 
 
-def test_any_number_of_processes_writes_the_same(data, teacher, tmp_path):
+def test_any_number_of_processes_makes_the_same_cache(data, teacher, tmp_path):
     make_cache(tmp_path / "one", data, teacher)
     for rank in (2, 0, 1):
         worker = ["--num-shards", 3, "--shard-id", rank]
@@ -111,14 +120,14 @@ def test_a_damaged_chunk_is_made_again(data, teacher, tmp_path, capsys):
     assert "was damaged: it is made again" in capsys.readouterr().err
 
 
-def test_says_what_it_takes(data, teacher, targets, tmp_path, capsys):
+def test_prints_the_size_and_the_next_command(data, teacher, scored_split, tmp_path, capsys):
     make_cache(tmp_path / "cache", data, teacher)
     out = capsys.readouterr().out
-    tokens = targets.target_tokens()
-    # the one that is too long is in the estimate, and not in what was written
+    tokens = scored_split.target_tokens()
+    # The estimate includes the sentence that is too long, the cache does not.
     assert f"{tokens} target tokens will take" in out
-    left = tokens - len(targets.dataset[LONG]["target"])
-    assert f"{left} target tokens, 3" in out and "mean mass beside the top 8: 0." in out
+    cached = tokens - len(scored_split.dataset[LONG]["target"])
+    assert f"{cached} target tokens, 3" in out and "mean mass outside the top 8: 0." in out
     assert f"--kd-cache {tmp_path / 'cache'} ..." in out
     make_cache(tmp_path / "valid", data, teacher, "--split", "valid", "--temperature", 2)
     assert "--train-subset valid --kd-temperature 2 ..." in capsys.readouterr().out
@@ -126,29 +135,27 @@ def test_says_what_it_takes(data, teacher, targets, tmp_path, capsys):
 
 @pytest.mark.parametrize("vocab, size", [(256, 26), (257, 34), (32000, 34), (70000, 50)])
 def test_bytes_of_a_row(vocab, size):
-    assert row_of(8, vocab).itemsize == size
+    assert row_dtype(8, vocab).itemsize == size
 
 
 def test_a_pseudo_target_stores_data_bin_has_a_cache_of_its_own(store, teacher, tmp_path):
     found = rows_by_id(make_cache(tmp_path / "cache", store / "best", teacher))
-    targets = Targets.load(str(teacher), str(store / "best"), "train")
+    dataset = Split.load_for_scoring(str(teacher), str(store / "best"), "train").dataset
     for id_, (hash_, rows) in found.items():
         if len(rows):
-            assert hash_ == hash_of(
-                *(targets.dataset[id_][side].numpy() for side in ("source", "target"))
-            )
+            assert hash_ == hash_of_sentence(dataset, id_)
 
 
 class TestErrors:
     @pytest.fixture
-    def fails(self, data, teacher, tmp_path, capsys):
-        def fails(*flags, data=data, root=tmp_path / "cache"):
-            with pytest.raises(SystemExit, match="2"):
-                make_cache(root, data, teacher, *flags)
-            (line, *more) = capsys.readouterr().err.splitlines()
-            return "\n".join([line, *more])
+    def fails(self, data, teacher, tmp_path, refused):
+        """fails(*flags): stderr of ``fairseq-seqkd cache``, which must fail."""
 
-        return fails
+        def call(*flags, data=data):
+            where = ["--kd-cache", tmp_path / "cache", "--teacher-path", teacher]
+            return refused("cache", data, *where, "--threads", 1, *flags)
+
+        return call
 
     @pytest.mark.parametrize(
         "flags, message",
@@ -215,15 +222,15 @@ class TestErrors:
         message = fails()
         assert "manifest.json' is damaged" in message and "Delete the folder" in message
 
-    def test_a_data_set_of_another_kind(self, fails, targets, monkeypatch):
-        """Speech tasks have items that are no dictionaries."""
+    def test_a_data_set_of_another_kind(self, fails, scored_split, monkeypatch):
+        """The items of speech tasks are not dictionaries."""
         sentences = [(0, torch.zeros(3, 80), torch.tensor([5, 2]))]
-        monkeypatch.setattr(targets.task, "load_dataset", lambda split: None)
-        monkeypatch.setattr(targets.task, "dataset", lambda split: sentences)
-        monkeypatch.setattr(corpus, "task_on", lambda *_: targets.task)
+        monkeypatch.setattr(scored_split.task, "load_dataset", lambda split: None)
+        monkeypatch.setattr(scored_split.task, "dataset", lambda split: sentences)
+        monkeypatch.setattr(databin, "task_on", lambda *_: scored_split.task)
         message = fails()
         assert "the data set of the task TranslationTask cannot be cached" in message
-        assert "Take --teacher-path in the training" in message
+        assert "Train with --teacher-path instead" in message
 
     def test_no_targets(self, fails, text, data, tmp_path):
         pair = ["--source-lang", "src", "--target-lang", "tgt", "--only-source"]
@@ -236,4 +243,4 @@ class TestErrors:
 def test_help_names_the_defaults(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["cache", "--help"])
-    assert "for a new cache 8" in " ".join(capsys.readouterr().out.split())
+    assert "symbols per position; default: 8" in " ".join(capsys.readouterr().out.split())

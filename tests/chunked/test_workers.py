@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from fairseq_seqkd.chunked.workers import Worker, this_worker
+from fairseq_seqkd.chunked.workers import Worker, available_cores, this_worker
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "5", "SLURM_NTASKS": "6"}
@@ -31,10 +31,10 @@ def test_flags_then_torchrun_then_slurm_then_alone(flags, environment, expected)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 5])
-def test_every_chunk_is_in_one_share(world_size):
-    shares = [list(Worker(rank, world_size).of(11)) for rank in range(world_size)]
-    assert sorted(sum(shares, [])) == list(range(11))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+def test_every_chunk_belongs_to_one_worker(world_size):
+    chunks = [list(Worker(rank, world_size).chunks_of(11)) for rank in range(world_size)]
+    assert sorted(sum(chunks, [])) == list(range(11))
+    assert max(map(len, chunks)) - min(map(len, chunks)) <= 1
 
 
 @pytest.mark.parametrize("rank, world_size", [(2, 2), (-1, 2), (0, 0)])
@@ -50,7 +50,18 @@ def test_one_flag_without_the_other(flags):
 
 
 def test_threads_are_cores_divided_by_the_processes_of_this_host():
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     assert Worker().threads == cores
     assert Worker(0, 8, cores).threads == 1
     assert Worker(0, 1000, 1000).threads == 1
+
+
+def test_available_cores_without_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert available_cores() == os.cpu_count()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
+def test_available_cores_are_those_of_this_process(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 8})
+    assert available_cores() == 3

@@ -6,7 +6,7 @@ import pytest
 from conftest import USER_DIR
 
 from fairseq_seqkd.cli import user_dir
-from fairseq_seqkd.cli.evaluate import named
+from fairseq_seqkd.cli.evaluate import parse_named_paths
 from fairseq_seqkd.cli.main import SUBCOMMANDS, main
 
 
@@ -83,12 +83,12 @@ def test_interrupted(monkeypatch, capsys):
     ],
 )
 def test_checkpoints_are_named(arguments, expected):
-    assert named(arguments, "--checkpoints") == expected
+    assert parse_named_paths(arguments, "--checkpoints") == expected
 
 
 def test_two_checkpoints_of_one_name():
     with pytest.raises(ValueError, match="--checkpoints has 'best' twice"):
-        named(["a/best.pt", "b/best.pt"], "--checkpoints")
+        parse_named_paths(["a/best.pt", "b/best.pt"], "--checkpoints")
 
 
 def test_a_report_in_a_file(data, teacher, tmp_path, capsys):

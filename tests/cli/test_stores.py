@@ -15,7 +15,7 @@ from fairseq_seqkd.pseudo.store import PseudoTargetStore
 
 @pytest.fixture
 def run(data, tmp_path, capsys):
-    """A subcommand on the tests' data; what it prints. A failure prints to stderr."""
+    """Run a subcommand on the tests' data and return what it printed, or its error message."""
 
     def call(name, *arguments, fails=False, root=tmp_path / "store", folder=data):
         words = [name, folder, "--pseudo-targets", root, "--threads", 1, *arguments]
@@ -31,17 +31,17 @@ def run(data, tmp_path, capsys):
 
 
 def translated(tmp_path):
-    """How many sentences of the store have a hypothesis."""
+    """The number of sentences of the store that have a hypothesis."""
     return sum(bool(one.hypotheses) for one in all_nbest(tmp_path / "store").values())
 
 
 @pytest.fixture
 def by(teacher):
-    """A teacher and a small search, by fairseq."""
+    """Flags: a teacher, and a small search with the fairseq engine."""
     return ["--teacher-path", teacher, "--beam", 3, "--engine", "fairseq"]
 
 
-def test_says_what_it_made_and_what_to_type_next(run, by, tmp_path, data):
+def test_prints_a_summary_and_the_next_command(run, by, tmp_path, data):
     output = run("generate", *by)
     count = translated(tmp_path)
     assert f"{tmp_path / 'store' / 'best'}: {count} sentences translated by the" in output
@@ -72,7 +72,7 @@ def test_the_work_of_one_that_died_is_done_by_another(run, by, monkeypatch, tmp_
     assert len(all_nbest(tmp_path / "store")) == 160
 
 
-def test_damage_in_anothers_share_is_mended_by_the_last(run, by, monkeypatch, tmp_path):
+def test_another_workers_damaged_chunk_is_mended_by_the_last(run, by, monkeypatch, tmp_path):
     monkeypatch.setattr(generate, "chunk_size", lambda sentences: 16)
     run("generate", *by, "--num-shards", 2, "--shard-id", 0)
     store = PseudoTargetStore(str(tmp_path / "store"))
@@ -84,7 +84,7 @@ def test_damage_in_anothers_share_is_mended_by_the_last(run, by, monkeypatch, tm
     assert store.chunks.remove_damaged(range(10)) == []
 
 
-def test_merge_chooses_anew_without_a_teacher(run, by, tmp_path):
+def test_merge_selects_anew_without_a_teacher(run, by, tmp_path):
     run("generate", *by)
     output = run("merge", "--select", "closest", "--metric", "chrf")
     assert "closest-chrf: " in output and "seq_inter" not in output
@@ -151,7 +151,7 @@ def test_source_only(run, by, data, tmp_path):
     assert EMPTY not in kept and LONG not in kept
     assert [s.tolist() for s in dataset.src] == [gold.src[i].tolist() for i in kept]
     refused = run("merge", "--select", "closest", folder=folder, fails=True)
-    assert "has sources alone" in refused
+    assert "has sources only" in refused
 
 
 class TestRefuses:
@@ -168,10 +168,10 @@ class TestRefuses:
             (["--teacher-path", "nosuch.pt"], "no checkpoint at 'nosuch.pt'"),
             (["--databin", "../x"], "--databin is '../x': expected the name"),
             (["--filter-length-ratio", 0.2], "--filter-length-ratio is 0.2"),
-            (["--nbest", 1, "--select", "closest"], "nothing to choose 'closest' from"),
+            (["--nbest", 1, "--select", "closest"], "nothing to select 'closest' from"),
             (["--databin", "nbest"], "--databin is 'nbest': expected the name of a folder"),
             (["--remove-bpe", "spm", "--select", "closest"], "--remove-bpe is 'spm', expected"),
-            (["--source-lang", "xx"], "cannot be told from its files"),
+            (["--source-lang", "xx"], "cannot be inferred from its files"),
         ],
     )
     def test_flags(self, run, by, tmp_path, flags, message):

@@ -15,9 +15,10 @@ from fairseq_seqkd.criterions.config import AXES, DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.criterions.gkd import GKDConfig, GKDCriterion
 from fairseq_seqkd.criterions.imit_kd import ImitKDConfig, ImitKDCriterion
+from fairseq_seqkd.losses.statistics import Masks
 from fairseq_seqkd.teacher import load_teacher
 
-OWN = [True, False, True, False, False, True]  # rows that the student writes, see ``mixed``
+STUDENT_ROWS = [True, False, True, False, False, True]  # see ``only_some_rows``
 COMMON = {"sentence_avg": False, "seed": 1, "max_update": 10}
 
 
@@ -49,25 +50,25 @@ def batch(task):
 
 
 def only_some_rows(criterion, monkeypatch):
-    """Let the student write the rows of OWN, whatever the coins say."""
-    coins = torch.tensor([1.0 if own else -1.0 for own in OWN])
-    monkeypatch.setattr(criterion.prefixes, "coins", lambda ids, step: coins)
-    criterion.prefixes.schedule = lambda facts: 0.5
+    """Let the student generate the rows of STUDENT_ROWS, whatever the coins say."""
+    rows = criterion.method.prefix_policy.rows
+    monkeypatch.setattr(rows, "select", lambda *_: (torch.tensor(STUDENT_ROWS), 0.5))
     return criterion.train()
 
 
 def scored(task, student, teacher, criterion, batch):
-    """(student's log-probs, teacher's, targets, is own) of every counted position."""
+    """(student's log-probs, teacher's, targets, is of a student row) of every position."""
     frozen = load_teacher(str(teacher))
-    sample, own, _ = criterion.prefixes(
+    sample, student_rows_mask, _ = criterion.method.prefix_policy(
         batch, student, frozen, task.target_dictionary, criterion.step()
     )
-    assert own.tolist() == OWN
+    assert student_rows_mask.tolist() == STUDENT_ROWS
     inputs, target = sample["net_input"], sample["target"]
     lprobs = student.get_normalized_probs(student(**inputs), log_probs=True)
-    counts = target.ne(task.target_dictionary.pad())
-    is_own = own[:, None].expand_as(target)[counts]
-    return lprobs[counts], lprobs_of(frozen, inputs)[counts], target[counts], is_own
+    target_mask = target.ne(task.target_dictionary.pad())
+    of_student = student_rows_mask[:, None].expand_as(target)[target_mask]
+    teacher_lprobs = lprobs_of(frozen, inputs)[target_mask]
+    return lprobs[target_mask], teacher_lprobs, target[target_mask], of_student
 
 
 def nll(lprobs, target):
@@ -75,15 +76,15 @@ def nll(lprobs, target):
 
 
 def test_imit_kd_opt(build, task, student, teacher, batch, monkeypatch):
-    """Own rows are labelled with the teacher's best token, the others keep their targets."""
+    """Student rows get the teacher's best token as label, the others keep their targets."""
     criterion = only_some_rows(build(ImitKDCriterion, ImitKDConfig), monkeypatch)
-    p, q, target, own = scored(task, student, teacher, criterion, batch)
-    expected = nll(p, torch.where(own, q.argmax(-1), target)).sum()
+    p, q, target, of_student = scored(task, student, teacher, criterion, batch)
+    expected = nll(p, torch.where(of_student, q.argmax(-1), target)).sum()
     loss, size, log = criterion(student, batch)
     torch.testing.assert_close(loss, expected)
-    assert size == log["ntokens"] == len(own)
-    assert log["n_data_targets"] == (~own).sum()
-    torch.testing.assert_close(log["nll_loss"], nll(p, target)[~own].sum().detach())
+    assert size == log["ntokens"] == len(of_student)
+    assert log["n_data_targets"] == (~of_student).sum()
+    torch.testing.assert_close(log["nll_loss"], nll(p, target)[~of_student].sum().detach())
     torch.testing.assert_close(log["kd_loss"], nll(p, q.argmax(-1)).sum().detach())
 
 
@@ -96,18 +97,18 @@ def test_imit_kd_full(build, task, student, teacher, batch, monkeypatch):
     torch.testing.assert_close(criterion(student, batch)[0], expected)
 
 
-def test_own_rows_have_no_target_to_share_the_loss_with(
+def test_student_rows_have_no_target_beside_the_divergence(
     build, task, student, teacher, batch, monkeypatch
 ):
     settings = {"kd_prefixes": "student", "kd_divergence": "tvd", "kd_alpha": 0.3}
     criterion = only_some_rows(build(**settings), monkeypatch)
-    p, q, target, own = scored(task, student, teacher, criterion, batch)
+    p, q, target, of_student = scored(task, student, teacher, criterion, batch)
     tvd = 0.5 * (p.exp() - q.exp()).abs().sum(-1)
-    expected = torch.where(own, tvd, 0.7 * nll(p, target) + 0.3 * tvd).sum()
+    expected = torch.where(of_student, tvd, 0.7 * nll(p, target) + 0.3 * tvd).sum()
     torch.testing.assert_close(criterion(student, batch)[0], expected)
 
 
-def test_another_divergence_on_own_rows(build, task, student, teacher, batch, monkeypatch):
+def test_another_divergence_on_student_rows(build, task, student, teacher, batch, monkeypatch):
     settings = {
         "kd_prefixes": "student",
         "kd_divergence": "forward_kl",
@@ -115,30 +116,40 @@ def test_another_divergence_on_own_rows(build, task, student, teacher, batch, mo
         "kd_alpha": 1.0,
     }
     criterion = only_some_rows(build(**settings), monkeypatch)
-    p, q, _, own = scored(task, student, teacher, criterion, batch)
+    p, q, _, of_student = scored(task, student, teacher, criterion, batch)
     p, q = p.clamp(min=-1e9), q.clamp(min=-1e9)
     forward, reverse = (q.exp() * (q - p)).sum(-1), (p.exp() * (p - q)).sum(-1)
-    expected = torch.where(own, reverse, forward).sum()
+    expected = torch.where(of_student, reverse, forward).sum()
     torch.testing.assert_close(criterion(student, batch)[0], expected)
 
 
-def test_gold_weight_learns_the_target_that_own_rows_replaced(build, student, batch):
+def test_gold_weight_learns_the_target_that_student_rows_replaced(build, student, batch):
     settings = {"kd_prefixes": "student", "kd_schedule": "constant", "kd_beta": 0.0}
-    own = build(**settings).train()(student, batch)[0]
+    on_student_rows = build(**settings).train()(student, batch)[0]
     mixed = build(**settings, gold_weight=0.25).train()(student, batch)[0]
     gold = build(kd_alpha=0.0)(student, batch)[0]
-    torch.testing.assert_close(mixed, 0.75 * own + 0.25 * gold)
+    torch.testing.assert_close(mixed, 0.75 * on_student_rows + 0.25 * gold)
+
+
+@pytest.mark.parametrize("alpha, gold_weight", [(0.4, 0.0), (1.0, 0.25)])
+def test_uniform_weights_are_one_at_compared_positions(build, alpha, gold_weight):
+    criterion = build(kd_alpha=alpha, gold_weight=gold_weight)
+    compared_mask = torch.tensor([True, False, True, True])
+    masks = Masks(~compared_mask, torch.tensor([False, False, True, True]), compared_mask)
+    weights = criterion.kd_weights(None, masks)
+    expected = [(1 - gold_weight) * weight for weight in (alpha, 0, 1, 1)]
+    assert weights.tolist() == pytest.approx(expected)
 
 
 def test_weighting_counts_for_the_divergence_only(build, task, student, teacher, batch):
     criterion = build(kd_weighting="selective", kd_alpha=0.4)
-    counts = batch["target"].ne(task.target_dictionary.pad())
-    inputs, target = batch["net_input"], batch["target"][counts]
-    p = student.get_normalized_probs(student(**inputs), log_probs=True)[counts]
-    q = lprobs_of(load_teacher(str(teacher)), inputs)[counts]
+    target_mask = batch["target"].ne(task.target_dictionary.pad())
+    inputs, target = batch["net_input"], batch["target"][target_mask]
+    p = student.get_normalized_probs(student(**inputs), log_probs=True)[target_mask]
+    q = lprobs_of(load_teacher(str(teacher)), inputs)[target_mask]
     kl = (q.exp() * (q - p)).nan_to_num(0).sum(-1)
-    chosen = nll(p, target).topk(-(-len(target) // 2)).indices
-    expected = 0.6 * nll(p, target).sum() + 0.4 * kl[chosen].sum()
+    kept = nll(p, target).topk(-(-len(target) // 2)).indices
+    expected = 0.6 * nll(p, target).sum() + 0.4 * kl[kept].sum()
     torch.testing.assert_close(criterion(student, batch)[0], expected)
 
 
@@ -207,10 +218,13 @@ def test_presets_are_the_papers():
 
 
 def test_gkds_parameters_of_student_prefixes(build):
-    prefixes = build(GKDCriterion, GKDConfig).prefixes
-    assert (prefixes.coin, prefixes.topk, prefixes.schedule()) == ("batch", -1, 0.5)
-    prefixes = build(GKDCriterion, GKDConfig, kd_coin="row", kd_schedule="linear").prefixes
-    assert (prefixes.coin, prefixes.topk, prefixes.needs) == ("row", -1, ("progress",))
+    policy = build(GKDCriterion, GKDConfig).method.prefix_policy
+    assert (policy.rows.coin, policy.tokens.topk) == ("batch", -1)
+    assert policy.rows.schedule(None) == 0.5 and not policy.rows.needs_progress
+    settings = {"kd_coin": "row", "kd_schedule": "linear"}
+    policy = build(GKDCriterion, GKDConfig, **settings).method.prefix_policy
+    assert (policy.rows.coin, policy.tokens.topk) == ("row", -1)
+    assert policy.rows.needs_progress
 
 
 @pytest.mark.parametrize("prefixes", ["data", "interleaved"])
@@ -218,19 +232,19 @@ def test_a_presets_own_parameters_are_not_held_against_the_user(build, prefixes)
     build(GKDCriterion, GKDConfig, kd_prefixes=prefixes)
 
 
-def test_batch_statistics_are_of_what_has_a_share(
+def test_batch_statistics_are_of_weighted_positions(
     build, task, student, teacher, batch, monkeypatch
 ):
     settings = {"kd_prefixes": "student", "kd_alpha": 0.0, "kd_weighting": "selective"}
     criterion = only_some_rows(build(**settings), monkeypatch)
-    p, q, target, own = scored(task, student, teacher, criterion, batch)
-    kl = (q.exp() * (q - p)).nan_to_num(0).sum(-1)[own]
-    kept = nll(p, target)[own].topk(-(-int(own.sum()) // 2)).indices
-    expected = nll(p, target)[~own].sum() + kl[kept].sum()
+    p, q, target, of_student = scored(task, student, teacher, criterion, batch)
+    kl = (q.exp() * (q - p)).nan_to_num(0).sum(-1)[of_student]
+    kept = nll(p, target)[of_student].topk(-(-int(of_student.sum()) // 2)).indices
+    expected = nll(p, target)[~of_student].sum() + kl[kept].sum()
     torch.testing.assert_close(criterion(student, batch)[0], expected)
 
 
-def test_validation_without_a_share_has_a_divergence_to_log(build, student, batch):
+def test_validation_without_a_weight_has_a_divergence_to_log(build, student, batch):
     criterion = build(kd_prefixes="student", kd_alpha=0.0, kd_divergence="decoupled").eval()
     assert criterion(student, batch)[2]["kd_loss"] > 0
 

@@ -11,7 +11,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.models import BaseFairseqModel
 from omegaconf import OmegaConf
 
-from fairseq_seqkd.cache.store import SENTENCE, DistributionCache, hash_of, row_of
+from fairseq_seqkd.cache.store import DistributionCache, SentenceRows, hash_of, row_dtype
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
@@ -76,7 +76,7 @@ class FixedTeacher:
 
 @pytest.fixture(params=["teacher", "cache"])
 def source(request, teacher, data, tmp_path_factory):
-    """What says where the teacher's distributions for the validation set come from."""
+    """The flags that name the teacher of the validation set, or its cache."""
     if request.param == "teacher":
         return {"teacher_path": str(teacher)}
     root = tmp_path_factory.mktemp("cache") / "cache"
@@ -86,7 +86,7 @@ def source(request, teacher, data, tmp_path_factory):
 
 @pytest.fixture(params=["teacher", "cache"])
 def fixed(request, task, monkeypatch, tmp_path):
-    """:func:`fixed_loss` with a live teacher, or with a cache of what it says."""
+    """`fixed_loss` with a live teacher, or with a cache of its distributions."""
 
     def loss(student, teacher, target, **values):
         if request.param == "teacher":
@@ -104,17 +104,18 @@ def fixed(request, task, monkeypatch, tmp_path):
 def cache_fixed(root, task, logits, target, temperature):
     """A cache of given logits, all of them."""
     logits, target = torch.tensor(logits), torch.tensor(target)
-    counts = target.ne(task.target_dictionary.pad())
-    top = top_k(logits[counts], logits.size(-1), temperature)
-    rows = np.empty(len(top.rest), row_of(logits.size(-1), logits.size(-1)))
+    target_mask = target.ne(task.target_dictionary.pad())
+    top = top_k(logits[target_mask], logits.size(-1), temperature)
+    rows = np.empty(len(top.symbols), row_dtype(logits.size(-1), logits.size(-1)))
     for name, values in top._asdict().items():
         rows[name] = values.half() if name != "symbols" else values
-    lines = [
-        (id_, int(some.sum()), hash_of([], tokens[some].numpy()))
-        for id_, (tokens, some) in enumerate(zip(target, counts))
+    ends = target_mask.sum(-1).cumsum(0).tolist()
+    sentences = [
+        SentenceRows(id_, hash_of([], target[id_][target_mask[id_]].numpy()), rows[begin:end])
+        for id_, (begin, end) in enumerate(zip([0, *ends], ends))
     ]
     cache = DistributionCache(str(root))
-    data = {"split": "valid", "sentences": len(lines), "sha256": {}}
+    data = {"split": "valid", "sentences": len(sentences), "sha256": {}}
     cache.create(
         {
             "data": data,
@@ -125,7 +126,7 @@ def cache_fixed(root, task, logits, target, temperature):
             "chunk_size": 512,
         }
     )
-    cache.write_chunk(0, np.array(lines, SENTENCE), rows)
+    cache.write_chunk(0, sentences)
 
 
 def fixed_loss(task, monkeypatch, student, teacher, target, **values):

@@ -1,4 +1,4 @@
-"""What a step holds of positions x vocabulary: the logits, and their gradient."""
+"""A step holds two tensors of positions x vocabulary: the logits, and their gradient."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def task(teacher):
 
 
 @pytest.mark.parametrize("k", [None, 5])
-@pytest.mark.parametrize("divergence", DIVERGENCES.values)
+@pytest.mark.parametrize("divergence", DIVERGENCES.options)
 def test_the_loss_keeps_one_tensor_of_positions_by_vocabulary(
     task, teacher, monkeypatch, divergence, k
 ):
@@ -56,13 +56,15 @@ def test_the_loss_keeps_one_tensor_of_positions_by_vocabulary(
     dataset = task.dataset("valid")
     batch = dataset.collater([dataset[i] for i in range(20)])
     logits = student(**batch["net_input"])[0].detach().requires_grad_()
-    own = torch.zeros(len(batch["target"]), dtype=torch.bool)
+    no_student_rows = torch.zeros(len(batch["target"]), dtype=torch.bool)
     frozen = criterion.teacher(student, torch.device("cpu"))
     monkeypatch.setitem(chunks._CHUNK, "cpu", logits.numel() // 10)
     monkeypatch.setattr(Scores, "_AT_ONCE", 1)
     with LargeTensors(logits.numel() // 4) as large:
-        space = criterion.space(frozen, batch)
-        loss, _ = criterion.token_loss(logits, batch["target"], own, space, nll_weight=0.5)
+        comparator = criterion.comparator(frozen, batch)
+        loss, _ = criterion.token_loss(
+            logits, batch["target"], no_student_rows, comparator, nll_weight=0.5
+        )
         loss.backward()
     assert [name for name in large.made_by if "empty" not in name] == []
     assert len(large.made_by) == 1  # the gradient

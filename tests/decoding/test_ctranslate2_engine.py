@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from conftest import BEST, all_nbest, load_split, recipe_with, train
+from conftest import BEST, LSTM, all_nbest, load_split, recipe_with, tokens_of, train
 from processes import fairseq
 
 from fairseq_seqkd.chunked.workers import Worker
@@ -20,34 +20,36 @@ from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
 from fairseq_seqkd.teacher import load_teacher
 
 ctranslate2 = pytest.importorskip("ctranslate2")
-NOTHING = dict.fromkeys(("name", "compute_type", "max_tokens"))
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "multi30k"
+DEFAULTS = dict.fromkeys(("name", "compute_type", "max_tokens"))
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "multi30k"
 
 
 @pytest.fixture
 def build(loaded, data, tmp_path):
-    """The engine for a search, and the split's data set."""
+    """build(search, **settings): the engine, and the training split's data set."""
 
-    def call(search, **wanted):
+    def call(search, **requested):
         dataset = load_split(data).dataset
-        how = (search, "cpu", str(tmp_path / "converted"), lambda device, dtype: loaded)
-        settings = resolve_engine({**NOTHING, "name": "ctranslate2", **wanted}, *how)
+        converted = (str(tmp_path / "converted"), lambda device, dtype: loaded)
+        requested = {**DEFAULTS, "name": "ctranslate2", **requested}
+        settings = resolve_engine(requested, search, "cpu", *converted)
         dictionaries = (dataset.src_dict, dataset.tgt_dict)
-        engine = build_engine(settings, search, "cpu", 1, *how[2:], dictionaries)
+        engine = build_engine(settings, search, "cpu", 1, *converted, dictionaries)
         return engine, dataset
 
     return call
 
 
-def plain(found):
-    return {i: ([t.tolist() for t, _ in h], [s for _, s in h]) for i, h in found}
+def plain(nbest_lists):
+    """{id: (lists of token ids, scores)} of an engine's result."""
+    return {i: ([t.tolist() for t, _ in h], [s for _, s in h]) for i, h in nbest_lists}
 
 
 IDS = np.array([i for i in range(60) if i not in (6, 10)])
 
 
 @pytest.mark.parametrize("search", [SearchOptions(), SearchOptions(4, 4, lenpen=0.6)])
-def test_says_what_fairseq_says(build, loaded, search):
+def test_agrees_with_fairseq(build, loaded, search):
     engine, dataset = build(search)
     ours = plain(engine(dataset, IDS))
     theirs = plain(FairseqEngine(loaded, search)(dataset, IDS))
@@ -56,7 +58,7 @@ def test_says_what_fairseq_says(build, loaded, search):
     assert len(finished) > 30
     for id_ in finished:
         assert ours[id_][0][0] == theirs[id_][0][0]
-        # fairseq's softmax has a little mass on symbols that cannot be taken.
+        # fairseq's softmax gives a little mass to symbols that are not allowed.
         assert ours[id_][1][0] == pytest.approx(theirs[id_][1][0], rel=0.02)
 
 
@@ -94,7 +96,7 @@ def test_unknown_words_of_the_source(build, loaded):
     )
 
 
-def test_what_did_not_come_to_an_end_is_no_hypothesis(build):
+def test_unfinished_hypotheses_are_left_out(build):
     engine, dataset = build(SearchOptions(max_len_b=2))
     for _, hypotheses in engine(dataset, IDS):
         assert all(tokens[-1] == 2 and len(tokens) <= 3 for tokens, _ in hypotheses)
@@ -117,7 +119,7 @@ def test_limits_are_the_teachers(build, loaded):
 
 
 @pytest.mark.parametrize("compute_type", ["float32", "int8"])
-def test_a_store_says_how_it_was_translated(data, teacher, loaded, tmp_path, compute_type):
+def test_a_store_records_its_engine(data, teacher, loaded, tmp_path, compute_type):
     recipe = recipe_with(teacher, loaded, name="auto", compute_type=compute_type)
     split = load_split(data)
     store = open_store(str(tmp_path / "store"), split, BEST, recipe)
@@ -129,32 +131,30 @@ def test_a_store_says_how_it_was_translated(data, teacher, loaded, tmp_path, com
         "max_tokens": 512,
     }
     assert sorted(all_nbest(store.root)) == list(range(160))
-    # Neither the checkpoint nor the model is needed to go on.
+    # To go on, neither the checkpoint nor the model is needed.
     os.unlink(store.chunks.find()[0])
     again = Recipe(str(teacher), load_teacher=None, engine={"name": "auto"})
     translate(store, split, again, Worker())
     assert sorted(all_nbest(store.root)) == list(range(160))
 
 
-class TestCannot:
-    def choose(self, tmp_path, teacher, name=None, search=None, **wanted):
-        wanted = {**NOTHING, "name": name, **wanted}
+class TestUnavailable:
+    def resolve(self, tmp_path, teacher, name=None, search=None, **requested):
+        """The settings of the engine that is taken for a teacher."""
+        requested = {**DEFAULTS, "name": name, **requested}
         search = search or SearchOptions()
         return resolve_engine(
-            wanted, search, "cpu", str(tmp_path / "model"), lambda device, dtype: teacher
+            requested, search, "cpu", str(tmp_path / "model"), lambda device, dtype: teacher
         )
 
     @pytest.fixture(scope="class")
     def lstm(self, data, tmp_path_factory):
         folder = tmp_path_factory.mktemp("lstm")
-        model = ["--arch", "lstm", "--encoder-embed-dim", 8, "--decoder-embed-dim", 8]
-        model += ["--encoder-hidden-size", 8, "--decoder-hidden-size", 8]
-        model += ["--decoder-out-embed-dim", 8]
         loss = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", 1]
-        train(data, folder, *loss, model=model)
+        train(data, folder, *loss, model=LSTM)
         return load_teacher(str(folder / "checkpoint_last.pt"))
 
-    def test_a_model_that_it_does_not_know(self, lstm, tmp_path, caplog):
+    def test_a_model_that_it_does_not_support(self, lstm, tmp_path, caplog):
         with caplog.at_level("INFO"):
             assert self.resolve(tmp_path, lstm)["name"] == "fairseq"
         assert "not with CTranslate2: it cannot convert" in caplog.text
@@ -206,16 +206,14 @@ def test_on_real_sentences(tmp_path):
     joined = ["--joined-dictionary", "--srcdict", SHARED / "dict.txt"]
     pair = ["-s", "de", "-t", "en", "--trainpref", tmp_path / "val"]
     fairseq("preprocess", *pair, *joined, "--destdir", tmp_path / "data-bin")
-    split, task = open_split(str(tmp_path / "data-bin"), "train")
-    teacher = load_teacher(str(SHARED / "teacher.pt"), student_task=task)
+    split = open_split(str(tmp_path / "data-bin"), "train")
+    teacher = load_teacher(str(SHARED / "teacher.pt"), student_task=split.task)
     lists = []
     for name in ("fairseq", "ctranslate2"):
         recipe = recipe_with(SHARED / "teacher.pt", teacher, name=name)
         store = open_store(str(tmp_path / name), split, BEST, recipe)
         translate(store, split, recipe, Worker())
-        lists.append(
-            {i: [t.tolist() for t, _ in s.hypotheses] for i, s in all_nbest(store.root).items()}
-        )
+        lists.append({i: tokens_of(one) for i, one in all_nbest(store.root).items()})
     ours, theirs = lists
     assert sum(ours[i][0] == theirs[i][0] for i in range(300)) >= 0.995 * 300
     common = sum(hypothesis in theirs[i] for i in range(300) for hypothesis in ours[i])

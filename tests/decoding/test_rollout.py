@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from fairseq_seqkd.decoding.rollout import IncrementalScorer, can_generate, eval_mode, roll_out
+from fairseq_seqkd.decoding.rollout import IncrementalScorer, can_generate, roll_out
 from fairseq_seqkd.decoding.search import SearchOptions
-from fairseq_seqkd.models.loading import load_models
 
 
 @pytest.fixture(scope="module")
@@ -17,19 +16,17 @@ def greedy(rows, lprobs):
     return lprobs.max(-1).indices
 
 
-def written(loaded, net_input, limits, models=None):
-    """The rows' tokens without the EOS in front and padding behind."""
+def generated(loaded, net_input, limits, models=None):
+    """The rows' tokens, as lists."""
     dictionary = loaded.task.target_dictionary
-    writer = IncrementalScorer(models or loaded.models, net_input, dictionary)
-    tokens = roll_out([writer], greedy, limits, dictionary)
-    assert (tokens[:, 0] == dictionary.eos()).all()
-    return [row[row.ne(dictionary.pad())].tolist() for row in tokens[:, 1:]]
+    scorer = IncrementalScorer(models or loaded.models, net_input, dictionary)
+    return [row.tolist() for row in roll_out([scorer], greedy, limits, dictionary)]
 
 
 def test_greedy_is_fairseqs_beam_of_one(loaded, batch):
     found = loaded.generate(batch["net_input"], SearchOptions(beam=1))
     theirs = [hypotheses[0]["tokens"].tolist() for hypotheses in found]
-    ours = written(loaded, batch["net_input"], torch.tensor([50] * 12))
+    ours = generated(loaded, batch["net_input"], torch.tensor([50] * 12))
     # fairseq's search never ends a hypothesis at once, and ends what is too long.
     pairs = [(a, b) for a, b in zip(ours, theirs) if len(a) > 1 and len(b) < 50]
     assert all(a == b for a, b in pairs)
@@ -39,7 +36,7 @@ def test_greedy_is_fairseqs_beam_of_one(loaded, batch):
 def test_ensemble_of_two_copies_equals_one(loaded, batch):
     limits = torch.tensor([50] * 12)
     two = [loaded.models[0], loaded.models[0]]
-    assert written(loaded, batch["net_input"], limits, two) == written(
+    assert generated(loaded, batch["net_input"], limits, two) == generated(
         loaded, batch["net_input"], limits
     )
 
@@ -47,53 +44,45 @@ def test_ensemble_of_two_copies_equals_one(loaded, batch):
 def test_a_row_does_not_depend_on_its_batch(loaded, batch):
     dataset = loaded.task.dataset("valid")
     together = dict(
-        zip(batch["id"].tolist(), written(loaded, batch["net_input"], torch.tensor([50] * 12)))
+        zip(
+            batch["id"].tolist(), generated(loaded, batch["net_input"], torch.tensor([50] * 12))
+        )
     )
     for i in range(12):
         alone = dataset.collater([dataset[i]])["net_input"]
-        assert written(loaded, alone, torch.tensor([50])) == [together[i]]
+        assert generated(loaded, alone, torch.tensor([50])) == [together[i]]
 
 
 def test_every_row_has_its_own_limit(loaded, batch):
-    free = written(loaded, batch["net_input"], torch.tensor([50] * 12))
+    free = generated(loaded, batch["net_input"], torch.tensor([50] * 12))
     limits = torch.arange(1, 13)
-    cut = written(loaded, batch["net_input"], limits)
+    cut = generated(loaded, batch["net_input"], limits)
     assert cut == [row[:limit] for row, limit in zip(free, limits.tolist())]
 
 
-def test_two_writers_take_part(loaded, batch):
+def test_two_scorers_take_part(loaded, batch):
     dictionary = loaded.task.target_dictionary
-    writers = [
+    scorers = [
         IncrementalScorer(loaded.models, batch["net_input"], dictionary) for _ in range(2)
     ]
     seen = []
 
-    def choose(rows, one, two):
+    def next_tokens(rows, one, two):
         torch.testing.assert_close(one, two)
         seen.append(rows.tolist())
         return greedy(rows, two)
 
-    roll_out(writers, choose, torch.tensor([3, 1] * 6), dictionary)
+    roll_out(scorers, next_tokens, torch.tensor([3, 1] * 6), dictionary)
     assert seen == [list(range(12)), list(range(0, 12, 2)), list(range(0, 12, 2))]
 
 
-def test_padding_is_never_written(loaded, batch):
-    writer = IncrementalScorer(loaded.models, batch["net_input"], loaded.task.target_dictionary)
-    lprobs = writer.lprobs(torch.full((12, 1), loaded.task.target_dictionary.eos()))
+def test_padding_is_never_generated(loaded, batch):
+    scorer = IncrementalScorer(loaded.models, batch["net_input"], loaded.task.target_dictionary)
+    lprobs = scorer.next_lprobs(torch.full((12, 1), loaded.task.target_dictionary.eos()))
     assert (lprobs[:, loaded.task.target_dictionary.pad()] == -float("inf")).all()
 
 
-def test_eval_mode_restores_every_part(teacher):
-    model = load_models(str(teacher))[0][0].train()
-    model.encoder.eval()  # somebody's frozen part
-    before = [part.training for part in model.modules()]
-    with pytest.raises(KeyError), eval_mode(model):
-        assert not any(part.training for part in model.modules())
-        raise KeyError
-    assert [part.training for part in model.modules()] == before
-
-
-def test_who_can_write(loaded):
+def test_models_that_can_generate(loaded):
     assert can_generate(loaded.models[0])
     assert not can_generate(loaded.models[0].encoder)
     assert not can_generate(torch.nn.Linear(1, 1))

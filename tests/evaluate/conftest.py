@@ -13,7 +13,7 @@ def checkpoints(teacher, word_kd_student):
 
 @pytest.fixture(scope="session")
 def report(data, text, checkpoints):
-    """Both models, greedily and with a beam, through everything that is there."""
+    """Both models, greedily and with a beam, with every engine that can be used."""
     reference = str(text / "test.tgt")
     settings = Settings(str(data), beams=(1, 3), rounds=2, reference_file=reference)
     return evaluate(checkpoints, settings)
@@ -21,7 +21,7 @@ def report(data, text, checkpoints):
 
 @pytest.fixture
 def fairseq_alone(data):
-    """A function that evaluates quickly."""
+    """A function that evaluates with fairseq, greedily and in one round by default."""
 
     def call(checkpoints, **settings):
         quick = {"engines": ["fairseq"], "beams": (1,), "rounds": 1}

@@ -32,7 +32,7 @@ def test_a_resumed_log_tells_an_update_twice(tmp_path):
 
 def test_no_log(tmp_path):
     (tmp_path / "log").write_text("nothing of the kind\n")
-    with pytest.raises(ValueError, match="--logs: '.*log' tells of no validation. Expected"):
+    with pytest.raises(ValueError, match="--logs: '.*log' reports no validation. Expected"):
         read_curves(str(tmp_path / "log"))
 
 

@@ -1,4 +1,4 @@
-"""The report's files; the page is looked at by a real browser, if there is one."""
+"""The files of a report; a real browser shows the page, if there is one."""
 
 import csv
 import json
@@ -9,10 +9,13 @@ import sys
 from dataclasses import asdict
 
 import pytest
+from conftest import ROOT
 
 from fairseq_seqkd.evaluate import files
-from fairseq_seqkd.evaluate.report import Model, Report, Row
-from fairseq_seqkd.evaluate.table import decoding, markdown, models, tables
+from fairseq_seqkd.evaluate.page import render_page
+from fairseq_seqkd.evaluate.plots import plot_report
+from fairseq_seqkd.evaluate.report import ModelSummary, Report, Row
+from fairseq_seqkd.evaluate.table import decoding_rows, model_rows, render_markdown
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -22,13 +25,14 @@ CHROMIUM = (
 @pytest.fixture(scope="module")
 def written(report, tmp_path_factory):
     pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
     folder = tmp_path_factory.mktemp("report") / "new"
     report.command = "fairseq-seqkd evaluate data-bin --checkpoints 'a b=<x>.pt'"
     report.curves = {"student": {"bleu": [(1, 3.0), (2, 4.0)], "loss": [(1, 9.0), (2, 8.0)]}}
-    return folder, files.write(report, str(folder))
+    return folder, files.write_report(report, str(folder))
 
 
-def test_what_there_is(written):
+def test_files(written):
     folder, names = written
     assert sorted(names) == sorted(path.name for path in folder.iterdir())
     assert sorted(names) == [
@@ -37,7 +41,7 @@ def test_what_there_is(written):
     ]
 
 
-def test_json_has_everything(written, report):
+def test_json_has_all_fields(written, report):
     found = json.loads((written[0] / "report.json").read_text())
     assert found == json.loads(json.dumps(asdict(report)))
     assert found["rows"][0]["command"].startswith("fairseq-generate ")
@@ -51,38 +55,41 @@ def test_csv_has_a_line_a_row(written, report):
         assert float(line["bleu"]) == row.bleu
         assert float(line["sentences_per_second"]) == row.sentences_per_second
         assert int(line["parameters"]) == report.model(row.model).parameters
-        expected = "" if row.difference is None else str(row.difference["low"])
-        assert line["difference_low"] == expected
+        expected = "" if row.gain is None else str(row.gain["low"])
+        assert line["gain_low"] == expected
 
 
-def test_markdown_has_tables_pictures_and_commands(written, report):
+def test_markdown_has_tables_plots_and_commands(written, report):
     text = (written[0] / "report.md").read_text()
-    assert text.startswith(markdown(report))
-    for picture in re.findall(r"!\[.*\]\((.*)\)", text):
-        assert (written[0] / picture).exists()
+    assert text.startswith(render_markdown(report))
+    for plot in re.findall(r"!\[.*\]\((.*)\)", text):
+        assert (written[0] / plot).exists()
     assert report.command in text
     assert all(row.command in text for row in report.rows)
 
 
-def test_tables_tell_the_numbers(report):
-    cells = decoding(report)
+def test_tables_hold_the_numbers(report):
+    cells = decoding_rows(report)
     for row, cell in zip(report.rows, cells):
         assert cell["BLEU"] == f"{row.bleu:.2f}" and cell["model"] == row.model
-        if row is report.first:
-            assert cell["more [95 %]"] == "" and cell["times faster"] == "1.0"
+        if row is report.baseline:
+            assert cell["gain over teacher, beam 3 [95 %]"] == "" and cell["speedup"] == "1.0"
     assert cells[0]["decoding"] == "greedy" and cells[1]["decoding"] == "beam 3"
-    assert models(report)[0]["times fewer"] == "1.0"
-    assert "all 20 lines" in markdown(report) and "tok:13a" in markdown(report)
-    assert tables(report)[0].splitlines()[0].split("|")[1].strip() == "model"
+    first = model_rows(report)[0]
+    assert first["compression"] == "1.0"
+    assert first["non-zero parameters"] == f"{report.models[0].nonzero_parameters:,}"
+    markdown = render_markdown(report)
+    assert "all 20 lines" in markdown and "tok:13a" in markdown
+    assert markdown.splitlines()[0].split("|")[1].strip() == "model"
 
 
 def test_the_page_fetches_nothing(written):
     page = (written[0] / "report.html").read_text()
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:|#)[^"']*""", page)
     assert "url(http" not in page and "@import" not in page
-    assert "&#x27;a b=&lt;x&gt;.pt&#x27;" in page  # what a user typed stays text
+    assert "&#39;a b=&lt;x&gt;.pt&#39;" in page  # what a user typed stays text
     used = set(re.findall(r"url\(#([^)]+)\)", page))
-    assert len(used) == 5  # one picture's clipping is not another's
+    assert len(used) == 5  # the plots do not share clip paths
     assert all(page.count(f'id="{name}"') == 1 for name in used)
 
 
@@ -109,42 +116,63 @@ def test_a_browser_shows_it(written, report, tmp_path):
     rows = re.findall(r"<tr>(.*?)</tr>", shown.stdout, re.DOTALL)
     assert len(rows) == 2 + len(report.rows) + len(report.models)
     for row in report.rows:
-        assert any(row.model in one and f"{row.bleu:.2f}" in one for one in rows)
+        assert any(row.model in line and f"{row.bleu:.2f}" in line for line in rows)
     assert len(re.findall(r"<figure id=.*?<svg.*?<path.*?</svg>", shown.stdout, re.DOTALL)) == 5
-    picture = tmp_path / "page.png"
+    screenshot = tmp_path / "page.png"
     subprocess.run(
-        [*browser, f"--screenshot={picture}", page], stderr=subprocess.DEVNULL, check=True
+        [*browser, f"--screenshot={screenshot}", page], stderr=subprocess.DEVNULL, check=True
     )
     from matplotlib.image import imread
 
-    pixels = (imread(picture)[..., :3] * 255).astype(int)
+    pixels = (imread(screenshot)[..., :3] * 255).astype(int)
     assert pixels.shape[1] == 1200
     colours = {tuple(colour) for colour in pixels[500:].reshape(-1, 3)[::7]}
-    assert len(colours) > 20  # the pictures are there, not blank
+    assert len(colours) > 20  # the plots are not blank
 
 
-def test_without_matplotlib_the_rest_is_made(report, tmp_path, monkeypatch, caplog):
+def test_without_matplotlib_there_are_no_plots(report, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    names = files.write(report, str(tmp_path))
+    names = files.write_report(report, str(tmp_path))
     assert sorted(names) == ["report.csv", "report.html", "report.json", "report.md"]
     assert "pip install matplotlib" in caplog.text
     assert "pip install matplotlib" in (tmp_path / "report.html").read_text()
 
 
-def test_a_picture_that_fails_costs_no_numbers(report, tmp_path, monkeypatch):
-    monkeypatch.setattr(files.plots, "draw", lambda report: 1 / 0)
-    assert "report.json" in files.write(report, str(tmp_path))
+def test_without_jinja2_there_is_no_page(report, tmp_path, monkeypatch, caplog):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    names = files.write_report(report, str(tmp_path))
+    assert {"report.csv", "report.json", "report.md", "speed.svg"} <= set(names)
+    assert "report.html" not in names and not (tmp_path / "report.html").exists()
+    assert "pip install jinja2" in caplog.text
+    assert (
+        "- The report has no HTML page: jinja2 is not " in (tmp_path / "report.md").read_text()
+    )
+
+
+def test_a_plot_that_fails_costs_no_numbers(report, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "plot_report", lambda report: 1 / 0)
+    assert "report.json" in files.write_report(report, str(tmp_path))
     notes = json.loads((tmp_path / "report.json").read_text())["notes"]
-    assert "There are no pictures: division by zero." in notes
+    assert "The report has no plots: division by zero." in notes
     assert notes[:-1] == report.notes
 
 
-def test_names_with_marks_of_their_own():
+def test_names_with_special_characters():
     row = Row("a|b$c$<d>", "fairseq", "cpu", 1, 1, 8, "", sentences=1, seconds=[[1.0]])
     row.bleu_by_length = [1.0]
-    model = Model(row.model, "x.pt", "data", 2, 2, 8)
+    model = ModelSummary(row.model, "x.pt", "data", 2, 2, 8)
     signatures = {"BLEU": "s", "chrF": "s"}
     report = Report("test", 1, [model], [row], signatures, length_groups=[(1, 2)])
-    assert r"a\|b$c$<d>" in tables(report)[0]
-    assert "a|b$c$&lt;d&gt;" in tables(report, "html")[0]
-    assert "svg" in files.plots.draw(report)["speed"]
+    markdown = render_markdown(report).splitlines()
+    assert markdown[2].startswith(r"| a\|b$c$<d> |")
+    assert r"gain over a\|b$c$<d>, greedy [95 %]" in markdown[0]
+    page = render_page(report, {})
+    assert page.count('<td class="left">a|b$c$&lt;d&gt;</td>') == 2 and "<d>" not in page
+    assert "svg" in plot_report(report)["speed"]
+
+
+def test_the_template_is_part_of_the_package(tmp_path):
+    build = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True)
+    assert (tmp_path / "fairseq_seqkd" / "evaluate" / "report.html.j2").exists()

@@ -12,7 +12,7 @@ from processes import fairseq
 
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.decoding.text import Detokeniser
-from fairseq_seqkd.evaluate.candidates import Candidate, references_of
+from fairseq_seqkd.evaluate.candidates import Candidate, load_references
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
 
 
@@ -42,7 +42,7 @@ def test_scores_are_those_of_fairseq_generate_and_sacrebleu(report, data, text, 
         *["--beam", beam, "--required-batch-size-multiple", "1"],
     )
     found = re.findall(r"^H-(\d+)\t\S+\t(.*)$", output, re.MULTILINE)
-    texts = [one for _, one in sorted((int(i), one) for i, one in found)]
+    texts = [line for _, line in sorted((int(i), line) for i, line in found)]
     references = (text / "test.tgt").read_text().splitlines()
     assert len(texts) == len(references) == 20
     row = row_of(report, "teacher", beam=beam)
@@ -77,45 +77,49 @@ def test_ctranslate2_says_the_same_as_fairseq(report):
         ours = row_of(report, "teacher", "ctranslate2:float32", beam)
         theirs = row_of(report, "teacher", beam=beam)
         assert ours.bleu == pytest.approx(theirs.bleu, abs=0.5)
-        assert ours.bytes > row_of(report, "teacher", "ctranslate2:int8", beam).bytes
+        assert (
+            ours.weight_bytes > row_of(report, "teacher", "ctranslate2:int8", beam).weight_bytes
+        )
 
 
 def test_rows_are_compared_with_the_first_models_largest_beam(report):
-    assert report.first is row_of(report, "teacher") and report.first.difference is None
+    baseline = report.baseline
+    assert baseline is row_of(report, "teacher") and baseline.gain is None
     for row in report.rows:
-        if row is not report.first:
-            found = row.difference
-            assert found["bleu"] == pytest.approx(row.bleu - report.first.bleu, abs=1e-3)
-            assert found["low"] <= found["bleu"] <= found["high"]
+        if row is not baseline:
+            assert row.gain["bleu"] == pytest.approx(row.bleu - baseline.bleu, abs=1e-3)
+            assert row.gain["low"] <= row.gain["bleu"] <= row.gain["high"]
 
 
 def test_every_line_is_counted_and_every_round_timed(report):
     for row in report.rows:
         assert row.sentences == report.sentences == 20
-        assert len(row.seconds) > 1 and {len(piece) for piece in row.seconds} == {2}
-        slowest, fastest = row.range_of_speed
+        assert len(row.seconds) > 1 and {len(chunk) for chunk in row.seconds} == {2}
+        slowest, fastest = row.speed_range
         assert slowest <= row.sentences_per_second <= fastest
-        each = row.tokens_per_second / row.sentences_per_second
-        assert each == pytest.approx(row.tokens / 20)
+        tokens_per_sentence = row.tokens_per_second / row.sentences_per_second
+        assert tokens_per_sentence == pytest.approx(row.tokens / 20)
         assert len(row.bleu_by_length) == len(report.length_groups) > 1
 
 
 def test_parameters_are_counted_once(report, teacher):
     weights = {
-        tensor.data_ptr(): tensor  # the shared embedding stands there twice
+        tensor.data_ptr(): tensor  # the shared embedding has two names
         for name, tensor in torch.load(teacher)["model"].items()
         if name.endswith((".weight", ".bias"))
     }
     model = report.model("teacher")
     assert model.parameters == sum(tensor.numel() for tensor in weights.values())
-    assert model.nonzero == sum(int((tensor != 0).sum()) for tensor in weights.values())
-    assert model.nonzero < model.parameters  # the padding symbol's embedding
-    assert model.file_bytes == teacher.stat().st_size
-    assert row_of(report, "teacher").bytes == 4 * model.parameters
+    assert model.nonzero_parameters == sum(
+        int((tensor != 0).sum()) for tensor in weights.values()
+    )
+    assert model.nonzero_parameters < model.parameters  # the padding symbol's embedding
+    assert model.checkpoint_bytes == teacher.stat().st_size
+    assert row_of(report, "teacher").weight_bytes == 4 * model.parameters
 
 
-def test_mode_mass_is_the_probability_of_the_beams_output(report, data, loaded):
-    """Scored again, position by position, as Kim & Rush's p(y-hat | s)."""
+def test_mode_mass_is_the_probability_of_the_beam_output(report, data, loaded):
+    """The output is scored again, position by position: p(y-hat | s) of Kim & Rush."""
     dataset = load_split(data, "test").dataset
     masses = []
     for i in range(20):
@@ -129,23 +133,23 @@ def test_mode_mass_is_the_probability_of_the_beams_output(report, data, loaded):
     assert 0 < np.mean(masses) < 1
 
 
-def test_greedy_is_beam_where_the_model_is_sure(report, fairseq_alone, teacher):
-    assert 0 <= report.model("student").greedy_is_beam <= 1
+def test_greedy_equals_beam_needs_both(report, fairseq_alone, teacher):
+    assert 0 <= report.model("student").greedy_equals_beam <= 1
     same = fairseq_alone({"t": str(teacher)}, beams=(1,))
-    assert same.models[0].greedy_is_beam is None  # there is nothing to compare it with
+    assert same.models[0].greedy_equals_beam is None  # no beam to compare with
 
 
 def test_one_model_under_two_names(fairseq_alone, teacher):
     both = fairseq_alone({"a": str(teacher), "b": str(teacher)}).rows
-    assert both[0].bleu == both[1].bleu and both[1].difference["low"] == 0
+    assert both[0].bleu == both[1].bleu and both[1].gain["low"] == 0
     assert both[0].tokens == both[1].tokens
 
 
-def test_references_are_the_files_or_the_gold_target(data, teacher, text):
+def test_references_come_from_the_file_or_the_gold_targets(data, teacher, text):
     candidate = Candidate.load("t", str(teacher), str(data), "test")
     detokenise = Detokeniser(candidate.dictionary)
-    gold = references_of(candidate, detokenise)
-    lines = references_of(candidate, detokenise, text / "test.tgt")
+    gold = load_references(candidate, detokenise)
+    lines = load_references(candidate, detokenise, text / "test.tgt")
     assert lines == (text / "test.tgt").read_text().splitlines()
     for one, other in zip(gold, lines):
         assert len(one.split()) == len(other.split())
@@ -163,20 +167,21 @@ def test_moses_tokenisation_is_undone(fairseq_alone, teacher):
     )
 
 
-def test_commands_without_a_reference_file_are_our_own(fairseq_alone, teacher):
+def test_without_a_reference_file_the_command_is_evaluate(fairseq_alone, teacher):
     (row,) = fairseq_alone({"t": str(teacher)}).rows
     assert row.command.startswith("fairseq-seqkd evaluate ") and "t=" in row.command
 
 
-def test_subwords_in_the_references_are_told(fairseq_alone, teacher, tmp_path):
+def test_subwords_in_the_references_are_noted(fairseq_alone, teacher, tmp_path):
     (tmp_path / "reference").write_text("▁a ▁b\n" * 20)
     report = fairseq_alone({"t": str(teacher)}, reference_file=tmp_path / "reference")
-    assert "The references have '▁' in them: scores are over subwords" in report.notes[0]
+    assert "The references contain '▁': the scores are computed on subwords" in report.notes[0]
 
 
 def test_a_line_that_is_too_long(data, teacher, text, tmp_path):
-    """The training set has one of more tokens than the teacher takes."""
-    with pytest.raises(ValueError, match="'t' reads at most 30 tokens, but line 11 of 'train'"):
+    """The training set has a source of more tokens than the teacher takes."""
+    expected = "'t' takes at most 30 source tokens, but line 11 of 'train'"
+    with pytest.raises(ValueError, match=expected):
         Candidate.load("t", str(teacher), str(data), "train")
 
 
@@ -205,8 +210,8 @@ class TestOtherDictionaries:
             reference_file=text / "test.tgt",
         )
         assert report.notes == [
-            f"other has other dictionaries than t and reads {other[0]}: only text is compared, "
-            "and tokens are not the same units."
+            f"other has other dictionaries than t and uses the data-bin {other[0]}: compare "
+            "their scores, which are on text, but not their numbers of tokens."
         ]
         assert report.rows[1].model == "other" and report.rows[1].sentences == 20
 
@@ -226,13 +231,13 @@ class TestOtherDictionaries:
 
 
 @CTRANSLATE2
-def test_an_lstm_has_no_ctranslate2_and_the_report_says_so(data, fairseq_alone, tmp_path):
+def test_an_lstm_cannot_be_converted_and_the_report_says_so(data, fairseq_alone, tmp_path):
     loss = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", "1"]
     train(data, tmp_path, *loss, model=LSTM)
     path = {"lstm": str(tmp_path / "checkpoint_last.pt")}
     report = fairseq_alone(path, engines=None)
     assert [row.engine for row in report.rows] == ["fairseq"]
-    assert "lstm was not run through ctranslate2:int8: it cannot convert" in report.notes[1]
+    assert "lstm was not run with ctranslate2:int8: it cannot convert" in report.notes[1]
     with pytest.raises(ValueError, match="--engines ctranslate2:int8, 'lstm': it cannot conv"):
         fairseq_alone(path, engines=["ctranslate2:int8"])
 
@@ -246,11 +251,11 @@ def test_an_lstm_has_no_ctranslate2_and_the_report_says_so(data, fairseq_alone, 
             marks=CTRANSLATE2,
         ),
         ({"data_of": {"x": "data-bin"}}, "--data-of: no checkpoint is called 'x', expected"),
-        ({"remove_bpe": "bpe"}, "--remove-bpe is 'bpe', expected what fairseq knows"),
+        ({"remove_bpe": "bpe"}, "--remove-bpe is 'bpe', expected one of fairseq"),
         ({"split": "tast"}, "has no binarised 'tast' split"),
     ],
 )
-def test_settings_that_mean_nothing(fairseq_alone, teacher, settings, message):
+def test_invalid_settings(fairseq_alone, teacher, settings, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         fairseq_alone({"t": str(teacher)}, **settings)
 

@@ -1,4 +1,4 @@
-"""The page of claims, and what it is made of."""
+"""The page of claims and the reports that it is made from."""
 
 import importlib.util
 import re
@@ -21,23 +21,23 @@ def claims():
 
 
 @pytest.mark.parametrize(
-    "bleu, low, high, aim, verdict",
+    "bleu, low, high, target, verdict",
     [
         (1.0, 0.2, 1.8, 0, "reached"),
-        (1.0, -0.2, 2.2, 0, "reached, within chance"),
-        (-0.1, -1.0, 0.8, 0, "not reached, within chance"),
+        (1.0, -0.2, 2.2, 0, "reached, interval includes target"),
+        (-0.1, -1.0, 0.8, 0, "not reached, interval includes target"),
         (-1.0, -1.8, -0.2, 0, "not reached"),
         (0.0, 0.0, 0.0, 0, "not reached"),
         (-0.3, -0.35, 0.4, -0.4, "reached"),
-        (-0.3, -1.0, 0.4, -0.4, "reached, within chance"),
+        (-0.3, -1.0, 0.4, -0.4, "reached, interval includes target"),
         (1.0, 0.2, 1.3, 1.4, "not reached"),
     ],
 )
-def test_verdicts(claims, bleu, low, high, aim, verdict):
-    assert claims.above({"bleu": bleu, "low": low, "high": high}, aim) == verdict
+def test_verdicts(claims, bleu, low, high, target, verdict):
+    assert claims.verdict_on({"bleu": bleu, "low": low, "high": high}, target) == verdict
 
 
-def test_the_page_holds_what_the_results_say():
+def test_the_page_is_made_from_the_reports():
     command = [sys.executable, FOLDER / "claims.py", RESULTS]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert output.strip() in (RESULTS / "README.md").read_text()

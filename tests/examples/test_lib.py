@@ -11,8 +11,8 @@ from conftest import ROOT
 
 @pytest.fixture
 def shell(tmp_path):
-    """A function that runs lines of a recipe in ``tmp_path`` and returns how that ended."""
-    # The recipes ask it for one path, which takes longer than all that is tested here.
+    """A function that runs lines of a recipe in ``tmp_path``; returns the completed process."""
+    # A substitute: recipes only ask for one path, and starting the real program takes seconds.
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "fairseq-seqkd").write_text("#!/bin/sh\n")
@@ -109,3 +109,34 @@ class TestRun:
         result = shell('run it bash -c "echo why; exit 3"; echo "and on"')
         assert result.returncode != 0 and "and on" not in result.stdout
         assert "why" in result.stderr and "work/logs/it.log" in result.stderr
+
+
+def test_wait_any(shell):
+    """It returns the status of the child that ends first, and names it."""
+    result = shell(
+        """
+        sleep 60 & slow=$!
+        (exit 3) & quick=$!
+        wait_any $slow $quick || status=$?
+        kill $slow
+        [ "$ended" = "$quick" ] && echo "status $status"
+        """
+    )
+    assert result.stdout == "status 3\n"
+
+
+def test_sha256_by_either_program(shell, tmp_path):
+    """macOS has shasum in the place of sha256sum."""
+    (tmp_path / "file").write_text("text\n")
+    shasum = tmp_path / "programs" / "shasum"
+    shasum.write_text('#!/bin/sh\nshift 2\nexec sha256sum "$@"\n')
+    shasum.chmod(0o755)
+    result = shell(
+        """
+        sha256 file >sums
+        command() { return 1; }
+        sha256 file | cmp - sums
+        sha256 --check sums
+        """
+    )
+    assert result.stdout == "file: OK\n"

@@ -1,9 +1,10 @@
-import os
+"""The recipes' scripts: their syntax, and steps that need no training."""
+
 import subprocess
-import sys
 
 import pytest
 from conftest import ROOT, load_split
+from recipes import run_script
 
 SCRIPTS = sorted(
     path for path in (ROOT / "examples").rglob("*") if path.suffix in (".sh", ".sbatch")
@@ -21,37 +22,25 @@ def test_multi30k_refuses_other_files_than_the_published(tmp_path):
     for split in ("train", "val", "test_2016_flickr"):
         for side in ("de", "en"):
             (data / f"{split}.{side}.gz").write_bytes(b"something else")
-    recipe = ["bash", ROOT / "examples" / "multi30k" / "claims.sh"]
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    result = subprocess.run(
-        recipe,
-        env={**os.environ, "PATH": path, "DATA": str(data), "WORK": str(work)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert result.returncode != 0
-    assert "are not the published ones" in result.stdout
+    output = run_script("multi30k/claims.sh", fails=True, DATA=data, WORK=work)
+    assert "are not the published ones" in output
     assert not (work / "data-bin").exists()
 
 
 def test_slurm_array_by_hand(data, teacher, tmp_path):
-    """The job array's jobs, one after the other, with what Slurm would set."""
-    script = ROOT / "examples" / "slurm" / "generate_array.sbatch"
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    own = {"DATA": str(data), "TEACHER": str(teacher), "STORE": str(tmp_path / "store")}
-    outputs = []
-    for number in (1, 0):
-        slurm = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}
-        slurm.update(SHARDS="2", SLURM_ARRAY_TASK_ID=str(number))
-        job = subprocess.run(
-            ["bash", script],
-            env={**os.environ, "PATH": path, "FLAGS": "--beam 2", **own, **slurm},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=True,
+    """The jobs of the job array, one after the other, with the variables that Slurm sets."""
+    settings = {"DATA": data, "TEACHER": teacher, "STORE": tmp_path / "store"}
+    of_slurm = {"SLURM_JOB_ID": 7, "SLURM_PROCID": 0, "SLURM_NTASKS": 1}
+    outputs = [
+        run_script(
+            "slurm/generate_array.sbatch",
+            FLAGS="--beam 2",
+            SHARDS=2,
+            SLURM_ARRAY_TASK_ID=number,
+            **settings,
+            **of_slurm,
         )
-        outputs.append(job.stdout)
+        for number in (1, 0)
+    ]
     assert "1 chunks of" in outputs[0] and "sentences translated by the teacher" in outputs[1]
     assert len(load_split(tmp_path / "store" / "best").dataset) == 160

@@ -1,4 +1,4 @@
-"""Students for CTranslate2, used where this package and fairseq cannot be imported."""
+"""Students exported for CTranslate2, used where this package and fairseq cannot be imported."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from conftest import LSTM, USER_DIR, train
 from processes import fairseq
 
 from fairseq_seqkd.cli.main import main
-from fairseq_seqkd.decoding.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.export.ctranslate2 import QUANTIZATIONS
+from fairseq_seqkd.models.ctranslate2 import convert_teacher
 from fairseq_seqkd.teacher import load_teacher
 
 ctranslate2 = pytest.importorskip("ctranslate2")
@@ -34,7 +34,7 @@ def export(*arguments):
 
 
 def translate(folder, sentences):
-    """What the folder's own translate.py prints, without this package, fairseq and torch."""
+    """The output of the folder's translate.py, without this package, fairseq and torch."""
     result = subprocess.run(
         [sys.executable, "-c", ALONE, folder / "translate.py"],
         input="".join(f"{sentence}\n" for sentence in sentences),
@@ -75,7 +75,7 @@ def student(request, data, teacher, tmp_path_factory):
 
 
 def test_translates_as_the_student_did_in_training(student, data, text, tmp_path):
-    """By CTranslate2 and by stock fairseq, neither of which knows this package."""
+    """By CTranslate2 and by stock fairseq, neither of which has this package."""
     export(student, "--to", "ctranslate2", "--out", tmp_path / "ct2", "--data", data)
     export(student, "--to", "fairseq", "--out", tmp_path / "stock.pt")
     ours = ["--user-dir", USER_DIR, "--task", "translation", "--criterion", "word_kd"]
@@ -96,8 +96,8 @@ def test_what_is_in_the_folder(teacher, data, tmp_path, capsys):
     names = set(os.listdir(tmp_path / "ct2"))
     assert {"model.bin", "config.json", "translate.py"} <= names
     for side in ("src", "tgt"):
-        own = (tmp_path / "ct2" / f"dict.{side}.txt").read_text()
-        assert own == (data / f"dict.{side}.txt").read_text()
+        exported = (tmp_path / "ct2" / f"dict.{side}.txt").read_text()
+        assert exported == (data / f"dict.{side}.txt").read_text()
     assert json.loads((tmp_path / "ct2" / "config.json").read_text())["add_source_eos"]
     assert os.listdir(tmp_path) == ["ct2"]
 
@@ -121,7 +121,7 @@ def test_from_a_sparse_file_it_is_the_same(teacher, data, tmp_path):
     assert models[0] == models[1]
 
 
-def test_with_its_subword_model(teacher, data, tmp_path):
+def test_with_a_sentencepiece_model(teacher, data, tmp_path):
     """Text in, text out: the pieces are the made-up corpus's words."""
     sentencepiece = pytest.importorskip("sentencepiece")
     words = [line.split()[0] for line in (data / "dict.src.txt").read_text().splitlines()]
@@ -151,12 +151,12 @@ class TestErrors:
 
         return fails
 
-    def test_an_architecture_that_it_does_not_know(self, fails, data, tmp_path):
+    def test_an_architecture_that_cannot_be_converted(self, fails, data, tmp_path):
         loss = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", "1"]
         train(data, tmp_path / "lstm", *loss, model=LSTM)
         message = fails(student=tmp_path / "lstm" / "checkpoint_last.pt")
         assert "--to ctranslate2: it cannot convert the model: " in message
-        assert "Model 'lstm'" in message and "(--to fairseq ships any model)" in message
+        assert "Model 'lstm'" in message and "(--to fairseq exports any model)" in message
 
     def test_names(self, fails, tmp_path):
         assert "expected the name of a new folder" in fails(out=tmp_path / "student.pt")
@@ -168,7 +168,7 @@ class TestErrors:
         message = fails("--data", tmp_path / "empty")
         assert "the dictionary of" in message and "name their folder with --data." in message
 
-    def test_no_subword_model(self, fails):
+    def test_no_sentencepiece_model(self, fails):
         assert "--spm-model: there is no file 'no.model'" in fails("--spm-model", "no.model")
 
     def test_flags_of_another_format(self, teacher, tmp_path, capsys):
@@ -180,7 +180,7 @@ class TestErrors:
 
 
 def test_text_of_any_length(teacher, data, text, tmp_path):
-    """The teacher reads 30 tokens: what is longer is cut there, and nothing stops."""
+    """The teacher takes 30 tokens: longer sources are cut, and nothing stops."""
     export(teacher, "--to", "ctranslate2", "--out", tmp_path / "ct2", "--data", data)
     line = (text / "test.src").read_text().splitlines()[0]
     found = translate(tmp_path / "ct2", [" ".join([line] * 40), "", line])
@@ -191,6 +191,6 @@ def test_an_exported_checkpoint_is_converted_again(teacher, data, tmp_path):
     export(teacher, "--to", "fairseq", "--out", tmp_path / "stock.pt")
     for name, path in (("a", teacher), ("b", tmp_path / "stock.pt")):
         loaded = load_teacher(str(path), str(data))
-        CTranslate2Engine.convert(str(tmp_path / name), loaded)
+        convert_teacher(loaded, str(tmp_path / name))
     models = [(tmp_path / name / "model" / "model.bin").read_bytes() for name in "ab"]
     assert models[0] == models[1]

@@ -1,4 +1,4 @@
-"""Exported students, as stock fairseq sees them."""
+"""Students exported as checkpoints, used by stock fairseq."""
 
 import os
 import re
@@ -83,11 +83,11 @@ def test_the_moving_average_keeps_the_zeros(student, tmp_path):
     export(student, "--to", "fairseq", "--out", tmp_path / "out.pt", "--ema")
     average = read_checkpoint(str(tmp_path / "out.pt"))["model"]
     state = read_checkpoint(str(student))
-    for name, dead in Weights(parameters_of(state["model"])).dead().items():
-        assert not average[name][dead].any()
-        if (~dead).any():
-            assert (average[name] != state["model"][name])[~dead].any()
-        assert state["extra_state"]["ema"][name][dead].any()  # it remembers them
+    for name, zero_mask in Weights(parameters_of(state["model"])).zero_masks().items():
+        assert not average[name][zero_mask].any()
+        if (~zero_mask).any():
+            assert (average[name] != state["model"][name])[~zero_mask].any()
+        assert state["extra_state"]["ema"][name][zero_mask].any()  # as trained
 
 
 def test_fine_tuning_goes_on_from_it(data, student, tmp_path):
@@ -129,11 +129,11 @@ class TestErrors:
     @pytest.mark.parametrize("change", [{"cfg": None}, {"optimizer_history": []}])
     def test_a_checkpoint_without_its_entries(self, fails, word_kd_student, tmp_path, change):
         state = read_checkpoint(str(word_kd_student[0] / "checkpoint_last.pt"))
-        torch.save({**state, **change}, tmp_path / "own.pt")
+        torch.save({**state, **change}, tmp_path / "changed.pt")
         message = fails(
-            *["--to", "fairseq", "--out", tmp_path / "o.pt"], student=tmp_path / "own.pt"
+            *["--to", "fairseq", "--out", tmp_path / "o.pt"], student=tmp_path / "changed.pt"
         )
-        assert "own.pt' is not a fairseq checkpoint (" in message
+        assert "changed.pt' is not a fairseq checkpoint (" in message
 
     def test_a_sparse_file_in_the_place_of_a_checkpoint(self, fails, word_kd_student, tmp_path):
         itself = word_kd_student[0] / "checkpoint_last.pt"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fairseq_seqkd.losses.divergences import DIVERGENCES
-from fairseq_seqkd.losses.statistics import AtPositions, Statistics
-from fairseq_seqkd.losses.support import LEFTOVER, TopKAndRest, WholeVocabulary, top_k
+from fairseq_seqkd.losses.statistics import PositionStatistics
+from fairseq_seqkd.losses.support import LEFTOVER, TopKAndTail, WholeVocabulary, top_k
 
 INF = math.inf
 
@@ -29,19 +29,19 @@ def numpy_jsd(p, q, beta=0.5, **_):
     return beta * numpy_kl(q, m) + (1 - beta) * numpy_kl(p, m)
 
 
-def numpy_decoupled(p, q, counts, rest, head=10, tail_weight=2.0, **_):
-    ranked = q if rest < 0 else np.where(np.arange(q.shape[-1]) == rest, -1, q)
-    head = min(head, q.shape[-1] - (rest >= 0))
+def numpy_decoupled(p, q, compared_mask, tail_index, head=10, tail_weight=2.0, **_):
+    ranked = q if tail_index < 0 else np.where(np.arange(q.shape[-1]) == tail_index, -1, q)
+    head = min(head, q.shape[-1] - (tail_index >= 0))
     order = np.argsort(-ranked, -1, kind="stable")
     p, q = (np.take_along_axis(x, order, -1) for x in (p, q))
     P, Q = p[:, head:].sum(-1), q[:, head:].sum(-1)
     binned = [np.concatenate([x[:, :head], y[:, None]], -1) for x, y in ((q, Q), (p, P))]
     tail = numpy_kl(ratio(q[:, head:], Q[:, None]), ratio(p[:, head:], P[:, None]))
-    mean = Q[counts].mean()
+    mean = Q[compared_mask].mean()
     return numpy_kl(*binned) + (tail_weight / mean * Q * tail if mean > 0 else 0)
 
 
-def numpy_split(p, q, target, counts, easy_weight=0.2, **_):
+def numpy_split(p, q, target, compared_mask, easy_weight=0.2, **_):
     values, uncertainty = [], []
     for p_, q_, t in zip(p, q, target):
         rest = np.delete(np.arange(len(q_)), t if t >= 0 else [])
@@ -52,7 +52,7 @@ def numpy_split(p, q, target, counts, easy_weight=0.2, **_):
         values.append((beside, binary))
         uncertainty.append(1 - of_target[0])
     uncertainty = np.array(uncertainty)
-    counted = np.sort(uncertainty[counts])
+    counted = np.sort(uncertainty[compared_mask])
     easy = uncertainty <= counted[(len(counted) - 1) // 2]
     beside, binary = np.array(values).T
     return np.where(easy, easy_weight * beside, (1 - easy_weight) * (binary + beside))
@@ -90,7 +90,9 @@ POINTS = [(name, {}) for name in REFERENCES] + [
     ("decoupled", {"kd_head": 3}),
     ("split", {"kd_easy_weight": 0.6}),
 ]
-SPACES = [(None, None)] + [(k, leftover) for k in (1, 3, "V") for leftover in LEFTOVER.values]
+SUPPORTS = [(None, None)] + [
+    (k, leftover) for k in (1, 3, "V") for leftover in LEFTOVER.options
+]
 
 
 def reduced(p, q, target, k, leftover):
@@ -105,36 +107,37 @@ def reduced(p, q, target, k, leftover):
     if leftover == "renormalise":
         kept = [x / x.sum(-1, keepdims=True) for x in kept]
     found = order == target[:, None]
-    outcome = np.where(found.any(-1), found.argmax(-1), k if leftover == "tail" else -1)
-    return *kept, outcome, np.zeros_like(rows)
+    index = np.where(found.any(-1), found.argmax(-1), k if leftover == "tail" else -1)
+    return *kept, index, np.zeros_like(rows)
 
 
 def lprobs(*logits):
     return [torch.log_softmax(x, -1) for x in logits]
 
 
-def ours(name, settings, p, q, target, counts, k=None, leftover=None):
+def ours(name, settings, p, q, target, compared_mask, k=None, leftover=None):
     """The divergence of (positions, vocab) log-probabilities."""
     if k is None:
-        space = WholeVocabulary(lambda rows: q[rows], 1)
+        comparator = WholeVocabulary(lambda rows: q[rows], 1)
     else:
-        space = TopKAndRest(top_k(q, k), LEFTOVER.resolve(leftover, {}), 1)
-    outcomes = space.compare(p, target, slice(None)).outcomes
-    batch = Statistics(space, p, target.unsqueeze(0), counts.unsqueeze(0))
-    both, facts = (outcomes.student, outcomes.teacher), AtPositions(batch, outcomes)
-    return DIVERGENCES.resolve(name, settings)(*both, facts=facts)
+        comparator = TopKAndTail(top_k(q, k), LEFTOVER.resolve(leftover, {}), 1)
+    support = comparator.compare(p, target, slice(None)).support
+    statistics = PositionStatistics(comparator, p, target, compared_mask.unsqueeze(0))
+    return DIVERGENCES.resolve(name, settings)(support, statistics)
 
 
-def expected(name, settings, p, q, target, counts, k=None, leftover=None):
+def expected(name, settings, p, q, target, compared_mask, k=None, leftover=None):
     """The same in numpy."""
     p, q = (np.exp(x.double().numpy()) for x in (p, q))
     target, top = target.numpy(), q.argmax(-1)
     if k is not None:
         p, q, target, top = reduced(p, q, target, k, leftover)
-    names = {one.name: key for key, one in DIVERGENCES.values[name].parameters.items()}
+    names = {one.name: key for key, one in DIVERGENCES.options[name].parameters.items()}
     given = {names[key]: value for key, value in settings.items()}
-    given["rest"] = k if leftover == "tail" else -1
-    return REFERENCES[name](p, q, target=target, top=top, counts=counts.numpy(), **given)
+    given["tail_index"] = k if leftover == "tail" else -1
+    return REFERENCES[name](
+        p, q, target=target, top=top, compared_mask=compared_mask.numpy(), **given
+    )
 
 
 def cases():
@@ -158,10 +161,10 @@ def cases():
 
 CASES = dict(cases())
 TARGET = torch.tensor([1, 0, 0, 1, 1, 0])
-COUNTS = torch.tensor([True, True, False, True, True, True])
+COMPARED = torch.tensor([True, True, False, True, True, True])
 
 
-@pytest.mark.parametrize("k, leftover", SPACES)
+@pytest.mark.parametrize("k, leftover", SUPPORTS)
 @pytest.mark.parametrize("name, settings", POINTS)
 @pytest.mark.filterwarnings("ignore:invalid value", "ignore:divide by zero")
 def test_equals_float64_computation(name, settings, k, leftover):
@@ -175,8 +178,8 @@ def check_equal(name, settings, case, k, leftover):
     k = min(k, n_possible) if isinstance(k, int) else k and student.shape[-1]
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-6)):
         both = lprobs(*(torch.tensor(x, dtype=dtype) for x in (student, teacher)))
-        wanted = expected(name, settings, *both, TARGET, COUNTS, k, leftover)
-        result = ours(name, settings, *both, TARGET, COUNTS, k, leftover).double().numpy()
+        wanted = expected(name, settings, *both, TARGET, COMPARED, k, leftover)
+        result = ours(name, settings, *both, TARGET, COMPARED, k, leftover).double().numpy()
         assert not np.isnan(result).any()  # also where the definition is 0 / 0
         assert (result[wanted == INF] > 1e20).all()
         finite = np.isfinite(wanted)
@@ -185,7 +188,7 @@ def check_equal(name, settings, case, k, leftover):
         )
 
 
-@pytest.mark.parametrize("k, leftover", SPACES)
+@pytest.mark.parametrize("k, leftover", SUPPORTS)
 @pytest.mark.parametrize("name, settings", POINTS)
 def test_gradient_passes_gradcheck(name, settings, k, leftover):
     torch.manual_seed(1)
@@ -194,7 +197,7 @@ def test_gradient_passes_gradcheck(name, settings, k, leftover):
     k = 5 if k == "V" else k
 
     def divergence(logits):
-        return ours(name, settings, *lprobs(logits, teacher), TARGET, COUNTS, k, leftover)
+        return ours(name, settings, *lprobs(logits, teacher), TARGET, COMPARED, k, leftover)
 
     assert torch.autograd.gradcheck(divergence, student)
 
@@ -205,17 +208,17 @@ def test_hard_cases_give_no_nan_in_the_gradient(name, settings, dtype):
     for case in CASES:
         student, teacher = (torch.tensor(x, dtype=dtype) for x in CASES[case])
         student.requires_grad_()
-        ours(name, settings, *lprobs(student, teacher), TARGET, COUNTS).sum().backward()
+        ours(name, settings, *lprobs(student, teacher), TARGET, COMPARED).sum().backward()
         assert not student.grad.isnan().any(), case
 
 
-@pytest.mark.parametrize("k, leftover", SPACES)
+@pytest.mark.parametrize("k, leftover", SUPPORTS)
 @pytest.mark.parametrize("name, settings", [point for point in POINTS if point[0] != "hard"])
 def test_zero_for_equal_distributions(name, settings, k, leftover):
     for logits in (logits for both in CASES.values() for logits in both):
         k_ = logits.shape[-1] if k == "V" else k
         same = lprobs(torch.tensor(logits))[0]
-        result = ours(name, settings, same, same, TARGET, COUNTS, k_, leftover)
+        result = ours(name, settings, same, same, TARGET, COMPARED, k_, leftover)
         np.testing.assert_allclose(result, 0, atol=1e-12)
 
 
@@ -223,9 +226,9 @@ def test_zero_for_equal_distributions(name, settings, k, leftover):
 def test_top_k_of_the_whole_vocabulary_is_the_whole_vocabulary(name, settings):
     torch.manual_seed(1)
     student, teacher = lprobs(*torch.randn(2, 6, 9, dtype=torch.float64))
-    whole = ours(name, settings, student, teacher, TARGET, COUNTS)
-    for leftover in LEFTOVER.values:
-        result = ours(name, settings, student, teacher, TARGET, COUNTS, 9, leftover)
+    whole = ours(name, settings, student, teacher, TARGET, COMPARED)
+    for leftover in LEFTOVER.options:
+        result = ours(name, settings, student, teacher, TARGET, COMPARED, 9, leftover)
         torch.testing.assert_close(result, whole)
 
 
@@ -243,8 +246,8 @@ def test_top_k_of_the_whole_vocabulary_is_the_whole_vocabulary(name, settings):
 def test_limits(name, settings, factor, limit):
     torch.manual_seed(1)
     both = lprobs(*torch.randn(2, 6, 9, dtype=torch.float64))
-    result = factor * ours(name, settings, *both, TARGET, COUNTS)
-    wanted = ours(limit, {}, *both, TARGET, COUNTS)
+    result = factor * ours(name, settings, *both, TARGET, COMPARED)
+    wanted = ours(limit, {}, *both, TARGET, COMPARED)
     torch.testing.assert_close(result, wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -253,7 +256,7 @@ def test_no_skew_is_the_plain_kl_where_a_probability_is_no_float(skewed, plain):
     """exp(-120) is 0 in float32, and its logarithm is not."""
     impossible, even = torch.tensor([[0.0, -120.0]]), torch.tensor([[0.5, 0.5]]).log()
     both = [(impossible, even), (even, impossible)][plain]
-    result = ours(skewed, {"kd_skew": 0.0}, *both, TARGET[:1], COUNTS[:1])
+    result = ours(skewed, {"kd_skew": 0.0}, *both, TARGET[:1], COMPARED[:1])
     assert result.item() == pytest.approx(0.5 * 120 - math.log(2), rel=1e-6)
 
 
@@ -261,7 +264,7 @@ def test_hand_worked():
     # q = (1/2, 1/2), p = (1/4, 3/4): 1/2 log 2 + 1/2 log 2/3 = 1/2 log 4/3
     student = torch.tensor([[0.25, 0.75]]).log()
     teacher = torch.tensor([[0.5, 0.5]]).log()
-    value = ours("forward_kl", {}, student, teacher, TARGET[:1], COUNTS[:1])
+    value = ours("forward_kl", {}, student, teacher, TARGET[:1], COMPARED[:1])
     assert value.item() == pytest.approx(math.log(4 / 3) / 2)
 
 
@@ -274,7 +277,7 @@ def test_bounds():
         ("skew_kl", {"kd_skew": 0.1}, -math.log(0.1)),
         ("skew_reverse_kl", {"kd_skew": 0.2}, -math.log(0.2)),
     ]:
-        result = ours(name, settings, *both, TARGET, COUNTS)
+        result = ours(name, settings, *both, TARGET, COMPARED)
         assert (result >= 0).all() and (result <= most + 1e-6).all()
 
 
@@ -282,10 +285,10 @@ def test_bounds():
 def test_what_stands_in_padding_does_not_matter(name, settings):
     torch.manual_seed(1)
     student, teacher = lprobs(*torch.randn(2, 6, 9))
-    before = ours(name, settings, student, teacher, TARGET, COUNTS)
-    student[~COUNTS], teacher[~COUNTS] = lprobs(*5 * torch.randn(2, 1, 9))
-    after = ours(name, settings, student, teacher, TARGET, COUNTS)
-    assert torch.equal(before[COUNTS], after[COUNTS])
+    before = ours(name, settings, student, teacher, TARGET, COMPARED)
+    student[~COMPARED], teacher[~COMPARED] = lprobs(*5 * torch.randn(2, 1, 9))
+    after = ours(name, settings, student, teacher, TARGET, COMPARED)
+    assert torch.equal(before[COMPARED], after[COMPARED])
 
 
 @pytest.mark.parametrize(

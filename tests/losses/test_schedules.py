@@ -1,10 +1,8 @@
-from types import SimpleNamespace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_seqkd.losses.schedules import SCHEDULES
+from fairseq_seqkd.losses.schedules import SCHEDULES, needs_progress
 
 PARAMETERS = {
     "constant": st.fixed_dictionaries({"kd_beta": st.floats(0, 1)}),
@@ -15,10 +13,10 @@ PARAMETERS = {
 
 
 def beta(name, progress, settings=None):
-    return SCHEDULES.resolve(name, settings or {})(facts=SimpleNamespace(progress=progress))
+    return SCHEDULES.resolve(name, settings or {})(progress)
 
 
-@pytest.mark.parametrize("name", SCHEDULES.values)
+@pytest.mark.parametrize("name", SCHEDULES.options)
 @given(data=st.data())
 def test_stays_in_0_to_1_and_never_rises(name, data):
     settings = data.draw(PARAMETERS[name])
@@ -59,6 +57,7 @@ def test_out_of_range(name, settings, message):
 
 
 def test_only_constant_needs_no_length_of_training():
-    needs = {name: value.needs for name, value in SCHEDULES.values.items()}
-    assert needs.pop("constant") == ()
-    assert set(needs.values()) == {("progress",)}
+    needs = {name: needs_progress(SCHEDULES.resolve(name, {})) for name in SCHEDULES.options}
+    assert needs.pop("constant") is False
+    assert SCHEDULES.resolve("constant", {"kd_beta": 0.3})(None) == 0.3
+    assert set(needs.values()) == {True}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fairseq_seqkd.losses.divergences import kl
-from fairseq_seqkd.losses.support import TopK, largest_logits, read, tempered, top_k
+from fairseq_seqkd.losses.support import TopK, gather_lprobs, largest_logits, tempered, top_k
 
 
 def test_temperature_divides_logits():
@@ -62,39 +62,39 @@ def test_largest_logits_stand_side_by_side_or_at_the_end():
     assert largest_logits(logits, 3).tolist() == [[73, 72, 71], [1002, 1001, 1000]]
 
 
-def test_what_is_read_is_what_log_softmax_says():
+def test_gathered_lprobs_are_those_of_log_softmax():
     torch.manual_seed(1)
     logits = 5 * torch.randn(6, 30, dtype=torch.float64)
     top = top_k(logits, 4)
     lprobs, probs = torch.log_softmax(logits, -1), torch.softmax(logits, -1)
     torch.testing.assert_close(top.lprobs, lprobs.topk(4).values)
-    torch.testing.assert_close(top.rest.exp(), 1 - probs.topk(4).values.sum(-1))
-    found = read(logits, torch.tensor([[3]] * 6), 0)
-    torch.testing.assert_close(found.summed, lprobs.sum(-1))
-    torch.testing.assert_close(found.rest, torch.zeros(6, dtype=torch.float64))
-    torch.testing.assert_close(found.largest, lprobs.amax(-1))
+    torch.testing.assert_close(top.tail_lprobs.exp(), 1 - probs.topk(4).values.sum(-1))
+    gathered = gather_lprobs(logits, torch.tensor([[3]] * 6), 0)
+    torch.testing.assert_close(gathered.summed_lprobs, lprobs.sum(-1))
+    torch.testing.assert_close(gathered.tail_lprobs, torch.zeros(6, dtype=torch.float64))
+    torch.testing.assert_close(gathered.largest_lprobs, lprobs.amax(-1))
 
 
-def test_a_small_rest_is_not_lost():
+def test_a_small_tail_is_not_lost():
     logits = torch.tensor([[0.0, -40, -40, -40]])
-    assert top_k(logits, 1).rest.item() == pytest.approx(math.log(3) - 40, rel=1e-6)
+    assert top_k(logits, 1).tail_lprobs.item() == pytest.approx(math.log(3) - 40, rel=1e-6)
 
 
 @pytest.mark.parametrize("k", [0, 3, 6])
-def test_reading_passes_gradcheck(k):
+def test_gathering_passes_gradcheck(k):
     torch.manual_seed(1)
     logits = torch.randn(4, 7, dtype=torch.float64, requires_grad=True)
     symbols = torch.stack([torch.randperm(7)[:6] for _ in range(4)])
     symbols = torch.cat([symbols, symbols[:, 2:3]], -1)  # a target among the first
 
     def outputs(logits):
-        found = read(logits, symbols, k)
-        return found.lprobs, found.rest, found.summed
+        gathered = gather_lprobs(logits, symbols, k)
+        return gathered.lprobs, gathered.tail_lprobs, gathered.summed_lprobs
 
     assert torch.autograd.gradcheck(outputs, logits)
 
 
-def test_the_first_of_the_top_k_leave_the_others_to_the_rest():
+def test_the_first_of_the_top_k_leave_the_others_to_the_tail():
     torch.manual_seed(1)
     logits = torch.randn(5, 40)
     for few, wanted in zip(top_k(logits, 9).first(3), top_k(logits, 3)):

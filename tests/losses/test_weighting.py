@@ -9,68 +9,74 @@ from hypothesis import strategies as st
 
 from fairseq_seqkd.losses.weighting import WEIGHTINGS
 
-STATISTICS = ("student_nll", "student_entropy", "reverse_kl", "place")
+NOT_UNIFORM = [name for name in WEIGHTINGS.options if name != "uniform"]
+
+STATISTICS = ("student_nll", "student_entropy", "reverse_kl", "relative_position")
 
 
 @st.composite
-def facts(draw, min_counted=1):
+def statistics(draw, min_counted=1):
     """Statistics of some positions, some of which do not count."""
     size = draw(st.integers(1, 30))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    counts = torch.from_numpy(rng.random(size) < 0.7)
-    counts[:min_counted] = True
+    compared_mask = torch.from_numpy(rng.random(size) < 0.7)
+    compared_mask[:min_counted] = True
     values = {name: torch.from_numpy(rng.random(size) * 3).float() for name in STATISTICS}
-    return SimpleNamespace(counts=counts, **values)
+    return SimpleNamespace(compared_mask=compared_mask, **values)
 
 
-@pytest.mark.parametrize("name", WEIGHTINGS.values)
-@given(facts=facts(min_counted=0))
-def test_non_negative_and_nothing_for_padding(name, facts):
-    weights = WEIGHTINGS.resolve(name, {})(facts=facts)
-    assert weights.shape == facts.counts.shape
+@pytest.mark.parametrize("name", NOT_UNIFORM)
+@given(statistics=statistics(min_counted=0))
+def test_non_negative_and_nothing_for_padding(name, statistics):
+    weights = WEIGHTINGS.resolve(name, {})(statistics)
+    assert weights.shape == statistics.compared_mask.shape
     assert (weights >= 0).all() and not weights.isnan().any()
-    assert (weights[~facts.counts] == 0).all()
+    assert (weights[~statistics.compared_mask] == 0).all()
 
 
-@pytest.mark.parametrize("name", WEIGHTINGS.values)
-@given(facts=facts())
-def test_what_stands_in_padding_does_not_matter(name, facts):
+@pytest.mark.parametrize("name", NOT_UNIFORM)
+@given(statistics=statistics())
+def test_what_stands_in_padding_does_not_matter(name, statistics):
     weighting = WEIGHTINGS.resolve(name, {})
-    before = weighting(facts=facts)
+    before = weighting(statistics)
     for statistic in STATISTICS:
-        getattr(facts, statistic)[~facts.counts] = 1000.0
-    assert torch.equal(weighting(facts=facts), before)
+        getattr(statistics, statistic)[~statistics.compared_mask] = 1000.0
+    assert torch.equal(weighting(statistics), before)
 
 
-@given(facts=facts(), keep=st.floats(0.01, 1))
-def test_scales(facts, keep):
-    n = int(facts.counts.sum())
+@given(statistics=statistics(), keep=st.floats(0.01, 1))
+def test_scales(statistics, keep):
+    n = int(statistics.compared_mask.sum())
     kept = math.ceil(keep * n)
-    uniform = WEIGHTINGS.resolve("uniform", {})(facts=facts)
-    assert (uniform[facts.counts] == 1).all()
-    selective = WEIGHTINGS.resolve("selective", {"kd_keep": keep})(facts=facts)
+    selective = WEIGHTINGS.resolve("selective", {"kd_keep": keep})(statistics)
     assert selective.sum() == kept and set(selective.tolist()) <= {0.0, 1.0}
-    tip = WEIGHTINGS.resolve("entropy_divergence", {"kd_keep": keep})(facts=facts)
+    tip = WEIGHTINGS.resolve("entropy_divergence", {"kd_keep": keep})(statistics)
     assert tip.sum().item() == pytest.approx(n, rel=1e-5)
     assert (tip > 0).sum() == kept
-    position = WEIGHTINGS.resolve("position", {})(facts=facts)[facts.counts]
+    position = WEIGHTINGS.resolve("position", {})(statistics)[statistics.compared_mask]
     assert (position >= 0.25).all() and (position <= 1).all()
 
 
+def test_uniform_weighs_nothing():
+    assert WEIGHTINGS.resolve("uniform", {}) is None
+
+
 def test_selective_keeps_the_highest_nll():
-    counts = torch.tensor([True, True, True, True, False])
-    given = SimpleNamespace(counts=counts, student_nll=torch.tensor([1.0, 4, 2, 3, 9]))
-    assert WEIGHTINGS.resolve("selective", {})(facts=given).tolist() == [0, 1, 0, 1, 0]
+    compared_mask = torch.tensor([True, True, True, True, False])
+    given = SimpleNamespace(
+        compared_mask=compared_mask, student_nll=torch.tensor([1.0, 4, 2, 3, 9])
+    )
+    assert WEIGHTINGS.resolve("selective", {})(given).tolist() == [0, 1, 0, 1, 0]
 
 
 def test_entropy_divergence_hand_worked():
     # h = (0, 1/2, 1, 0), d = (0, 1/2, 0, 1): h + d - h d = (0, 3/4, 1, 1). Kept: the last two.
     given = SimpleNamespace(
-        counts=torch.tensor([True] * 4),
+        compared_mask=torch.tensor([True] * 4),
         student_entropy=torch.tensor([0.0, 1, 2, 0]),
         reverse_kl=torch.tensor([0.0, 1, 0, 2]),
     )
-    weights = WEIGHTINGS.resolve("entropy_divergence", {})(facts=given)
+    weights = WEIGHTINGS.resolve("entropy_divergence", {})(given)
     assert weights.tolist() == [0, 0, 2, 2]
 
 
@@ -78,19 +84,21 @@ def test_an_outlier_does_not_flatten_the_rest():
     entropy = torch.linspace(0, 1, 200)
     entropy[0] = 1e6
     given = SimpleNamespace(
-        counts=torch.tensor([True] * 200),
+        compared_mask=torch.tensor([True] * 200),
         student_entropy=entropy,
         reverse_kl=torch.linspace(1, 0, 200),
     )
-    kept = WEIGHTINGS.resolve("entropy_divergence", {})(facts=given) > 0
+    kept = WEIGHTINGS.resolve("entropy_divergence", {})(given) > 0
     # h + d - h d = 1 - (1 - h)(1 - d) is largest at both ends.
     assert kept[:40].all() and kept[-40:].all() and not kept[80:120].any()
 
 
 def test_position_hand_worked():
-    place = torch.tensor([0.3, 1.0])
-    given = SimpleNamespace(counts=torch.tensor([True, True]), place=place)
-    weights = WEIGHTINGS.resolve("position", {})(facts=given)
+    relative_position = torch.tensor([0.3, 1.0])
+    given = SimpleNamespace(
+        compared_mask=torch.tensor([True, True]), relative_position=relative_position
+    )
+    weights = WEIGHTINGS.resolve("position", {})(given)
     end = 0.25 + 0.75 / (1 + math.exp(-7))
     assert weights.tolist() == pytest.approx([0.625, end])
 

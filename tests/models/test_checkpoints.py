@@ -1,100 +1,77 @@
-import shutil
+"""Reading and writing checkpoint files."""
+
 from argparse import Namespace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from test_compat import RunsCode, guarded
 
-from fairseq_seqkd.teacher import load_teacher
+from fairseq_seqkd.io.files import sha256
+from fairseq_seqkd.models.checkpoints import (
+    config_of,
+    load_state,
+    plain_containers,
+    read_checkpoint,
+    sha256_of_checkpoints,
+    write_checkpoint,
+)
+from fairseq_seqkd.models.loading import load_models
 
-
-@pytest.fixture(scope="module")
-def loaded(teacher):
-    return load_teacher(str(teacher))
+LOADERS = pytest.mark.parametrize("load", [load_models, load_state, read_checkpoint])
 
 
 @pytest.mark.parametrize("missing", ["no/such.pt", "no/such.pt:no/other.pt"])
 def test_missing_checkpoint(missing):
     with pytest.raises(FileNotFoundError, match="no checkpoint at 'no/such.pt'"):
-        load_teacher(missing)
+        load_models(missing)
 
 
+@LOADERS
 @pytest.mark.parametrize("content", [b"", b"just text\n", b"\x80\x02}q\x00."])
-def test_not_a_checkpoint(tmp_path, content):
+def test_not_a_checkpoint(tmp_path, load, content):
     (tmp_path / "teacher.pt").write_bytes(content)
     with pytest.raises(ValueError, match="teacher.pt'.*fairseq checkpoint"):
-        load_teacher(str(tmp_path / "teacher.pt"))
+        load(str(tmp_path / "teacher.pt"))
 
 
-def test_checkpoint_of_something_else(tmp_path):
+@LOADERS
+def test_checkpoint_of_something_else(tmp_path, load):
     torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="other.pt.*not a fairseq checkpoint"):
-        load_teacher(str(tmp_path / "other.pt"))
+        load(str(tmp_path / "other.pt"))
 
 
+@LOADERS
 @guarded
-def test_malicious_checkpoint_is_refused_and_not_executed(tmp_path):
+def test_malicious_checkpoint_is_refused_and_not_executed(tmp_path, load):
     trace = tmp_path / "was-executed"
     torch.save({"model": {}, "cfg": RunsCode(trace)}, tmp_path / "evil.pt")
     with pytest.raises(ValueError, match="evil.pt.*refused and nothing in it was executed"):
-        load_teacher(str(tmp_path / "evil.pt"))
+        load(str(tmp_path / "evil.pt"))
     assert not trace.exists()
 
 
-class TestDictionary:
-    """Where the teacher's dictionary is looked for, and what it is compared with."""
-
-    @pytest.fixture
-    def moved(self, teacher, tmp_path):
-        """The checkpoint alone in a folder, with a recorded data path that is gone."""
-        state = torch.load(teacher)
-        state["cfg"]["task"]["data"] = str(tmp_path / "gone")
-        (tmp_path / "moved").mkdir()
-        torch.save(state, tmp_path / "moved" / "teacher.pt")
-        return tmp_path / "moved" / "teacher.pt"
-
-    def test_where_it_was_trained(self, teacher, loaded):
-        assert loaded.knows_dictionary
-
-    def test_named(self, moved, data):
-        assert load_teacher(str(moved), str(data)).knows_dictionary
-
-    def test_named_wrongly(self, moved, tmp_path):
-        with pytest.raises(FileNotFoundError, match="dictionary.*--teacher-data"):
-            load_teacher(str(moved), str(tmp_path))
-
-    def test_beside_the_checkpoint(self, moved, data, loaded):
-        for name in ("dict.src.txt", "dict.tgt.txt"):
-            shutil.copy(data / name, moved.parent)
-        assert load_teacher(str(moved), student_task=loaded.task).knows_dictionary
-
-    def test_one_joined_file_beside_the_checkpoint(self, moved, data, loaded):
-        shutil.copy(data / "dict.src.txt", moved.parent)
-        shutil.copy(data / "dict.tgt.txt", moved.parent / "dict.txt")
-        found = load_teacher(str(moved), student_task=loaded.task)
-        assert found.knows_dictionary
-        assert found.task.target_dictionary == loaded.task.target_dictionary
-
-    def test_nowhere(self, moved):
-        with pytest.raises(FileNotFoundError, match="dictionary.*--teacher-data"):
-            load_teacher(str(moved))
-
-    def test_nowhere_compares_sizes_only_and_warns(self, moved, loaded, caplog):
-        found = load_teacher(str(moved), student_task=loaded.task)
-        assert not found.knows_dictionary
-        assert "only the sizes" in caplog.text
-
-    def test_sizes_differ(self, moved, data, loaded, tmp_path):
-        for name in ("dict.src.txt", "dict.tgt.txt"):
-            lines = (data / name).read_text().splitlines()
-            (tmp_path / name).write_text("\n".join([*lines, "more 1\n"]))
-        with pytest.raises(ValueError, match="does not fit its dictionary"):
-            load_teacher(str(moved), str(tmp_path), student_task=loaded.task)
+def test_checkpoint_without_a_configuration(teacher):
+    state = {"model": load_state(str(teacher))["model"], "cfg": None, "args": None}
+    with pytest.raises(ValueError, match="x.pt.*no configuration of a model and its task"):
+        config_of(state, "x.pt")
 
 
-def test_task_that_keeps_its_configuration_in_a_namespace(teacher, tmp_path):
-    """As tasks without a dataclass do, such as speech_to_text."""
-    state = torch.load(teacher)
-    state["cfg"]["task"] = Namespace(**state["cfg"]["task"], task="translation")
-    torch.save(state, tmp_path / "teacher.pt")
-    assert load_teacher(str(tmp_path / "teacher.pt")).knows_dictionary
+def test_sha256_of_an_ensembles_checkpoints(teacher):
+    assert sha256_of_checkpoints(f"{teacher}:{teacher}") == [sha256(str(teacher))] * 2
+
+
+def test_a_written_checkpoint_is_read_as_it_was(teacher, tmp_path):
+    state = read_checkpoint(str(teacher))
+    write_checkpoint(state, str(tmp_path / "copy.pt"))
+    copy = read_checkpoint(str(tmp_path / "copy.pt"))
+    assert copy.keys() == state.keys()
+    assert all(torch.equal(copy["model"][name], t) for name, t in state["model"].items())
+
+
+def test_plain_containers():
+    config = OmegaConf.create({"lr": [0.1], "model": {"arch": "lstm"}})
+    value = Namespace(config=config, sizes=(1, 2), name="x")
+    expected = {"lr": [0.1], "model": {"arch": "lstm"}}
+    assert plain_containers(value) == {"config": expected, "sizes": [1, 2], "name": "x"}

@@ -14,7 +14,7 @@ from processes import fairseq
 from fairseq_seqkd.cli.main import main
 from fairseq_seqkd.models.checkpoints import read_checkpoint
 from fairseq_seqkd.models.loading import load_models
-from fairseq_seqkd.models.parameters import fraction_of_zeros, nonzero, parameters_of
+from fairseq_seqkd.models.parameters import count_nonzero, fraction_of_zeros, parameters_of
 from fairseq_seqkd.pruning.weights import Weights
 
 SCHEMES = ["class_blind", "class_uniform", "class_distribution"]
@@ -60,7 +60,7 @@ def test_class_blind_is_exact_on_a_whole_model(wide, tmp_path):
     prune(wide, tmp_path / "out.pt", "--sparsity", "0.8")
     matrices = Weights(model_of(tmp_path / "out.pt")).matrices
     size = sum(tensor.numel() for tensor in matrices.values())
-    assert size - nonzero(matrices) == round(0.8 * size)
+    assert size - count_nonzero(matrices) == round(0.8 * size)
 
 
 def test_the_checkpoint_is_whole_and_has_no_optimizer(wide, tmp_path, capsys):
@@ -70,7 +70,7 @@ def test_the_checkpoint_is_whole_and_has_no_optimizer(wide, tmp_path, capsys):
     assert state["last_optimizer_state"] is None
     assert state["cfg"]["model"] == dense["cfg"]["model"]
     out = capsys.readouterr().out
-    left = nonzero(parameters_of(state["model"]))
+    left = count_nonzero(parameters_of(state["model"]))
     assert re.search(rf"\| all +\| +[\d,]+ \| +{left:,} \|", out)
     assert out.startswith("50.00 % of the weights are zero")
     assert "--finetune-from-model" in out and "decoder.layers.0" in out
@@ -99,7 +99,7 @@ def test_copies_of_shared_embeddings_are_pruned_as_one(wide, tmp_path):
 def test_the_moving_average_is_pruned_as_well(wide, tmp_path):
     prune(wide, tmp_path / "out.pt", "--sparsity", "0.5")
     state = read_checkpoint(str(tmp_path / "out.pt"))
-    for name, mask in Weights(parameters_of(state["model"])).dead().items():
+    for name, mask in Weights(parameters_of(state["model"])).zero_masks().items():
         average = state["extra_state"]["ema"][name]
         assert not average[mask].any() and average[~mask].any()
 
@@ -115,8 +115,8 @@ def test_an_lstm(data, tmp_path):
 
 def test_a_language_model_without_its_dictionary(text, tmp_path):
     data = tmp_path / "data"
-    only = ["--only-source", "--destdir", data, "--validpref", text / "valid.tgt"]
-    fairseq("preprocess", *only, "--trainpref", text / "train.tgt")
+    flags = ["--only-source", "--destdir", data, "--validpref", text / "valid.tgt"]
+    fairseq("preprocess", *flags, "--trainpref", text / "train.tgt")
     model = ["--arch", "transformer_lm", "--decoder-layers", "1", "--decoder-embed-dim", "16"]
     model += ["--decoder-ffn-embed-dim", "16", "--decoder-attention-heads", "2"]
     flags = ["--task", "language_modeling", "--tokens-per-sample", "32", "--max-update", "1"]
@@ -173,7 +173,7 @@ def test_compact_alone_takes_the_width_of_the_widest_layer(wide, data, tmp_path)
 def test_heads_are_set_to_zero(wide, tmp_path):
     prune(wide, tmp_path / "out.pt", "--sparsity", "0.5", "--scheme", "heads")
     weights = Weights(model_of(tmp_path / "out.pt"), heads_of=lambda name: 2)
-    assert [int(units.dead().sum()) for units in weights.heads] == [1, 1, 1, 1]
+    assert [int(units.zero_mask().sum()) for units in weights.heads] == [1, 1, 1, 1]
 
 
 @FIXED  # it builds no model of nested containers
@@ -201,7 +201,7 @@ def test_a_configuration_of_containers(wide, data, tmp_path):
         tmp_path / "hydra.pt", tmp_path / "heads.pt", "--sparsity", "0.5", "--scheme", "heads"
     )
     weights = Weights(model_of(tmp_path / "heads.pt"), heads_of=lambda name: 2)
-    assert [int(units.dead().sum()) for units in weights.heads] == [1, 1, 1, 1]
+    assert [int(units.zero_mask().sum()) for units in weights.heads] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from processes import fairseq
 
 from fairseq_seqkd.models.checkpoints import read_checkpoint
-from fairseq_seqkd.models.parameters import fraction_of_zeros, nonzero, parameters_of
+from fairseq_seqkd.models.parameters import count_nonzero, fraction_of_zeros, parameters_of
 from fairseq_seqkd.pruning.hook import PruningConfig, PruningMixin, build_pruner
 from fairseq_seqkd.pruning.weights import Weights
 
@@ -67,7 +67,9 @@ def test_what_is_pruned_stays_at_zero_for_fifty_updates(joined, tmp_path, model,
         assert (later[name][zero] == 0).all(), name
         stayed += int((later[name][~zero] == pruned[name][~zero]).sum())
     # Half floats may come back to where they were.
-    assert stayed <= (0.01 * nonzero(pruned) if any("fp16" in flag for flag in mode) else 0)
+    assert stayed <= (
+        0.01 * count_nonzero(pruned) if any("fp16" in flag for flag in mode) else 0
+    )
     assert sparsity_of(later) == pytest.approx(0.8, abs=1e-3)
 
 
@@ -120,11 +122,11 @@ def test_retraining_on_pseudo_targets_with_word_kd(data, teacher, store, tmp_pat
     sparsities = [float(line["sparsity"]) for line in logged(log, "train_inner")]
     assert sparsities == [pytest.approx(x, abs=0.1) for x in (0.2, 0.2, 43.75, 43.75, 50, 50)]
     model, dense = (model_of(path) for path in (tmp_path / "checkpoint_last.pt", str(teacher)))
-    left, size = nonzero(model), sum(tensor.numel() for tensor in model.values())
+    left, size = count_nonzero(model), sum(tensor.numel() for tensor in model.values())
     (line,) = re.findall(r"\| all +\|(.*)\|", log)
     assert [cell.strip() for cell in line.split("|")][:2] == [f"{size:,}", f"{left:,}"]
-    times = nonzero(dense) / left
-    assert f"{times:.1f} times fewer than the teacher's {nonzero(dense):,}" in log
+    times = count_nonzero(dense) / left
+    assert f"{times:.1f} times fewer than the teacher's {count_nonzero(dense):,}" in log
     assert float(logged(log, "train")[-1]["train_nonzero"]) == left
 
 
@@ -135,10 +137,10 @@ def test_whole_units(data, tmp_path, scheme):
     weights = Weights(model_of(tmp_path / "checkpoint_last.pt"), heads_of=lambda name: 2)
     units = getattr(weights, scheme)
     assert len(units) == (2 if scheme == "ffn" else 3)
-    for some in units:
-        assert some.dead().sum() == some.number // 2
-        for name, mask in some.masks(some.dead()).items():
-            assert not some.parts[name][0][mask].any()
+    for group in units:
+        assert group.zero_mask().sum() == group.number // 2
+        for name, mask in group.parameter_masks(group.zero_mask()).items():
+            assert not group.parts[name][0][mask].any()
     assert f"50.00 % of the {scheme} are zero (each of {len(units)} modules has" in log
 
 
@@ -218,7 +220,7 @@ def test_the_best_checkpoint_is_a_pruned_one(data, tmp_path):
 
 
 class AnyTask(PruningMixin, TranslationTask):
-    """What a user of the mixin writes."""
+    """A task as a user of the mixin writes it."""
 
 
 def settings(**values):

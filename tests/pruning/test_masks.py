@@ -1,4 +1,4 @@
-"""What is zero stays zero under every one of fairseq's optimizers."""
+"""Pruned weights stay zero under every one of fairseq's optimizers."""
 
 import copy
 
@@ -63,12 +63,12 @@ def test_nothing_comes_back(kind, optimizer):
             parameter.grad = torch.randn_like(parameter)
         if kind != "single":
             steps._needs_sync = True
-        dead = Weights(parameters).dead() if masked else {}
-        mask_gradients(dead, parameters)
-        assert not any(parameters[name].grad[mask].any() for name, mask in dead.items())
+        masks = Weights(parameters).zero_masks() if masked else {}
+        mask_gradients(masks, parameters)
+        assert not any(parameters[name].grad[mask].any() for name, mask in masks.items())
         steps.clip_grad_norm(1.0)
         steps.step()
-        mask_weights(dead, parameters, steps)
+        mask_weights(masks, parameters, steps)
 
     for _ in range(3):
         step(masked=False)

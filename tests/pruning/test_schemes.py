@@ -48,11 +48,11 @@ def weights_of(model):
 def smallest_of(scores, sparsity):
     """{name: mask}, by sorting."""
     flat = np.concatenate([score.ravel() for score in scores.values()])
-    chosen = np.zeros(len(flat), bool)
-    chosen[np.argsort(flat, kind="stable")[: round(sparsity * len(flat))]] = True
+    mask = np.zeros(len(flat), bool)
+    mask[np.argsort(flat, kind="stable")[: round(sparsity * len(flat))]] = True
     masks, begin = {}, 0
     for name, score in scores.items():
-        masks[name] = chosen[begin : begin + score.size].reshape(score.shape)
+        masks[name] = mask[begin : begin + score.size].reshape(score.shape)
         begin += score.size
     return masks
 
@@ -62,8 +62,8 @@ def expected(scheme, model, sparsity):
     if scheme == "class_blind":
         return smallest_of({name: abs(w) for name, w in matrices.items()}, sparsity)
     masks, scores = {}, {}
-    for one in dict.fromkeys(CLASS[name] for name in MATRICES):
-        members = {name: w for name, w in matrices.items() if CLASS[name] == one}
+    for class_ in dict.fromkeys(CLASS[name] for name in MATRICES):
+        members = {name: w for name, w in matrices.items() if CLASS[name] == class_}
         masks.update(smallest_of({name: abs(w) for name, w in members.items()}, sparsity))
         everything = np.concatenate([w.ravel() for w in members.values()]).astype(np.float64)
         sigma = np.float32(everything.std())
@@ -91,10 +91,10 @@ def test_equals_numpy(scheme, levels, sparsity):
 def test_exactly_so_many_of_any_numbers(rows, sparsity):
     scores = {str(i): torch.tensor(row) for i, row in enumerate(rows)}
     masks = smallest(scores, sparsity)
-    chosen = torch.cat([scores[name][mask] for name, mask in masks.items()])
+    pruned = torch.cat([scores[name][mask] for name, mask in masks.items()])
     kept = torch.cat([scores[name][~mask] for name, mask in masks.items()])
-    assert len(chosen) == round(sparsity * (len(chosen) + len(kept)))
-    assert not len(chosen) or not len(kept) or chosen.max() <= kept.min()
+    assert len(pruned) == round(sparsity * (len(pruned) + len(kept)))
+    assert not len(pruned) or not len(kept) or pruned.max() <= kept.min()
 
 
 @pytest.mark.parametrize("scheme", ["class_blind", "class_uniform", "class_distribution"])
@@ -115,8 +115,8 @@ def test_classes_are_the_layers():
         name: set(members) for name, members in weights_of(random_model(1)).classes.items()
     }
     assert found == {
-        one: {name for name in MATRICES if CLASS[name] == one}
-        for one in dict.fromkeys(CLASS[name] for name in MATRICES)
+        class_: {name for name in MATRICES if CLASS[name] == class_}
+        for class_ in dict.fromkeys(CLASS[name] for name in MATRICES)
     }
 
 
@@ -126,10 +126,10 @@ def test_feed_forward_units():
     for layer in ("encoder.layers.0", "encoder.layers.1"):
         rows, columns = model[f"{layer}.fc1.weight"], model[f"{layer}.fc2.weight"]
         magnitude = abs(rows).sum(1) + abs(columns).sum(0)
-        dead = np.isin(np.arange(16), np.argsort(magnitude)[:8])
-        assert (masks[f"{layer}.fc1.weight"].numpy() == dead[:, None]).all()
-        assert (masks[f"{layer}.fc1.bias"].numpy() == dead).all()
-        assert (masks[f"{layer}.fc2.weight"].numpy() == dead[None]).all()
+        zero_mask = np.isin(np.arange(16), np.argsort(magnitude)[:8])
+        assert (masks[f"{layer}.fc1.weight"].numpy() == zero_mask[:, None]).all()
+        assert (masks[f"{layer}.fc1.bias"].numpy() == zero_mask).all()
+        assert (masks[f"{layer}.fc2.weight"].numpy() == zero_mask[None]).all()
     assert len(masks) == 6
 
 
@@ -140,11 +140,11 @@ def test_heads():
     inputs = [model[f"{attention}.{x}_proj.weight"].reshape(4, -1) for x in "qkv"]
     output = model[f"{attention}.out_proj.weight"].reshape(8, 4, 2)
     magnitude = sum(abs(x).sum(1) for x in inputs) + abs(output).sum((0, 2))
-    dead = np.isin(np.arange(4), np.argsort(magnitude)[:2]).repeat(2)
+    zero_mask = np.isin(np.arange(4), np.argsort(magnitude)[:2]).repeat(2)
     for x in "qkv":
-        assert (masks[f"{attention}.{x}_proj.weight"].numpy() == dead[:, None]).all()
-    assert (masks[f"{attention}.q_proj.bias"].numpy() == dead).all()
-    assert (masks[f"{attention}.out_proj.weight"].numpy() == dead[None]).all()
+        assert (masks[f"{attention}.{x}_proj.weight"].numpy() == zero_mask[:, None]).all()
+    assert (masks[f"{attention}.q_proj.bias"].numpy() == zero_mask).all()
+    assert (masks[f"{attention}.out_proj.weight"].numpy() == zero_mask[None]).all()
     assert f"{attention}.out_proj.bias" not in masks
 
 
@@ -157,7 +157,7 @@ def test_one_unit_stays(scheme):
             assert (~masks[name]).sum() == tensor.numel() // units.number, (name, dimension)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES.values)
+@pytest.mark.parametrize("scheme", list(SCHEMES.options))
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_weights_that_are_no_numbers(scheme, number):
     model = random_model(6)

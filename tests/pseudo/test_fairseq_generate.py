@@ -27,7 +27,7 @@ def generate(*arguments, fails=False, **options):
 
 
 def printed(output, *kinds):
-    """{kind and id: its lines' fields}, in the order of the output."""
+    """{kind-id: the fields of its lines}, in the order of the output."""
     found = {}
     for line in output.split("\n"):
         if line[:2] in kinds:
@@ -38,12 +38,12 @@ def printed(output, *kinds):
 
 @pytest.fixture(scope="module")
 def filled(data, teacher, tmp_path_factory):
-    """A store's folder, and what was printed while it was filled."""
+    """The folder of a store that fairseq-generate filled, and what it printed."""
     root = tmp_path_factory.mktemp("filled") / "store"
     return root, generate(data, teacher, "--pseudo-targets", root)
 
 
-def test_store_is_that_of_our_own_command(filled, data, teacher, tmp_path):
+def test_store_equals_that_of_fairseq_seqkd_generate(filled, data, teacher, tmp_path):
     main(
         ["generate", str(data), "--teacher-path", str(teacher), "--engine", "fairseq"]
         + ["--pseudo-targets", str(tmp_path / "ours"), *map(str, BEAM), "--threads", "1"]
@@ -60,7 +60,7 @@ def test_store_is_that_of_our_own_command(filled, data, teacher, tmp_path):
 def test_it_prints_what_stock_prints(filled, data, teacher):
     stock = generate(data, teacher, task="translation")
     ours, theirs = (printed(one, "S-", "T-", "H-", "D-") for one in (filled[1], stock))
-    # Neither what is nothing but EOS nor what was cut at the longest length is a translation.
+    # A hypothesis that is EOS alone, or was cut at the longest length, is no translation.
     for name in [f"{kind}-{EMPTY}" for kind in "HD"]:
         theirs[name] = [["-inf", ""]]
     for name, lines in theirs.items():
@@ -89,7 +89,7 @@ def test_a_finished_store_is_read_and_not_decoded_again(filled, data, teacher):
 
 def test_two_processes(filled, data, teacher, tmp_path):
     shared = ["--distributed-world-size", 2, "--distributed-no-spawn"]
-    shared += ["--distributed-engine", "gloo"]
+    shared += ["--distributed-backend", "gloo"]
     shared += ["--distributed-init-method", f"tcp://127.0.0.1:{free_port()}"]
     store = ["--pseudo-targets", tmp_path / "store"]
     running = [
@@ -111,11 +111,13 @@ def test_two_processes(filled, data, teacher, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "unknown, named", [(["--prefix-size", 1], "--prefix-size"), (["--unkpen", 1], "--unkpen")]
+    "options, named", [(["--prefix-size", 1], "--prefix-size"), (["--unkpen", 1], "--unkpen")]
 )
-def test_what_a_store_does_not_know_of_is_refused(data, teacher, tmp_path, unknown, named):
+def test_options_that_a_store_does_not_have_are_refused(
+    data, teacher, tmp_path, options, named
+):
     output = generate(
-        data, teacher, "--pseudo-targets", tmp_path / "store", *unknown, fails=True
+        data, teacher, "--pseudo-targets", tmp_path / "store", *options, fails=True
     )
-    assert f"--pseudo-targets with {named}: a store knows of --beam" in output
+    assert f"--pseudo-targets with {named}: a store supports only --beam" in output
     assert not (tmp_path / "store").exists()

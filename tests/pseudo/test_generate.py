@@ -2,7 +2,16 @@ import os
 import shutil
 
 import pytest
-from conftest import BEST, EMPTY, LONG, all_nbest, load_split, recipe_with, with_sentences
+from conftest import (
+    BEST,
+    EMPTY,
+    LONG,
+    all_nbest,
+    load_split,
+    recipe_with,
+    tokens_of,
+    with_sentences,
+)
 
 from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.decoding.search import SearchOptions
@@ -10,7 +19,6 @@ from fairseq_seqkd.io.files import sha256
 from fairseq_seqkd.pseudo import generate
 from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
 from fairseq_seqkd.pseudo.selectors import build_selector
-from fairseq_seqkd.pseudo.store import PseudoTargetStore
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
 
 
@@ -19,10 +27,9 @@ def recipe(teacher, loaded):
     return recipe_with(teacher, loaded)
 
 
-def test_lists_are_the_teachers_translations_of_their_own_source(
-    data, recipe, loaded, tmp_path
+def test_lists_are_the_teachers_translations_of_the_same_source(
+    split, recipe, loaded, tmp_path
 ):
-    split = load_split(data)
     store = open_store(str(tmp_path / "store"), split, BEST, recipe)
     translate(store, split, recipe, Worker())
     lists = all_nbest(store.root)
@@ -30,41 +37,38 @@ def test_lists_are_the_teachers_translations_of_their_own_source(
         sample = split.dataset.collater([split.dataset[id_]])
         expected = loaded.generate(sample["net_input"], SearchOptions(beam=5, nbest=5))[0]
         finished = [one["tokens"].tolist() for one in expected if len(one["tokens"]) < 60]
-        assert [t.tolist() for t, _ in lists[id_].hypotheses] == finished
+        assert tokens_of(lists[id_]) == finished
     assert sum(bool(lists[id_].hypotheses) for id_ in (0, 3, 42, 159)) >= 2
     assert lists[EMPTY].status == "empty source"
     assert lists[LONG].status == "source too long"
 
 
 @pytest.mark.parametrize("selector, beam", [("best", 5), ("closest", 35)])
-def test_default_beam_is_kim_and_rushs(data, recipe, tmp_path, selector, beam):
-    split = load_split(data)
+def test_default_beam_is_kim_and_rushs(split, recipe, tmp_path, selector, beam):
     spec = TargetSpec(build_selector(selector, split.dataset.tgt_dict))
     store = open_store(str(tmp_path), split, spec, recipe)
     search = store.manifest["search"]
     assert (search["beam"], search["nbest"]) == (beam, beam)
 
 
-def test_shards_and_batches_keep_every_id_its_own_source(
-    data, teacher, loaded, tmp_path, monkeypatch
+def test_workers_and_batches_keep_every_id_with_its_source(
+    split, teacher, loaded, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(generate, "chunk_size", lambda sentences: 13)
     results = []
     for world_size, max_tokens in ((1, 4000), (2, 4000), (5, 60)):
         recipe = recipe_with(teacher, loaded, max_tokens=max_tokens)
-        split = load_split(data)
         store = open_store(str(tmp_path / f"{world_size}"), split, BEST, recipe)
         for rank in reversed(range(world_size)):
             translate(store, split, recipe, Worker(rank, world_size))
         lists = all_nbest(store.root)
         assert sorted(lists) == list(range(160))
-        results.append({i: [t.tolist() for t, _ in s.hypotheses] for i, s in lists.items()})
+        results.append({id_: tokens_of(sentence) for id_, sentence in lists.items()})
     assert results[0] == results[1] == results[2]
 
 
-def test_goes_on_with_the_chunks_that_are_missing(data, recipe, tmp_path, monkeypatch):
+def test_missing_chunks_are_made_again(split, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "chunk_size", lambda sentences: 50)
-    split = load_split(data)
     store = open_store(str(tmp_path), split, BEST, recipe)
     translate(store, split, recipe, Worker())
     before = {path: os.stat(path).st_mtime_ns for path in store.chunks.find().values()}
@@ -75,15 +79,16 @@ def test_goes_on_with_the_chunks_that_are_missing(data, recipe, tmp_path, monkey
     assert [before[path] != after[path] for path in before] == [False, False, True, False]
 
 
-@pytest.mark.parametrize("place", [0, 40, -1])
-def test_one_byte_flipped_in_a_chunk_is_found_and_mended(data, recipe, tmp_path, place, caplog):
-    split = load_split(data)
+@pytest.mark.parametrize("position", [0, 40, -1])
+def test_one_byte_flipped_in_a_chunk_is_found_and_mended(
+    split, recipe, tmp_path, position, caplog
+):
     store = open_store(str(tmp_path), split, BEST, recipe)
     translate(store, split, recipe, Worker())
     path = store.chunks.find()[0]
     content = bytearray(open(path, "rb").read())
     whole = bytes(content)
-    content[place] ^= 1
+    content[position] ^= 1
     with open(path, "wb") as file:
         file.write(content)
     translate(store, split, recipe, Worker())
@@ -91,63 +96,40 @@ def test_one_byte_flipped_in_a_chunk_is_found_and_mended(data, recipe, tmp_path,
     assert "was damaged: it is made again" in caplog.text
 
 
-def test_the_next_chunk_is_begun_before_one_is_written():
-    events = []
-
-    def begin(i):
-        events.append(f"begin {i}")
-        return i
-
-    for i in generate.one_ahead(begin(i) for i in range(3)):
-        events.append(f"write {i}")
-    assert events == [f"{what}" for what in _expected_order()]
-    assert list(generate.one_ahead([])) == []
-    assert list(generate.one_ahead([7])) == [7]
-
-
-def _expected_order():
-    return ["begin 0", "begin 1", "write 0", "begin 2", "write 1", "write 2"]
-
-
 class TestSampling:
     @pytest.fixture
-    def sampled(self, data, teacher, loaded, tmp_path):
+    def sampled(self, split, teacher, loaded, tmp_path):
         def call(name, max_tokens=None, **search):
             options = {"sampling": True, "beam": 3, **search}
             recipe = recipe_with(teacher, loaded, options, max_tokens=max_tokens)
-            split = load_split(data)
             store = open_store(str(tmp_path / name), split, BEST, recipe)
             translate(store, split, recipe, Worker())
-            return {
-                i: [t.tolist() for t, _ in one.hypotheses]
-                for i, one in all_nbest(store.root).items()
-            }
+            return {i: tokens_of(sentence) for i, sentence in all_nbest(store.root).items()}
 
         return call
 
-    @pytest.mark.parametrize("how", [{}, {"sampling_topk": 4}, {"sampling_topp": 0.8}])
-    def test_a_sample_does_not_depend_on_its_batch(self, sampled, how):
-        assert sampled("large", **how) == sampled("small", max_tokens=30, **how)
+    @pytest.mark.parametrize("options", [{}, {"sampling_topk": 4}, {"sampling_topp": 0.8}])
+    def test_a_sample_does_not_depend_on_its_batch(self, sampled, options):
+        assert sampled("large", **options) == sampled("small", max_tokens=30, **options)
 
     def test_another_seed_draws_others(self, sampled):
         assert sampled("one", seed=1) != sampled("two", seed=2)
 
-    def test_topk_of_one_is_greedy(self, sampled, data, loaded):
+    def test_topk_of_one_is_greedy(self, sampled, split, loaded):
         samples = sampled("k1", sampling_topk=1)
         id_ = next(id_ for id_ in range(160) if samples[id_])
-        dataset = load_split(data).dataset
+        dataset = split.dataset
         sample = dataset.collater([dataset[id_]])
         greedy = loaded.generate(sample["net_input"], SearchOptions(beam=1))[0][0]["tokens"]
         assert samples[id_] == [greedy.tolist()] * 3
 
 
 class TestRefuses:
-    def test_no_store_and_no_teacher(self, data, tmp_path):
+    def test_no_store_and_no_teacher(self, split, tmp_path):
         with pytest.raises(FileNotFoundError, match="no store at .*--teacher-path"):
-            open_store(str(tmp_path / "store"), load_split(data), BEST, Recipe())
+            open_store(str(tmp_path / "store"), split, BEST, Recipe())
 
-    def test_unfinished_store_and_no_teacher(self, data, recipe, tmp_path):
-        split = load_split(data)
+    def test_unfinished_store_and_no_teacher(self, split, recipe, tmp_path):
         store = open_store(str(tmp_path), split, BEST, recipe)
         with pytest.raises(FileNotFoundError, match="1 of 1 chunks are missing"):
             translate(store, split, Recipe(), Worker())
@@ -175,11 +157,11 @@ class TestRefuses:
         with pytest.raises(ValueError, match="dictionaries.dict.tgt.txt: found"):
             open_store(str(store), load_split(other), BEST, Recipe())
 
-    def test_other_teacher(self, store, data, teacher, tmp_path):
+    def test_other_teacher(self, store, split, teacher, tmp_path):
         other = tmp_path / "other.pt"
         other.write_bytes(teacher.read_bytes() + b"\0")
         with pytest.raises(ValueError, match="teacher: found"):
-            open_store(str(store), load_split(data), BEST, Recipe(str(other)))
+            open_store(str(store), split, BEST, Recipe(str(other)))
 
     @pytest.mark.parametrize(
         "recipe, message",
@@ -190,9 +172,9 @@ class TestRefuses:
             (Recipe(engine={"compute_type": "float16"}), "compute_type: found float32"),
         ],
     )
-    def test_other_search_or_backend(self, store, data, recipe, message):
+    def test_other_search_or_engine(self, store, split, recipe, message):
         with pytest.raises(ValueError, match=message):
-            open_store(str(store), load_split(data), BEST, recipe)
+            open_store(str(store), split, BEST, recipe)
 
     @pytest.mark.parametrize(
         "search, message",
@@ -208,22 +190,20 @@ class TestRefuses:
             ({"sampling": True, "sampling_topk": 2, "sampling_topp": 0.5}, "one of them"),
         ],
     )
-    def test_a_search_that_cannot_be(self, data, teacher, loaded, tmp_path, search, message):
+    def test_a_search_that_is_invalid(self, split, teacher, loaded, tmp_path, search, message):
         recipe = recipe_with(teacher, loaded, search)
         with pytest.raises(ValueError, match=message):
-            open_store(str(tmp_path / "store"), load_split(data), BEST, recipe)
+            open_store(str(tmp_path / "store"), split, BEST, recipe)
         assert not (tmp_path / "store").exists()
 
 
-def test_a_deleted_teacher_does_not_stop_the_use_of_a_finished_store(store, data):
-    split = load_split(data)
-    found = open_store(str(store), split, BEST, Recipe("deleted.pt"))
-    translate(found, split, Recipe("deleted.pt"), Worker())
+def test_a_deleted_teacher_does_not_stop_the_use_of_a_finished_store(store, split):
+    opened = open_store(str(store), split, BEST, Recipe("deleted.pt"))
+    translate(opened, split, Recipe("deleted.pt"), Worker())
 
 
-def test_with_a_full_disk_nothing_is_left_and_it_goes_on(data, recipe, tmp_path, monkeypatch):
+def test_with_a_full_disk_nothing_is_left_and_it_goes_on(split, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "chunk_size", lambda sentences: 50)
-    split = load_split(data)
     store = open_store(str(tmp_path), split, BEST, recipe)
     written, fsync = [], os.fsync
 
@@ -254,56 +234,22 @@ def sha256_of_all(store):
     return [sha256(path) for path in store.chunks.find().values()]
 
 
-def test_a_store_is_made_of_a_split_of_any_size(data, recipe, tmp_path):
+def test_a_store_is_made_of_a_split_of_any_size(split, recipe, tmp_path):
     for size in (1, 2):
-        split = with_sentences(load_split(data), size)
-        store = open_store(str(tmp_path / str(size)), split, BEST, recipe)
-        translate(store, split, recipe, Worker())
+        short = with_sentences(split, size)
+        store = open_store(str(tmp_path / str(size)), short, BEST, recipe)
+        translate(store, short, recipe, Worker())
         assert sorted(all_nbest(store.root)) == list(range(size))
 
 
-class TestReplaced:
-    @pytest.fixture
-    def own(self, store, tmp_path):
-        shutil.copytree(store, tmp_path / "store")
-        return PseudoTargetStore(str(tmp_path / "store"))
-
-    def test_gone_when_the_new_one_is_begun(self, own, tmp_path):
-        with own.replaced():
-            assert not own.exists
-            own.create({"search": {"beam": 1}})
-        assert own.manifest["search"] == {"beam": 1}
-        assert os.listdir(tmp_path) == ["store"]
-
-    def test_back_when_it_cannot_be(self, own, tmp_path):
-        before = own.manifest
-        with pytest.raises(ValueError, match="cannot"), own.replaced():
-            own.create({"search": {"beam": 1}})
-            raise ValueError("cannot")
-        assert own.manifest == before and own.chunks.find()
-        assert os.listdir(tmp_path) == ["store"]
-
-    def test_what_is_not_a_stores_is_left(self, own, tmp_path):
-        (tmp_path / "store" / "note.txt").write_text("mine")
-        with pytest.raises(ValueError, match="has 'note.txt', which is not a store's"):
-            with own.replaced():
-                pass
-        assert own.exists and (tmp_path / "store" / "note.txt").exists()
-
-    def test_nothing_there(self, tmp_path):
-        with PseudoTargetStore(str(tmp_path / "nosuch")).replaced():
-            pass
-        assert os.listdir(tmp_path) == []
-
-
-def test_chunks_without_a_manifest_are_refused(store, data, recipe, tmp_path):
+def test_chunks_without_a_manifest_are_refused(store, split, recipe, tmp_path):
     shutil.copytree(store / "nbest", tmp_path / "store" / "nbest")
     with pytest.raises(ValueError, match="has chunks, but no manifest.json"):
-        open_store(str(tmp_path / "store"), load_split(data), BEST, recipe)
+        open_store(str(tmp_path / "store"), split, BEST, recipe)
 
 
-def test_the_seed_of_a_new_store_is_the_recipes(data, teacher, loaded, tmp_path):
+def test_the_seed_of_a_new_store_is_the_recipes(split, teacher, loaded, tmp_path):
     recipe = recipe_with(teacher, loaded, {"sampling": True})
     recipe.seed = 7
-    search = open_store(str(tmp_path), load_split(data), BEST, recipe).manifest["search"]
+    search = open_store(str(tmp_path), split, BEST, recipe).manifest["search"]
     assert (search["seed"], search["beam"], search["nbest"]) == (7, 1, 1)

@@ -7,7 +7,7 @@ from conftest import EMPTY, LONG, USER_DIR, all_nbest, load_split
 from processes import fairseq
 
 from fairseq_seqkd.pseudo.build_databin import build_databin
-from fairseq_seqkd.pseudo.importing import Encoder, Import, import_store
+from fairseq_seqkd.pseudo.importing import Translations, import_store
 from fairseq_seqkd.pseudo.selectors import Best
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
@@ -16,13 +16,8 @@ hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
 
 
-@pytest.fixture(scope="module")
-def split(data):
-    return load_split(data)
-
-
 def text_of(split, id_):
-    """A hypothesis of a sentence's own: two symbols that spell its number."""
+    """A hypothesis that identifies its sentence: two symbols that spell its number."""
     symbols = split.dataset.tgt_dict.symbols
     return f"{symbols[4 + id_ // 16]} {symbols[4 + id_ % 16]}"
 
@@ -32,7 +27,7 @@ def source_of(split, id_):
 
 
 def record(split, id_, rank=0, score=None):
-    """What fairseq-generate prints of one hypothesis."""
+    """The lines that fairseq-generate prints for one hypothesis."""
     score = -0.5 - rank if score is None else score
     text = text_of(split, (id_ + 7 * rank) % 160)
     return [f"H-{id_}\t{score}\t{text}", f"D-{id_}\t{score}\t{text}", f"P-{id_}\t-0.5 -0.5"]
@@ -44,7 +39,8 @@ def write(path, lines, end="\n"):
 
 
 def imported(root, split, *paths, **options):
-    return all_nbest(import_store(str(root), split, Import(list(paths), **options)).root)
+    translations = Translations(list(paths), **options)
+    return all_nbest(import_store(str(root), split, translations).root)
 
 
 def spelled(split, sentence):
@@ -84,7 +80,7 @@ def test_what_fairseq_generate_really_prints(data, teacher, split, tmp_path):
     _, score, text = line.split("\t")
     assert spelled(split, found[3])[0] == text
     assert found[3].hypotheses[0][1] == pytest.approx(float(score) * math.log(2), abs=1e-6)
-    assert max(len(one.hypotheses) for one in found.values()) == 3
+    assert max(len(sentence.hypotheses) for sentence in found.values()) == 3
     assert found[LONG].status == "not in the import"
 
 
@@ -120,14 +116,14 @@ def test_the_same_hypothesis_twice_is_there_once(split, tmp_path):
     assert spelled(split, found[3]) == [text_of(split, 3)]
 
 
-def test_sentences_that_are_not_there_are_counted(split, tmp_path, caplog):
+def test_missing_sentences_are_counted(split, tmp_path, caplog):
     path = write(tmp_path / "1", [record(split, i)[0] for i in range(100)])
     found = imported(tmp_path / "store", split, path)
     assert found[120].status == "not in the import" and found[20].status == "translated"
     assert "translations of 100 of the 160 sentences" in caplog.text
 
 
-def test_a_last_line_that_was_cut_off_is_left_out(split, tmp_path, caplog):
+def test_a_last_line_that_was_cut_off_is_ignored(split, tmp_path, caplog):
     path = tmp_path / "1"
     path.write_text("\n".join(record(split, i)[0] for i in range(160)))
     found = imported(tmp_path / "store", split, str(path))
@@ -143,56 +139,10 @@ def test_sources_that_look_different(split, tmp_path):
     imported(tmp_path / "store", split, path, ignore_sources=True)
 
 
-def test_a_hypothesis_that_is_none(split, tmp_path):
+def test_hypotheses_without_tokens_or_score(split, tmp_path):
     lines = [record(split, i)[0] for i in range(158)] + ["H-158\t-inf\t", "H-159\t-0.2\t"]
     found = imported(tmp_path / "store", split, write(tmp_path / "1", lines))
     assert {found[i].status for i in (158, 159)} == {"no finished hypothesis"}
-
-
-class TestEncoder:
-    def test_text_is_cut_with_sentencepiece(self, tmp_path):
-        import sentencepiece
-        from fairseq.data import Dictionary
-
-        corpus = tmp_path / "corpus"
-        corpus.write_text("\n".join(["a dog runs", "two dogs run", "a cat sleeps"] * 20))
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(corpus), model_prefix=str(tmp_path / "m"), vocab_size=30, model_type="bpe"
-        )
-        model = str(tmp_path / "m.model")
-        dictionary = Dictionary()
-        pieces = sentencepiece.SentencePieceProcessor(model_file=model)
-        for piece in pieces.encode("a dog sleeps", out_type=str):
-            dictionary.add_symbol(piece)
-        encoder = Encoder(dictionary, model)
-        tokens = encoder("a dog sleeps")
-        assert dictionary.string(tokens, "sentencepiece") == "a dog sleeps"
-        # What is cut already stays as it is.
-        cut = " ".join(pieces.encode("a dog sleeps", out_type=str))
-        assert encoder(cut).tolist() == tokens.tolist()
-        assert encoder.unknown == 0
-
-    def test_a_file_that_is_no_sentencepiece_model(self, split, tmp_path):
-        (tmp_path / "spm.vocab").write_text("a 1")
-        with pytest.raises(ValueError, match="spm.vocab' is not a sentencepiece model"):
-            Encoder(split.dataset.tgt_dict, str(tmp_path / "spm.vocab"))
-
-    @pytest.mark.parametrize("symbol", ["</s>", "<pad>", "<s>", "nosuch"])
-    def test_control_symbols_in_text_are_unknown_words(self, split, symbol):
-        dictionary = split.dataset.tgt_dict
-        encoder = Encoder(dictionary)
-        known = dictionary.symbols[5]
-        assert encoder(f"{known} {symbol}").tolist() == [5, dictionary.unk(), dictionary.eos()]
-        assert (encoder.unknown, encoder.tokens) == (1, 2)
-
-    @pytest.mark.parametrize("known, level", [(2000, "INFO"), (500, "WARNING")])
-    def test_unknown_symbols_are_said(self, split, caplog, known, level):
-        encoder = Encoder(split.dataset.tgt_dict)
-        encoder(" ".join([split.dataset.tgt_dict.symbols[5]] * known + ["nosuch"]))
-        with caplog.at_level("INFO"):
-            encoder.report()
-        assert f"1 of {known + 1} symbols" in caplog.text
-        assert [one.levelname for one in caplog.records] == [level]
 
 
 class TestRefuses:
@@ -204,11 +154,12 @@ class TestRefuses:
             imported(tmp_path / "store", split, path)
         assert not (tmp_path / "store").exists()
 
-    def test_where_the_lines_part(self, split, tmp_path):
+    def test_line_where_text_and_split_are_out_of_step(self, split, tmp_path):
         lines = [text_of(split, i) if i != EMPTY else "" for i in range(160)]
         lines.pop(2)
         message = (
-            f"They part at line {EMPTY} at the latest: no empty source line {EMPTY} stands"
+            f"They are out of step at line {EMPTY} or earlier, which is empty, unlike source "
+            f"line {EMPTY}"
         )
         with pytest.raises(ValueError, match=message):
             imported(tmp_path / "store", split, write(tmp_path / "text", lines))
@@ -250,14 +201,14 @@ class TestRefuses:
 
     def test_no_such_file(self, split, tmp_path):
         with pytest.raises(FileNotFoundError, match="no file .*nosuch"):
-            Import([str(tmp_path / "nosuch")])
+            Translations([str(tmp_path / "nosuch")])
 
     def test_a_store_of_another_import(self, split, tmp_path):
         for name in "ab":
             path = write(tmp_path / name, [text_of(split, i) + f" {name}" for i in range(160)])
             if name == "a":
                 imported(tmp_path / "store", split, path)
-        with pytest.raises(ValueError, match="made otherwise:\n  import.files"):
+        with pytest.raises(ValueError, match="with other settings:\n  import.files"):
             imported(tmp_path / "store", split, path)
 
 
@@ -268,7 +219,7 @@ class TestRefuses:
 )
 @hypothesis.given(st.data())
 def test_fuzzed_output_shifts_no_line(split, tmp_path, data):
-    """Records among anything else: every hypothesis is its own sentence's, or an error."""
+    """Hypotheses among arbitrary lines: each is imported for its sentence, or refused."""
     noise = st.one_of(
         st.text(max_size=30),
         st.sampled_from(
@@ -299,7 +250,7 @@ def test_fuzzed_output_shifts_no_line(split, tmp_path, data):
 )
 @hypothesis.given(st.data())
 def test_fuzzed_text_shifts_no_line(split, tmp_path, data):
-    """Any characters in lines of plain text: the line count decides, and nothing else."""
+    """Arbitrary characters in plain text: the line number alone decides the sentence."""
     line = st.text(
         st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=8
     )

@@ -1,4 +1,4 @@
-"""Processes that are killed at any moment, and started again."""
+"""Processes that are killed at random moments, and started again."""
 
 import random
 import time

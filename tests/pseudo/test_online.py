@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import LONG, load_split
+from conftest import LONG
 
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.pseudo.online import with_pseudo_targets
@@ -10,16 +10,16 @@ IDS = [3, LONG, 150, 42]
 
 
 @pytest.fixture
-def batch(data):
-    dataset = load_split(data).dataset
-    return dataset.collater([dataset[i] for i in IDS])
+def batch(split):
+    return split.dataset.collater([split.dataset[id_] for id_ in IDS])
 
 
 def rows(tensor, pad):
+    """The rows of a padded tensor as lists of tokens without padding."""
     return [[t for t in row if t != pad] for row in tensor.tolist()]
 
 
-def test_every_row_has_its_own_translation(batch, loaded):
+def test_every_row_gets_the_translation_of_its_source(batch, loaded):
     changed = with_pseudo_targets(batch, loaded, SearchOptions(3), Best())
     pad = loaded.task.target_dictionary.pad()
     targets, gold = rows(changed["target"], pad), rows(batch["target"], pad)
@@ -39,21 +39,21 @@ def test_every_row_has_its_own_translation(batch, loaded):
     assert torch.equal(changed["net_input"]["src_tokens"], batch["net_input"]["src_tokens"])
 
 
-def test_gold_goes_along(batch, loaded):
-    changed = with_pseudo_targets(batch, loaded, SearchOptions(), Best(), with_gold=True)
+def test_gold_is_kept(batch, loaded):
+    changed = with_pseudo_targets(batch, loaded, SearchOptions(), Best())
     assert torch.equal(changed["gold"]["target"], batch["target"])
     gold_input = changed["gold"]["prev_output_tokens"]
     assert torch.equal(gold_input, batch["net_input"]["prev_output_tokens"])
 
 
-def test_the_batch_stays_as_it_was(batch, loaded):
+def test_the_batch_is_not_changed(batch, loaded):
     before = {"target": batch["target"].clone(), "ntokens": batch["ntokens"]}
     with_pseudo_targets(batch, loaded, SearchOptions(), Best())
     assert torch.equal(batch["target"], before["target"])
     assert batch["ntokens"] == before["ntokens"] and "gold" not in batch
 
 
-def test_closest_compares_with_the_rows_own_gold(batch, loaded):
+def test_closest_compares_with_the_gold_of_the_same_row(batch, loaded):
     search = SearchOptions(4, 4)
     closest = Closest(loaded.task.target_dictionary)
     changed = with_pseudo_targets(batch, loaded, search, closest)
@@ -69,9 +69,8 @@ def test_closest_compares_with_the_rows_own_gold(batch, loaded):
         pairs = [
             (one["tokens"].numpy(), float(one["score"])) for one in found if one["finished"]
         ]
-        choice = pairs[closest(pairs, gold[row])][0] if pairs else gold[row]
-        expected = choice.tolist()
-        assert rows(changed["target"], pad)[row] == expected
+        expected = pairs[closest(pairs, gold[row])][0] if pairs else gold[row]
+        assert rows(changed["target"], pad)[row] == expected.tolist()
 
 
 def test_samples_differ_between_updates_and_not_between_calls(batch, loaded):
@@ -90,8 +89,7 @@ def test_draws_nothing_from_torchs_generator(batch, loaded):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_all_too_long(data, loaded):
-    dataset = load_split(data).dataset
-    batch = dataset.collater([dataset[LONG]])
+def test_all_too_long(split, loaded):
+    batch = split.dataset.collater([split.dataset[LONG]])
     changed = with_pseudo_targets(batch, loaded, SearchOptions(), Best())
     assert torch.equal(changed["target"], batch["target"])

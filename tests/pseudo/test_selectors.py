@@ -52,8 +52,8 @@ def test_agrees_with_a_plain_loop_over_sentence_bleu(dictionary):
     for _ in range(200):
         gold, *texts = (" ".join(rng.choice(words[:4], rng.integers(1, 9))) for _ in range(9))
         scores = [sacrebleu.sentence_bleu(text, [gold]).score for text in texts]
-        choice = closest(nbest(dictionary, *texts), encode(dictionary, gold))
-        assert choice == scores.index(max(scores))
+        selected = closest(nbest(dictionary, *texts), encode(dictionary, gold))
+        assert selected == scores.index(max(scores))
 
 
 def test_built_by_name(dictionary):
@@ -76,8 +76,8 @@ def test_agrees_with_a_plain_loop_over_sentence_chrf(dictionary):
             " ".join(rng.choice(list("abcdefghij"), rng.integers(1, 9))) for _ in range(9)
         )
         scores = [sacrebleu.sentence_chrf(text, [gold]).score for text in texts]
-        choice = closest(nbest(dictionary, *texts), encode(dictionary, gold))
-        assert choice == scores.index(max(scores))
+        selected = closest(nbest(dictionary, *texts), encode(dictionary, gold))
+        assert selected == scores.index(max(scores))
 
 
 def test_undoes_moses_tokenisation(dictionary):

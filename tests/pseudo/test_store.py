@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -19,6 +22,7 @@ def empty(tmp_path):
 
 
 def plain(sentences):
+    """`NBest` objects as tuples that can be compared."""
     return [
         (s.id, s.status, [(tokens.tolist(), score) for tokens, score in s.hypotheses])
         for s in sentences
@@ -42,12 +46,12 @@ def test_plan_follows_the_manifest(empty):
     assert [len(chunk) for chunk in empty.plan([1, 2, 3, 4])] == [3, 1]
 
 
-def test_exists_once_created(tmp_path, empty):
+def test_exists_after_creation(tmp_path, empty):
     assert empty.exists
     assert not PseudoTargetStore(str(tmp_path / "other")).exists
 
 
-def test_two_that_begin_at_once_must_agree(empty):
+def test_processes_that_create_it_at_once_must_agree(empty):
     empty.create({"search": {"beam": 5}, "chunk_size": 3})
     with pytest.raises(ValueError, match="search.beam: found 5, expected 35"):
         empty.create({"search": {"beam": 35}, "chunk_size": 3})
@@ -56,6 +60,43 @@ def test_two_that_begin_at_once_must_agree(empty):
 
 def test_check_names_what_differs(empty):
     empty.check({"search": {"beam": 5, "lenpen": None}})
-    message = "store.*made otherwise:\n  search.beam: found 5, expected 4\nName another folder"
+    message = (
+        "store.*with other settings:\n  search.beam: found 5, expected 4\nName another folder"
+    )
     with pytest.raises(ValueError, match=message):
         empty.check({"search": {"beam": 4}})
+
+
+class TestReplaced:
+    @pytest.fixture
+    def copied(self, store, tmp_path):
+        """A copy of the store."""
+        shutil.copytree(store, tmp_path / "store")
+        return PseudoTargetStore(str(tmp_path / "store"))
+
+    def test_deleted_once_the_new_one_is_made(self, copied, tmp_path):
+        with copied.replaced():
+            assert not copied.exists
+            copied.create({"search": {"beam": 1}})
+        assert copied.manifest["search"] == {"beam": 1}
+        assert os.listdir(tmp_path) == ["store"]
+
+    def test_restored_after_an_error(self, copied, tmp_path):
+        before = copied.manifest
+        with pytest.raises(ValueError, match="cannot"), copied.replaced():
+            copied.create({"search": {"beam": 1}})
+            raise ValueError("cannot")
+        assert copied.manifest == before and copied.chunks.find()
+        assert os.listdir(tmp_path) == ["store"]
+
+    def test_foreign_files_are_kept(self, copied, tmp_path):
+        (tmp_path / "store" / "note.txt").write_text("mine")
+        with pytest.raises(ValueError, match="has 'note.txt', which is not a store's"):
+            with copied.replaced():
+                pass
+        assert copied.exists and (tmp_path / "store" / "note.txt").exists()
+
+    def test_nothing_there(self, tmp_path):
+        with PseudoTargetStore(str(tmp_path / "nosuch")).replaced():
+            pass
+        assert os.listdir(tmp_path) == []

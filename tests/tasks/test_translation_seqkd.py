@@ -10,24 +10,15 @@ from fairseq_seqkd.tasks.translation_seqkd import TranslationSeqKDConfig, Transl
 
 def build(data, store, **values):
     """The task as fairseq sets it up for training."""
-    own = {
-        "cpu": True,
-        "fp16": False,
-        "train_subset": "train",
-        "generates_with": None,
-        "seed": 1,
+    defaults = {
+        **{"source_lang": "src", "target_lang": "tgt", "train_subset": "train"},
+        **{"cpu": True, "fp16": False, "seed": 1, "required_seq_len_multiple": 1},
+        **{"dataset_impl": None, "generates_with": None},
     }
-    values = {"dataset_impl": None, **values}
-    config = TranslationSeqKDConfig(
-        data=str(data),
-        source_lang="src",
-        target_lang="tgt",
-        required_seq_len_multiple=1,
-        pseudo_targets=store and str(store),
-        **own,
-        **values,
+    paths = {"data": str(data), "pseudo_targets": store and str(store)}
+    return TranslationSeqKDTask.setup_task(
+        TranslationSeqKDConfig(**{**defaults, **paths, **values})
     )
-    return TranslationSeqKDTask.setup_task(config)
 
 
 def rows(target, task):
@@ -35,25 +26,26 @@ def rows(target, task):
     return [[t for t in row if t != task.tgt_dict.pad()] for row in target.tolist()]
 
 
-def test_without_a_criterion_that_asks_it_is_stock(data):
-    task = build(data, None)
-    task.load_dataset("train", combine=True)
-    assert rows_of(task.dataset("train")) == rows_of(load_split(data).dataset)
-
-
-def rows_of(dataset):
+def targets_in(dataset):
+    """The targets of a data set, as lists of token ids."""
     return [dataset[i]["target"].tolist() for i in range(len(dataset))]
 
 
-@pytest.mark.parametrize("selection", ["best", "closest"])
-def test_training_targets_are_the_selection(data, store, selection):
-    task = build(data, store)
-    task.use_targets(selection)
+def test_with_a_stock_criterion_it_is_stock(data, split):
+    task = build(data, None)
     task.load_dataset("train", combine=True)
-    assert rows_of(task.dataset("train")) == rows_of(load_split(store / selection).dataset)
+    assert targets_in(task.dataset("train")) == targets_in(split.dataset)
 
 
-def test_pseudo_targets_that_are_not_used_are_said(data, store, caplog):
+@pytest.mark.parametrize("selector", ["best", "closest"])
+def test_training_targets_are_those_of_the_store(data, store, selector):
+    task = build(data, store)
+    task.use_targets(selector)
+    task.load_dataset("train", combine=True)
+    assert targets_in(task.dataset("train")) == targets_in(load_split(store / selector).dataset)
+
+
+def test_unused_pseudo_targets_are_logged(data, store, caplog):
     build(data, store).load_dataset("train")
     assert "--pseudo-targets is not used" in caplog.text
 
@@ -62,19 +54,20 @@ def test_validation_stays_gold(data, store):
     task = build(data, store)
     task.use_targets("best")
     task.load_dataset("valid")
-    assert rows_of(task.dataset("valid")) == rows_of(load_split(data, "valid").dataset)
+    assert targets_in(task.dataset("valid")) == targets_in(load_split(data, "valid").dataset)
 
 
 class TestWithGold:
     @pytest.fixture
     def task(self, data, store):
+        """A task with best targets, and gold targets in addition."""
         task = build(data, store)
         task.use_targets("best", with_gold=True)
         task.load_dataset("train", combine=True)
         return task
 
-    def test_gold_follows_its_sentence_through_sorting(self, task, data):
-        dataset, gold = task.dataset("train"), load_split(data).dataset
+    def test_gold_follows_its_sentence_through_sorting(self, task, split):
+        dataset, gold = task.dataset("train"), split.dataset
         ids = [3, 150, 6, 10, 42, 7]
         batch = dataset.collater([dataset[i] for i in ids])
         assert sorted(batch["id"].tolist()) == sorted(ids) != batch["id"].tolist()
@@ -83,9 +76,9 @@ class TestWithGold:
         shifted = [[row[-1], *row[:-1]] for row in expected]
         assert rows(batch["gold"]["prev_output_tokens"], task) == shifted
 
-    def test_batches_count_the_gold_tokens_too(self, task, data, store):
+    def test_batches_count_the_gold_tokens_too(self, task, split, store):
         dataset = task.dataset("train")
-        gold, best = load_split(data).dataset, load_split(store / "best").dataset
+        gold, best = split.dataset, load_split(store / "best").dataset
         for i in range(len(dataset)):
             longest = max(gold.num_tokens(i), best.num_tokens(i))
             assert dataset.num_tokens(i) == longest
@@ -95,11 +88,11 @@ class TestWithGold:
         for batch in batches:
             assert len(batch) * max(dataset.num_tokens(i) for i in batch) <= 200
 
-    def test_too_long_gold_is_filtered(self, task, data):
+    def test_too_long_gold_is_filtered(self, task, split):
         dataset = task.dataset("train")
         limit = 9
         kept, removed = dataset.filter_indices_by_size(dataset.ordered_indices(), (1000, limit))
-        gold, best = load_split(data).dataset.tgt_sizes, dataset.dataset.tgt_sizes
+        gold, best = split.dataset.tgt_sizes, dataset.dataset.tgt_sizes
         fits = [i for i in range(160) if max(gold[i], best[i]) <= limit]
         assert sorted(kept) == fits
         assert sorted(removed) == sorted(set(range(160)) - set(fits))
@@ -167,20 +160,20 @@ def test_truncated_source_keeps_its_pair(data, store):
         assert dataset[i]["target"].tolist() == best.tgt[i].tolist()
 
 
-def test_two_ranks_share_the_translating(data, teacher, store, tmp_path):
-    """By the real command, each rank a process; the store is the one-process one."""
+def test_two_ranks_translate_together(data, teacher, store, tmp_path):
+    """With the real command, each rank a process; one process makes the same store."""
     ranks(
         *[2, data, tmp_path / "run", "--task", "translation_seqkd"],
         *["--criterion", "seq_kd", "--teacher-path", teacher, "--teacher-beam", "4"],
         *["--pseudo-targets", tmp_path / "store", "--max-update", "1"],
         *["--teacher-engine", "fairseq"],
     )
-    assert rows_of(load_split(tmp_path / "store" / "best").dataset) == rows_of(
+    assert targets_in(load_split(tmp_path / "store" / "best").dataset) == targets_in(
         load_split(store / "best").dataset
     )
 
 
-def test_no_rank_waits_for_chunks_that_none_will_make(data, store, tmp_path):
+def test_no_rank_waits_for_missing_chunks_without_a_teacher(data, store, tmp_path):
     shutil.copytree(store / "nbest", tmp_path / "store" / "nbest")
     shutil.copy(store / "manifest.json", tmp_path / "store")
     next((tmp_path / "store" / "nbest").glob("chunk-00000-*.npz")).unlink()

@@ -1,0 +1,92 @@
+"""Every benchmark with SMOKE=1: all rows of its tables, with numbers that can be true."""
+
+import re
+
+import pytest
+from conftest import CTRANSLATE2
+from recipes import rows_of, run_script
+
+from fairseq_seqkd.losses.divergences import DIVERGENCES
+
+
+@pytest.fixture
+def settings(data, teacher, word_kd_student, tmp_path):
+    """The settings of benchmarks that need checkpoints."""
+    student = word_kd_student[0] / "checkpoint_last.pt"
+    return dict(SMOKE=1, WORK=tmp_path, DATA=data, TEACHER=teacher, STUDENT=student)
+
+
+def numbers(cells):
+    return [float(cell.replace(",", "")) for cell in cells]
+
+
+def test_steps(settings, tmp_path):
+    output = run_script("benchmarks/steps.sh", **settings)
+    report = (tmp_path / "benchmark" / "steps.md").read_text()
+    assert report in output and "Medians of 1 rounds" in report
+    (_, *rows) = rows_of(report)
+    methods = [
+        "cross-entropy",
+        "word_kd",
+        "imit_kd, opt",
+        "imit_kd, full",
+        "gkd",
+        "interleaved",
+    ]
+    assert [row[0] for row in rows] == [
+        *methods,
+        *(f"distill, {d}" for d in DIVERGENCES.options),
+    ]
+    for method, *cells in rows:
+        ratio, total, generating, scoring, training = numbers(cells)
+        assert ratio > 0 and total > 0 and training > 0
+        assert (scoring > 0) == (method != "cross-entropy")
+        assert (generating > 0) == method.startswith(("imit_kd", "gkd", "interleaved"))
+        assert abs(total - generating - scoring - training) <= 2  # each is rounded
+
+
+def test_word_kd(settings, tmp_path):
+    output = run_script("benchmarks/word_kd.sh", **settings)
+    for corpus in ("multi30k", "random"):
+        report = (tmp_path / "benchmark" / f"word_kd-{corpus}.md").read_text()
+        assert report in output
+        costs, agreement = (rows_of(table)[1:] for table in re.split("Medians.*", report))
+        sources = [
+            "word_kd, live teacher",
+            "word_kd, live teacher's top 8",
+            "word_kd, cached top 8",
+        ]
+        stock = ["stock label_smoothed_cross_entropy", "teacher forward pass alone"]
+        assert [row[0] for row in costs] == [*stock, *sources]
+        assert [row[4] != "" for row in costs] == [False, False, True, True, False]
+        for row in costs:
+            assert min(numbers(filter(None, row[1:]))) > 0, row
+        assert [row[0] for row in agreement] == sources
+        losses, distances = zip(*(numbers(row[1:]) for row in agreement))
+        assert min(losses) > 0
+        assert distances[0] == 0 < distances[1] and losses[1] < losses[0]
+        if corpus == "random":  # the other one has a sentence that is too long for the teacher
+            assert losses[1] == losses[2] and distances[1] == distances[2]
+    logs = tmp_path / "logs"
+    assert "done in" in output and {"again_cache.log", "again_validate.log"} <= {
+        log.name for log in logs.iterdir()
+    }
+
+
+@CTRANSLATE2
+def test_pseudo_targets(tmp_path):
+    output = run_script("benchmarks/pseudo_targets.sh", SMOKE=1, WORK=tmp_path)
+    report = (tmp_path / "benchmark" / "table.md").read_text()
+    assert report in output
+    (_, *rows) = rows_of(report)
+    systems = ["stock fairseq-generate", "fairseq-seqkd, fairseq", "fairseq-seqkd, ctranslate2"]
+    assert [row[0] for row in rows] == 2 * systems
+    assert [row[1][0] for row in rows] == [*"111222"]
+    for row in rows:
+        seconds, speed, relative, bleu, megabytes = numbers(row[2:])
+        assert min(seconds, speed, relative, bleu, megabytes) > 0
+    lines = report.split("\n\n")[1:]
+    assert len(lines) == 4
+    assert "5-best lists overlap" in lines[0]
+    assert re.search(r" MB for 40 sentences, \d+ MB for 400: ", lines[1])
+    assert "by bleu" in lines[2] and "by chrf" in lines[3]

@@ -1,0 +1,41 @@
+"""Runs the scripts of ``examples/``, and reads the tables that they print."""
+
+import os
+import subprocess
+import sys
+
+from conftest import ROOT
+
+
+def run_script(script, programs=None, fails=False, **settings):
+    """Run a script without a network; returns its output.
+
+    Args:
+        script: its path in ``examples/``
+        programs: a folder whose programs come before all others; None: no such folder
+        fails: whether the script is expected to fail
+        settings: environment variables
+    """
+    path = [programs, os.path.dirname(sys.executable), os.environ["PATH"]]
+    path = os.pathsep.join(str(folder) for folder in path if folder)
+    no_network = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
+    result = subprocess.run(
+        ["bash", ROOT / "examples" / script],
+        env={
+            **os.environ,
+            "PATH": path,
+            **no_network,
+            **{k: str(v) for k, v in settings.items()},
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert (result.returncode != 0) == fails, result.stdout
+    return result.stdout
+
+
+def rows_of(text):
+    """The cells of all lines of all Markdown tables."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
