@@ -12,7 +12,7 @@ IN_PARALLEL = -n $$(($$(getconf _NPROCESSORS_ONLN) < 2 ? 1 : 2)) --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart test lint format test-upstream clean
+.PHONY: quickstart test lint format flags test-upstream clean
 
 quickstart: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh
@@ -23,6 +23,11 @@ test: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The generated page of all flags.
+flags: $(VENV)/.installed
+	$(BIN)/fairseq-seqkd flags --markdown > docs/flags.md.new
+	mv docs/flags.md.new docs/flags.md
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

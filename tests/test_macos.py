@@ -44,7 +44,7 @@ def output(data, teacher, tmp_path_factory):
     commands = f"""\
 generate {data} --teacher-path {teacher} --pseudo-targets store --engine fairseq --beam 4 \
 --select closest --threads 2
-cache {data} --teacher-path {teacher} --kd-cache cache --threads 1
+cache {data} --teacher-path {teacher} --kd-cache cache
 prune {teacher} pruned.pt --sparsity 0.5
 evaluate {data} --checkpoints pruned.pt --engines fairseq --rounds 1 --beams 1
 export pruned.pt --to fairseq --out student.pt

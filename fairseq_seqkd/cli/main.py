@@ -14,6 +14,7 @@ import fairseq_seqkd
 # are parsed: most modules import fairseq, and doctor must run where that fails.
 SUBCOMMANDS = {
     "doctor": "doctor",
+    "flags": "flags",
     "user-dir": "user_dir",
     "generate": "generate",
     "merge": "merge",

@@ -1,3 +1,10 @@
 """The criteria; importing this registers them with fairseq."""
 
-from fairseq_seqkd.criterions import distill, gkd, imit_kd, seq_inter, seq_kd, word_kd
+from fairseq_seqkd.criterions import (  # noqa: F401
+    distill,
+    gkd,
+    imit_kd,
+    seq_inter,
+    seq_kd,
+    word_kd,
+)

@@ -21,8 +21,8 @@ class ImitKDConfig(DistillConfig):
     imit_kd_loss: ChoiceEnum(list(LOSSES)) = field(
         default="opt",
         metadata={
-            "help": "opt: data rows learn their targets, rows that the student "
-            "generated the teacher's most probable token; full: all rows learn the teacher's distribution"
+            "help": "opt: data rows learn their targets, student rows the teacher's most "
+            "probable token; full: all rows learn the teacher's distribution"
         },
     )
     kd_prefixes: Prefixes = "student"

@@ -184,7 +184,9 @@ def tvd(support, statistics=None):
 def skew_kl(support, statistics=None, *, skew=0.1):
     """Skew KL, KL(q || skew q + (1 - skew) p).
 
-    At most -log skew, where KL(q || p) is unbounded. Arguments and result as in `forward_kl`; skew: from 0 (KL(q || p)) to below 1
+    At most -log skew, where KL(q || p) is unbounded.
+
+    Arguments and result as in `forward_kl`; skew: from 0 (KL(q || p)) to below 1
     Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
     """
     q, p = support.teacher_lprobs, support.student_lprobs
@@ -195,7 +197,9 @@ def skew_kl(support, statistics=None, *, skew=0.1):
 def skew_reverse_kl(support, statistics=None, *, skew=0.1):
     """Skew reverse KL, KL(p || (1 - skew) q + skew p).
 
-    At most -log skew. Arguments and result as in `forward_kl`; skew: from 0 (KL(p || q)) to below 1
+    At most -log skew, where KL(p || q) is unbounded.
+
+    Arguments and result as in `forward_kl`; skew: from 0 (KL(p || q)) to below 1
     Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
     """
     q, p = support.teacher_lprobs, support.student_lprobs
