@@ -39,13 +39,17 @@ $(VENV)/.installed: setup.py Makefile .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { \
 	    echo "Python 3.11 or 3.12 is needed, $$($(PYTHON) --version) found: make PYTHON=..."; \
 	    echo "(with Python 3.10 and upstream fairseq: see the README)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c .ci/constraints.txt torch numpy cython setuptools wheel \
+	@echo "Making $(VENV), once. First torch and the other packages (some minutes, by the network) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet -c .ci/constraints.txt torch numpy cython setuptools wheel \
 	    bitarray cffi ctranslate2 hydra-core jinja2 matplotlib omegaconf regex sacrebleu sacremoses safetensors \
 	    scikit-learn sentencepiece tabulate tqdm hypothesis pytest pytest-xdist ruff
-	$(BIN)/pip install --quiet -c .ci/constraints.txt --no-build-isolation --no-deps fairseq-fixed
-	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
-	touch $@
+	@echo "Compiling fairseq against this torch: three to five minutes on two cores, once ..."
+	@(while sleep 30; do echo "  still compiling"; done) & ticker=$$!; \
+	    $(BIN)/pip install --quiet -c .ci/constraints.txt --no-build-isolation --no-deps \
+	    fairseq-fixed; status=$$?; kill $$ticker; exit $$status
+	@$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
 
 # The same tests on upstream's last release. pyenv's versions are looked at as well.
 PYTHON310 ?= $(firstword $(foreach p,$(wildcard $(HOME)/.pyenv/versions/3.10*/bin/python3.10) python3.10,$(shell $(p) -c 'print("$(p)")' 2>/dev/null)))

@@ -33,16 +33,21 @@ wait_any() {
 }
 
 # run NAME COMMAND...: print the command, run it, and append it and its output to logs/NAME.log. With
-# OUTPUT set, the command's standard output goes to that file instead.
+# OUTPUT set, the command's standard output goes to that file instead. If it takes longer than ten
+# seconds, its progress is shown.
 run() {
-    local name=$1 begin=$SECONDS log=$WORK/logs/$1.log status=0
+    local name=$1 begin=$SECONDS log=$WORK/logs/$1.log status=0 watcher
     shift
     { printf '$'; printf ' %q' "$@"; printf '\n'; } | tee -a "$log"
+    python "$EXAMPLES/watch.py" "$log" "$@" &
+    watcher=$!
     if [ -n "${OUTPUT:-}" ]; then
         "$@" >"$OUTPUT" 2>>"$log" || status=$?
     else
         "$@" >>"$log" 2>&1 || status=$?
     fi
+    kill $watcher 2>/dev/null || true
+    wait $watcher || true
     if [ $status != 0 ]; then
         tail -n 20 "$log" >&2
         fail "This command failed; its whole output is in $log"

@@ -11,7 +11,7 @@ WORK=$(cd "$WORK" && pwd)
 begin=$SECONDS
 
 UPDATES=800     # of every student
-FINE_TUNING=200 # the last of them, for the student that is trained in two steps
+FINE_TUNING=200 # more, for the student that is trained in two steps
 
 step "1. Generate a corpus whose sentences have several valid translations"
 run corpus python synthetic.py "$WORK/text"
@@ -32,7 +32,7 @@ train() {
         --eval-bleu --eval-bleu-args '{"beam": 1}' --best-checkpoint-metric bleu \
         --maximize-best-checkpoint-metric --save-interval-updates 200 \
         --keep-interval-updates 1 --save-interval 1000 --validate-interval 1000 \
-        --no-epoch-checkpoints --log-format simple "${@:2}"
+        --no-epoch-checkpoints --log-format simple --log-interval 20 "${@:2}"
 }
 
 size() { # layers, width, feed-forward width, heads
@@ -43,14 +43,14 @@ size() { # layers, width, feed-forward width, heads
 }
 
 STOCK="--task translation --criterion label_smoothed_cross_entropy --label-smoothing 0.1"
-STUDENT=$(size 1 48 96 2)
+STUDENT=$(size 1 64 128 2)
 FROM_SCRATCH="--lr 5e-3"
 TEACHER=$WORK/teacher/checkpoint_best.pt
 DISTIL="--label-smoothing 0.1 --teacher-path $TEACHER"
 PSEUDO="--task translation_seqkd --pseudo-targets $WORK/pseudo-targets"
 
 step "3. Train the teacher with stock fairseq"
-train teacher $STOCK $(size 2 128 512 4) --lr 1e-3 --max-update 1200
+train teacher $STOCK $(size 2 128 512 4) --lr 2e-3 --max-update 800
 
 step "4. Train a small student without distillation, also with stock fairseq"
 train none $STOCK $STUDENT $FROM_SCRATCH --max-update $UPDATES
@@ -60,22 +60,17 @@ train word_kd --task translation --criterion word_kd $DISTIL $STUDENT $FROM_SCRA
     --max-update $UPDATES
 
 step "6. Seq-KD: the teacher translates the training set once; the student trains on its translations"
-train seq_kd-start $PSEUDO --criterion seq_kd $DISTIL $STUDENT $FROM_SCRATCH \
-    --max-update $((UPDATES - FINE_TUNING))
-
-step "7. Seq-KD, continued to $UPDATES updates (the same command: fairseq resumes)"
-cp -r "$WORK/seq_kd-start" "$WORK/seq_kd"
 train seq_kd $PSEUDO --criterion seq_kd $DISTIL $STUDENT $FROM_SCRATCH \
     --max-update $UPDATES
 
-step "8. All three: in place of step 7, fine-tune on the hypotheses closest to gold (Seq-Inter)
-   with the teacher's distributions (Word-KD)"
+step "7. All three: fine-tune it on the hypotheses closest to gold (Seq-Inter), with the teacher's
+   distributions (Word-KD), for $FINE_TUNING updates more"
 train all_three $PSEUDO --criterion seq_inter --kd-alpha 0.5 $DISTIL $STUDENT \
     --lr 1e-3 --max-update $FINE_TUNING \
-    --finetune-from-model "$WORK/seq_kd-start/checkpoint_best.pt"
+    --finetune-from-model "$WORK/seq_kd/checkpoint_best.pt"
 
-step "9. Compare all models on the test set"
-OUTPUT=$WORK/table.md run table fairseq-seqkd evaluate "$WORK/data-bin" --engines fairseq \
+step "8. Compare all models on the test set"
+OUTPUT=$WORK/table.md run table fairseq-seqkd evaluate "$WORK/data-bin" --engines fairseq --rounds 2 \
     --out "$WORK/report" --checkpoints \
     "teacher=$TEACHER" \
     "student without distillation=$WORK/none/checkpoint_best.pt" \
@@ -85,7 +80,7 @@ OUTPUT=$WORK/table.md run table fairseq-seqkd evaluate "$WORK/data-bin" --engine
 echo
 cat "$WORK/table.md"
 
-step "10. Export a student to a folder that needs neither fairseq nor torch"
+step "9. Export a student to a folder that needs neither fairseq nor torch"
 run export fairseq-seqkd export "$WORK/seq_kd/checkpoint_best.pt" --to ctranslate2 \
     --quantization int8 --out "$WORK/shipped"
 echo "Input of $WORK/shipped/translate.py:"
@@ -93,4 +88,14 @@ head -n 3 "$WORK/text/test.src"
 echo "Output:"
 head -n 3 "$WORK/text/test.src" | python "$WORK/shipped/translate.py"
 
-step "Done in $(((SECONDS - begin) / 60)) min $(((SECONDS - begin) % 60)) s. The students, ready for fairseq-generate: $WORK/*/checkpoint_best.pt. The full report, with plots: $WORK/report/report.html"
+step "Done in $(((SECONDS - begin) / 60)) min $(((SECONDS - begin) % 60)) s"
+cat <<END
+Open $WORK/report/report.html: the table with plots and the command behind each row.
+The students are $WORK/*/checkpoint_best.pt. Three commands to try next:
+
+  fairseq-seqkd flags word_kd
+  fairseq-seqkd cache $WORK/data-bin --teacher-path $TEACHER --kd-cache $WORK/cache
+  fairseq-seqkd prune $WORK/seq_kd/checkpoint_best.pt $WORK/pruned.pt --sparsity 0.5
+
+For your own data, go on with README.md: "Use it on your own data".
+END

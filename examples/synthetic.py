@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 SEED = 1
-SIZES = {"train": 6000, "valid": 300, "test": 500}
+SIZES = {"train": 4000, "valid": 200, "test": 400}
 LEXICON = {"noun": 120, "verb": 60, "adjective": 60, "adverb": 20}
+# Half of the words: small models learn them in some hundred updates.
+SMALL_LEXICON = {"noun": 60, "verb": 30, "adjective": 30, "adverb": 10}
 ONSETS = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "st", "br"]
 VOWELS = ["a", "e", "i", "o", "u"]
 
@@ -22,11 +24,11 @@ VOWELS = ["a", "e", "i", "o", "u"]
 class Language:
     """The lexicon of the language pair and the grammar of both sides."""
 
-    def __init__(self, rng):
+    def __init__(self, rng, lexicon):
         self.rng = rng
         self.taken = {"was", "by", "the"}
         self.words = {
-            kind: [self.new_word() for _ in range(count)] for kind, count in LEXICON.items()
+            kind: [self.new_word() for _ in range(count)] for kind, count in lexicon.items()
         }
         # Every second word has a synonym.
         self.synonyms = {
@@ -74,15 +76,16 @@ class Language:
         return source, target
 
 
-def write_corpus(folder, sizes=None, seed=SEED):
+def write_corpus(folder, sizes=None, seed=SEED, lexicon=None):
     """Write every split of the corpus.
 
     Args:
         folder: created if it does not exist
         sizes: {split: number of sentence pairs}
         seed: of all random draws; equal seeds give equal files
+        lexicon: {kind: number of words}
     """
-    language = Language(random.Random(seed))
+    language = Language(random.Random(seed), lexicon or LEXICON)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for split, size in (sizes or SIZES).items():
@@ -93,4 +96,4 @@ def write_corpus(folder, sizes=None, seed=SEED):
 
 
 if __name__ == "__main__":
-    write_corpus(sys.argv[1])
+    write_corpus(sys.argv[1], lexicon=SMALL_LEXICON)

@@ -28,9 +28,8 @@ _HELP = {one.name: one.metadata.get("help") for one in dataclasses.fields(Distil
 _HEAD = """\
 # Flags
 
-`fairseq-train --criterion word_kd --help` shows no flags of plug-ins; `fairseq-seqkd flags` prints
-this page, `fairseq-seqkd flags NAME` a part of it. The page is generated:
-`fairseq-seqkd flags --markdown > docs/flags.md`, which is `make flags`.
+`fairseq-train --criterion word_kd --help` shows no flags of plug-ins. `fairseq-seqkd flags`
+prints this page, and `fairseq-seqkd flags NAME` a part of it. `make flags` generates it.
 
 Each criterion is `distill` with other defaults. An option of an axis may have flags of its own;
 with another option they are refused.

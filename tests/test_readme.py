@@ -1,46 +1,65 @@
-"""The README's commands, typed as they stand there, in its order; and its links."""
+"""The commands of the README and of docs/, as written and in their order; and the links.
+
+A command that cannot be run here has a comment above it: ``# not run by the tests: REASON``.
+"""
 
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 from conftest import ROOT, TINY, TRAINING, USER_DIR, synthetic
 from processes import fairseq
 
-README = (ROOT / "README.md").read_text()
-# What is not run here: how it begins, and why or where else.
-ELSEWHERE = {
-    "make ": "by CI, on every change",
-    "pip install": "by the Makefile",
-    "torchrun": "tests/shards/test_processes.py has its variables",
-    "DATA=DATA TEACHER=teacher.pt STORE=pseudo sbatch": "tests/examples/test_recipes.py",
-    "DATA=multi30k": "hours: the numbers beside it are what it said",
-    "SENTENCES=6000 DATA=multi30k": "a benchmark",
-    "OMP_NUM_THREADS=1 ROUNDS": "a benchmark",
-}
-# A training ends after a few updates, and what refers to its length follows.
-SHORTER = {"50000": "4", "5000": "4", "3000": "2"}
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOT_RUN = "# not run by the tests: "
+# Run by CI on every change, outside the tests.
+BY_CI = ("make quickstart", "make test", "make lint", "pip install --no-deps -e .")
+# A training ends after a few updates, and flags that refer to its length follow.
+SHORTER = {"50000": "4", "5000": "4", "3000": "2", "300000": "4"}
 STUDENT = [word for word in map(str, [*TINY, *TRAINING]) if word != "--no-epoch-checkpoints"]
 # Models that have learned little do not stop by themselves.
 STUDENT += ["--max-target-positions", "48"]
 
 
-def commands():
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    lines = "".join(re.sub(r"\\\n\s*", "", block) for block in blocks).splitlines()
-    return [re.sub(r"\s+#.*", "", line) for line in lines if line.strip()]
+class Command(NamedTuple):
+    """A command of a page.
+
+    Attributes:
+        page: the file's name
+        line: as typed, on one line
+        reason: why it is not run; empty if it is
+    """
+
+    page: str
+    line: str
+    reason: str
 
 
-def is_elsewhere(command):
-    return any(command.startswith(beginning) for beginning in ELSEWHERE)
+def commands_of(page):
+    """The `Command` list of a page."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "\n".join(re.sub(r"\\\n\s*", "", block) for block in blocks).splitlines()
+    commands, reason = [], ""
+    for line in filter(None, map(str.strip, lines)):
+        if line.startswith("#"):
+            reason = line[len(NOT_RUN) :] if line.startswith(NOT_RUN) else reason
+            continue
+        line = re.sub(r"\s+#.*", "", line)
+        commands.append(Command(page.name, line, "by CI" if line in BY_CI else reason))
+        reason = ""
+    return commands
+
+
+COMMANDS = [command for page in PAGES for command in commands_of(page)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A user's folder: text in subwords, a data-bin, a teacher, and a student of before."""
+def user_folder(tmp_path_factory):
+    """A user's folder: text in subwords, a data-bin, a teacher, and trained students."""
     sentencepiece = pytest.importorskip("sentencepiece")
     folder = tmp_path_factory.mktemp("user")
     synthetic().write_corpus(folder / "raw", {"train": 160, "valid": 24, "test": 20})
@@ -57,6 +76,7 @@ def folder(tmp_path_factory):
         lines = path.read_text().splitlines()
         cut = "".join(" ".join(pieces.encode(line, out_type=str)) + "\n" for line in lines)
         (folder / f"{split}.{side}").write_text(cut)
+    shutil.copy(folder / "train.de", folder / "mono.de")
     shutil.copy(folder / "raw" / "test.src", folder / "sentences.de")
     shutil.copy(folder / "raw" / "train.tgt", folder / "train.translated.en")
     data = ["--trainpref", "train", "--validpref", "valid", "--testpref", "test"]
@@ -65,50 +85,66 @@ def folder(tmp_path_factory):
     shutil.copy(folder / "raw" / "test.tgt", folder / "test.en")
     for side in ("de", "en"):
         shutil.copy(folder / "DATA" / f"dict.{side}.txt", folder)
+    train_models(folder)
+    return folder
+
+
+def train_models(folder):
+    """A student that stands for all models of a user, and its translations."""
     loss = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", 40]
     loss += ["--lr", "0.02"]  # enough for translations to come to an end
     fairseq("train", "DATA", *STUDENT, *loss, "--save-dir", "student", folder=folder)
     shutil.copytree(folder / "student", folder / "seq_kd")
-    shutil.copy(folder / "student" / "checkpoint_best.pt", folder / "teacher.pt")
+    for name in ("teacher", "other"):
+        shutil.copy(folder / "student" / "checkpoint_best.pt", folder / f"{name}.pt")
     how = ["--task", "translation", "--gen-subset", "train", "--cpu", "--user-dir", USER_DIR]
-    found = fairseq(
+    output = fairseq(
         *["generate", "DATA", "--path", "teacher.pt", *how],
         *["--required-batch-size-multiple", 1],
         folder=folder,
     )
-    (folder / "generate-train.txt").write_text(found)
-    return folder
+    (folder / "generate-train.txt").write_text(output)
 
 
-def words_of(command, number):
-    """A command's words, with a student's flags and few updates."""
-    command = command.replace("$(fairseq-seqkd user-dir)", USER_DIR)
-    words = [SHORTER.get(word, word) for word in shlex.split(command)]
+@pytest.fixture(scope="module")
+def folder_of(user_folder, tmp_path_factory):
+    """folder_of(page): the user's folder, one copy a page."""
+    folders = {}
+
+    def folder_of(page):
+        if page not in folders:
+            folders[page] = tmp_path_factory.mktemp("page") / "user"
+            shutil.copytree(user_folder, folders[page])
+        return folders[page]
+
+    return folder_of
+
+
+def words_of(line, number):
+    """A command's words; a training gets a student's flags and few updates."""
+    line = line.replace("$(fairseq-seqkd user-dir)", USER_DIR)
+    words = [SHORTER.get(word, word) for word in shlex.split(line)]
     if words[0] == "fairseq-train":
-        assert words.pop() == "..."
-        given = ["--max-update", "2", *words]
-        words = [*given[2:], *STUDENT, *given[:2], "--save-dir", f"save-{number}"]
-        if "--max-update" in given[2:]:  # the command's own counts
-            del words[words.index("--save-dir") - 2 : words.index("--save-dir")]
+        assert words.pop() == "...", "a training's command ends in ..."
+        own = [] if "--arch" in words else [*TINY]
+        student = [*map(str, own), *STUDENT[len(TINY) :]]
+        length = [] if "--max-update" in words else ["--max-update", "2"]
+        words = [words[0], *student, *words[1:], *length, "--save-dir", f"save-{number}"]
     return words
 
 
 @pytest.mark.parametrize(
     "number, command",
-    [(i, command) for i, command in enumerate(commands()) if not is_elsewhere(command)],
+    [(i, command) for i, command in enumerate(COMMANDS) if not command.reason],
+    ids=[f"{one.page}: {one.line[:50]}" for one in COMMANDS if not one.reason],
 )
-def test_command(folder, number, command):
-    words = words_of(command, number)
-    if words[0] == "python":
-        source, target = words[1], words[3]
-        with open(folder / target) as file:
-            run = [sys.executable, source]
-            output = subprocess.run(run, stdin=file, stdout=-1, cwd=folder, check=True).stdout
-        assert len(output.splitlines()) == 20
+def test_command(folder_of, number, command):
+    folder, words = folder_of(command.page), words_of(command.line, number)
+    if not words[0].startswith("fairseq-"):
+        run_in_shell(command.line, folder)
         return
-    program = words[0].partition("fairseq-")[2]
-    arguments = words[1:]
-    if program in ("generate",):
+    program, arguments = words[0].partition("fairseq-")[2], words[1:]
+    if program in ("generate", "validate") and "--cpu" not in arguments:
         arguments = [*arguments, "--cpu"]
     output = fairseq(program, *arguments, folder=folder)
     if program == "train":
@@ -120,28 +156,45 @@ def test_command(folder, number, command):
         assert output.strip()
 
 
-def test_nothing_is_said_to_be_elsewhere_that_is_not_there():
-    for beginning in ELSEWHERE:
-        assert any(command.startswith(beginning) for command in commands()), beginning
+def run_in_shell(line, folder):
+    """A command that is neither fairseq's nor ours, such as ``cp`` or the shipped script."""
+    line = re.sub(r"^python\b", sys.executable, line)
+    output = subprocess.run(line, shell=True, cwd=folder, check=True, stdout=-1).stdout
+    if "translate.py" in line:
+        assert len(output.splitlines()) == 20
 
 
-def anchors(text):
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {
-        re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in headings
-    }
+def test_every_command_that_is_not_run_says_why():
+    assert len(COMMANDS) > 30
+    for command in COMMANDS:
+        assert command.reason == "" or len(command.reason) > 4, command
 
 
-def test_links_lead_somewhere():
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    assert len(links) > 5
-    for link in links:
-        if link.startswith("#"):
-            assert link[1:] in anchors(README), link
-        elif not link.startswith("https://"):
-            assert (ROOT / link).exists(), link
+def headings(text):
+    """The anchors of a page."""
+    lines = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in lines}
 
 
-def test_files_that_are_named_are_there():
-    for path in set(re.findall(r"\bexamples/[\w/.-]+\w", README)):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in headings(target.read_text(encoding="utf-8")), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for path in set(re.findall(r"\b(?:examples|tests)/[\w/.-]+\w", text)):
         assert (ROOT / path).exists(), path
+
+
+def test_the_readme_can_be_finished():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import resource
 import statistics
-import sys
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
@@ -32,9 +31,6 @@ STOCK, TEACHER = "stock label_smoothed_cross_entropy", "teacher forward pass alo
 LIVE, LIVE_K = "word_kd, live teacher", "word_kd, live teacher's top {k}"
 CACHED = "word_kd, cached top {k}"
 VARIANTS = [STOCK, TEACHER, LIVE, LIVE_K, CACHED]
-# A fork server imports torch and fairseq once for all processes whose memory is measured. On
-# macOS their libraries may not survive a fork.
-PROCESSES = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
 
 
 def criterion_of(variant, task, arguments):
@@ -111,10 +107,11 @@ def peak_memory_of_variants(arguments):
     """{name: peak memory in MB}, each variant in a new process."""
     for name in [name for name in os.environ if name.startswith("MALLOC_")]:
         del os.environ[name]  # recipes set these; fairseq-train by itself does not
-    PROCESSES.set_forkserver_preload(["__main__"])
+    context = multiprocessing.get_context("forkserver" if arguments.fork else "spawn")
+    context.set_forkserver_preload(["fairseq_seqkd"])
     memory = {}
     for name in VARIANTS:
-        with ProcessPoolExecutor(1, PROCESSES) as pool:
+        with ProcessPoolExecutor(1, context) as pool:
             memory[name] = pool.submit(peak_memory, name, arguments).result()
     return memory
 
@@ -185,6 +182,12 @@ def parse_arguments():
     parser.add_argument("--batches", type=int, default=6, help="steps in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", required=True, help="file for the tables")
+    parser.add_argument(
+        "--fork",
+        action="store_true",
+        help="fork the processes whose memory is measured: they start faster, but the memory "
+        "of libraries is not counted in full",
+    )
     return parser.parse_args()
 
 

@@ -27,11 +27,11 @@ STUDENT=${STUDENT:-$WORK/transformer-96-1000-none-1-0/checkpoint_best.pt}
 OUT=${OUT:-$WORK/benchmark}
 
 # Settings, then tiny ones.
-ROUNDS=${ROUNDS:-5} BATCHES=6 BUILDS="1 2"
+ROUNDS=${ROUNDS:-5} BATCHES=6 BUILDS="1 2" FLAGS=""
 SYMBOLS=32000 SENTENCES=2000
 RANDOM_TEACHER="3 3 192 768" RANDOM_STUDENT="2 1 96 192"
 if [ -n "${SMOKE:-}" ]; then
-    ROUNDS=1 BATCHES=1 BUILDS=1
+    ROUNDS=1 BATCHES=1 BUILDS=1 FLAGS=--fork
     SYMBOLS=200 SENTENCES=100
     RANDOM_TEACHER="1 1 32 64" RANDOM_STUDENT="1 1 16 32"
 fi
@@ -83,7 +83,7 @@ compare() {
     step "$1"
     build_cache "cache_$1" "$2" "$3" "$cache"
     python "$here/word_kd.py" "$2" --teacher "$3" --student "$4" --rounds "$ROUNDS" \
-        --batches $BATCHES --cache "$cache" --out "$OUT/word_kd-$1.md"
+        --batches $BATCHES $FLAGS --cache "$cache" --out "$OUT/word_kd-$1.md"
 }
 compare multi30k "$DATA" "$TEACHER" "$STUDENT"
 compare random "$random/data-bin" "$random/teacher/checkpoint_last.pt" \

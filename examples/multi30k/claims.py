@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from fairseq_seqkd.evaluate.curves import read_curves
 from fairseq_seqkd.evaluate.report import ModelSummary, Row
 
 # The names that claims.sh gives to these models.
@@ -42,7 +43,6 @@ class Comparison:
     def __init__(self, folder, name):
         self.source = f"[{name}]({name}/report.md)"
         content = json.loads((folder / name / "report.json").read_text(encoding="utf-8"))
-        self.curves = content["curves"]
         self.models = {model["name"]: ModelSummary(**model) for model in content["models"]}
         self.rows = [Row(**row) for row in content["rows"]]
 
@@ -62,6 +62,7 @@ class Results:
     """The results of all methods for one student, number of updates and seed.
 
     Attributes:
+        folder: of all results
         name: such as ``transformer-96-1000-1``
         over_beam, over_greedy: `Comparison` with the undistilled student's beam 5; with its
             greedy decoding
@@ -70,6 +71,7 @@ class Results:
     """
 
     def __init__(self, folder, name):
+        self.folder = folder
         self.name = name
         self.over_beam = Comparison(folder, f"beam-{name}")
         self.over_greedy = Comparison(folder, f"greedy-{name}")
@@ -78,8 +80,9 @@ class Results:
         self.distilled = [model for model in self.over_greedy.models if model != NONE]
 
     def best_validation(self, method):
-        """The best greedy BLEU on the validation set, and its update."""
-        curve = self.over_beam.curves[method]["bleu"]
+        """The best greedy BLEU on the validation set, and its update in the last training."""
+        log = training_log(self.over_beam.models[method], self.folder)
+        curve = read_curves(log)["bleu"]
         update, bleu = max(curve, key=lambda point: point[1])
         return bleu, update
 
@@ -287,10 +290,15 @@ def methods_row(results, model, folder):
 
 
 def training_minutes(summary, folder):
-    """The training time, with a link to the log, which has the name of the model's folder."""
-    log = folder / "logs" / f"{Path(summary.path).parent.name}.log"
+    """The time of a model's last training, with a link to the log."""
+    log = training_log(summary, folder)
     seconds = re.findall(r"done training in ([\d.]+) seconds", log.read_text(encoding="utf-8"))
     return f"[{float(seconds[-1]) / 60:.0f}](logs/{log.name})"
+
+
+def training_log(summary, folder):
+    """The log of a model's last training, which has the name of the model's folder."""
+    return folder / "logs" / f"{Path(summary.path).parent.name}.log"
 
 
 def report_names(folder, pattern):

@@ -266,10 +266,23 @@ listed() {
     done
 }
 
+# listed_logs STUDENT SEED ROW...: set the array `listed` to an argument LABEL=LOG for every row,
+# LABEL=LOG@UPDATE,LOG for rows of two steps.
+listed_logs() {
+    local row name first
+    listed=()
+    for row in "${@:3}"; do
+        name=$(best_dropout "$1" "$row" "$2")
+        first=$(beginning "$row")
+        [ -z "$first" ] || first=$WORK/logs/$1-$UPDATES-$first-$2-${name##*-}.log@$start,
+        listed+=("$(label "$row")=$first$WORK/logs/$name.log")
+    done
+}
+
 # quality STUDENT SEED: compare every row with the undistilled student, and with Seq-KD.
 quality() {
     local flags=(--engines fairseq --devices ${DEVICES##* } --rounds 1)
-    listed logs/%.log "$1" "$2" $ROWS
+    listed_logs "$1" "$2" $ROWS
     local logs=(${listed[@]+"${listed[@]}"})
     listed %/checkpoint_best.pt "$1" "$2" none $(without none)
     compare "beam-$1-$UPDATES-$2" "${flags[@]}" --logs "${logs[@]}" \

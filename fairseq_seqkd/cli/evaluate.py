@@ -2,7 +2,7 @@
 
 Every model translates greedily and with a beam, with fairseq and, if it is installed and can
 convert the model, with CTranslate2 in float32 and int8. --out also writes the report to files:
-report.md, report.json, report.csv, and report.html with plots.
+report.md, report.json, report.csv, report.html, and the plots as SVG and PNG.
 
 Example:
     fairseq-seqkd evaluate data-bin --ref test.en --remove-bpe sentencepiece --out report \\
@@ -12,7 +12,7 @@ Example:
 import os
 
 from fairseq_seqkd.cli.files import check_folder
-from fairseq_seqkd.evaluate.curves import read_curves
+from fairseq_seqkd.evaluate.curves import read_joined_curves
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
 from fairseq_seqkd.evaluate.files import write_report
 from fairseq_seqkd.evaluate.measure import Settings, evaluate
@@ -34,7 +34,9 @@ def add_arguments(parser):
         "--logs",
         nargs="+",
         metavar="NAME=FILE",
-        help="output of fairseq-train, for plots of the validation curves",
+        help="output of fairseq-train, for plots of the validation curves; NAME=FILE1,FILE2 "
+        "for a training in two steps, NAME=FILE1@UPDATE,FILE2 if the second step began with "
+        "the first step's checkpoint of that update",
     )
     parser.add_argument("--out", metavar="DIR", help="folder to write the report to")
 
@@ -99,8 +101,8 @@ def _add_text(parser):
 
 def run(arguments):
     check_arguments(arguments)
-    logs = parse_named_paths(arguments.logs or [], "--logs")
-    curves = {name: read_curves(path) for name, path in logs.items()}
+    logs = parse_named_paths(arguments.logs or [], "--logs", separator=",")
+    curves = {name: read_joined_curves(paths) for name, paths in logs.items()}
     report = evaluate(
         parse_named_paths(arguments.checkpoints, "--checkpoints"),
         Settings(
@@ -135,13 +137,19 @@ def check_arguments(arguments):
         check_folder(arguments.out)
 
 
-def parse_named_paths(arguments, flag):
-    """{name: path} from arguments NAME=PATH or PATH; a path alone is named after its files."""
+def parse_named_paths(arguments, flag, separator=os.pathsep):
+    """{name: path} from arguments NAME=PATH or PATH; a path alone is named after its files.
+
+    Args:
+        arguments: of the flag
+        flag: for error messages
+        separator: between the files of a path
+    """
     paths = {}
     for argument in arguments:
         name, equals, path = argument.partition("=")
-        if not equals or os.path.exists(argument.split(os.pathsep)[0]):
-            files = argument.split(os.pathsep)
+        if not equals or os.path.exists(argument.split(separator)[0]):
+            files = argument.split(separator)
             stems = [os.path.splitext(os.path.basename(file))[0] for file in files]
             name, path = "+".join(stems), argument
         if name in paths:

@@ -2,12 +2,46 @@
 
 import json
 import math
+import os
 import re
 
 # Both of fairseq's formats for files: "| valid on 'valid' subset | loss 4.5 | ..." and JSON.
 _SIMPLE = re.compile(r"\| valid on '[^']*' subset \|(.*)")
 _JSON = re.compile(r"\| valid[^|]*\| (\{.*\})")
 METRICS = ("bleu", "loss")
+
+
+def read_joined_curves(logs):
+    """Read {metric: [(updates, value), ...]} from the logs of a training in several steps.
+
+    The updates of a step are counted from the end of the step before it.
+
+    Args:
+        logs: paths, separated by commas. ``LOG@UPDATE`` is a log up to that update: the next
+            step began with an earlier checkpoint than the last.
+    Raises:
+        FileNotFoundError, ValueError: as for `read_curves`
+    """
+    joined, begin = {}, 0
+    for log in [logs] if os.path.exists(logs) else logs.split(","):
+        path, end = _split_update(log)
+        curves = read_curves(path)
+        updates = [update for points in curves.values() for update, _ in points]
+        end = max(updates) if end is None else end
+        if end < min(updates):
+            raise ValueError(f"--logs: {path!r} reports no validation up to update {end}")
+        for metric, points in curves.items():
+            points = [(begin + update, value) for update, value in points if update <= end]
+            joined.setdefault(metric, []).extend(points)
+        begin += end
+    return joined
+
+
+def _split_update(log):
+    """``(path, update)`` of ``path@update``; the update is None if there is none."""
+    path, at, update = log.rpartition("@")
+    is_plain = not at or not update.isdigit() or os.path.exists(log)
+    return (log, None) if is_plain else (path, int(update))
 
 
 def read_curves(path):

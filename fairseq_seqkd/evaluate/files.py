@@ -34,12 +34,13 @@ def write_report(report, folder):
         "report.json": as_json(report),
         "report.csv": as_csv(report),
         **({"report.html": page} if page else {}),
-        **{f"{name}.svg": svg for name, svg in plots.items()},
+        **{f"{name}.svg": plot.svg for name, plot in plots.items()},
+        **{f"{name}.png": plot.png for name, plot in plots.items()},
     }
     os.makedirs(folder, exist_ok=True)
     for name, content in files.items():
         with atomic_file(os.path.join(folder, name)) as file:
-            file.write(content.encode())
+            file.write(content if isinstance(content, bytes) else content.encode())
     return list(files)
 
 

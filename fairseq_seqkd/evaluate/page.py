@@ -22,7 +22,7 @@ def render_page(report, plots):
 
     Args:
         report: `Report`
-        plots: {name: SVG}
+        plots: {name: `Plot`}
     Returns:
         HTML
     Raises:
@@ -45,8 +45,8 @@ def render_page(report, plots):
         alignment=alignment,
         explanation=explain_columns(report),
         plots=[
-            {"name": name, "title": TITLES[name], "svg": _without_xml_head(svg)}
-            for name, svg in plots.items()
+            {"name": name, "title": TITLES[name], "svg": _without_xml_head(plot.svg)}
+            for name, plot in plots.items()
         ],
     )
 

@@ -13,7 +13,7 @@ import math
 
 import torch
 
-from fairseq_seqkd.losses.support import LOG_ZERO, finite, tiny
+from fairseq_seqkd.losses.support import LOG_ZERO, expectation, finite, tiny
 from fairseq_seqkd.registry import Axis, Parameter
 
 DIVERGENCES = Axis("kd_divergence")
@@ -60,15 +60,6 @@ EASY_WEIGHT = Parameter(
     "a number from 0 to 1",
     lambda x: 0 <= x <= 1,
 )
-
-
-def expectation(probs, lprobs):
-    """(positions,) sum of probs * lprobs; 0 * -inf is 0."""
-    value = (probs * lprobs).sum(-1)
-    # On a CPU it costs less to look for impossible outcomes than to expect them.
-    if value.device.type == "cpu" and value.isfinite().all():
-        return value
-    return (probs * finite(lprobs)).sum(-1)
 
 
 class _KL(torch.autograd.Function):

@@ -31,6 +31,15 @@ def tiny(tensor):
     return torch.finfo(tensor.dtype).tiny
 
 
+def expectation(probs, lprobs):
+    """(positions,) sum of probs * lprobs; 0 * -inf is 0."""
+    value = (probs * lprobs).sum(-1)
+    # On a CPU it costs less to look for impossible outcomes than to expect them.
+    if value.device.type == "cpu" and value.isfinite().all():
+        return value
+    return (probs * finite(lprobs)).sum(-1)
+
+
 def tempered(logits, temperature):
     """log softmax(logits / temperature).
 
@@ -68,7 +77,7 @@ class Support:
     @functools.cached_property
     def teacher_entropy(self):
         """(positions,) in nats, over the outcomes."""
-        return -(self.teacher_probs * finite(self.teacher_lprobs)).sum(-1)
+        return -expectation(self.teacher_probs, self.teacher_lprobs)
 
 
 class Comparison(NamedTuple):
@@ -134,7 +143,8 @@ class WholeVocabulary:
         support = Support(
             student_lprobs, teacher_lprobs, target, top, agreement_mask=agreement_mask
         )
-        return Comparison(*_GatherTarget.apply(lprobs, target), support)
+        target_lprobs = lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        return Comparison(target_lprobs, lprobs.sum(-1), support)
 
 
 class TopK(NamedTuple):
@@ -229,28 +239,6 @@ def largest_logits(logits, k, block=64):
     beyond = torch.arange(in_blocks, logits.size(-1), device=logits.device)
     symbols = torch.cat([symbols, beyond.expand(len(logits), -1)], dim=-1)
     return symbols.gather(-1, logits.gather(-1, symbols).topk(k).indices)
-
-
-class _GatherTarget(torch.autograd.Function):
-    """The targets' log-probabilities and the sum of all, with one gradient for both."""
-
-    @staticmethod
-    def forward(ctx, lprobs, target):
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(target)
-        ctx.shape = lprobs.shape
-        return lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1), lprobs.sum(-1)
-
-    @staticmethod
-    def backward(ctx, of_target, of_summed):
-        (target,) = ctx.saved_tensors
-        if of_summed is None:
-            gradient = of_target.new_zeros(ctx.shape)
-        else:
-            gradient = of_summed.unsqueeze(-1).expand(ctx.shape).contiguous()
-        if of_target is not None:
-            gradient.scatter_add_(-1, target.unsqueeze(-1), of_target.unsqueeze(-1))
-        return gradient, None
 
 
 class GatheredLprobs(NamedTuple):

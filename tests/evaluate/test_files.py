@@ -36,8 +36,9 @@ def test_files(written):
     folder, names = written
     assert sorted(names) == sorted(path.name for path in folder.iterdir())
     assert sorted(names) == [
-        *("length.svg", "report.csv", "report.html", "report.json", "report.md"),
-        *("size.svg", "speed.svg", "training-bleu.svg", "training-loss.svg"),
+        *("length.png", "length.svg", "report.csv", "report.html", "report.json", "report.md"),
+        *("size.png", "size.svg", "speed.png", "speed.svg"),
+        *("training-bleu.png", "training-bleu.svg", "training-loss.png", "training-loss.svg"),
     ]
 
 
@@ -169,7 +170,7 @@ def test_names_with_special_characters():
     assert r"gain over a\|b$c$<d>, greedy [95 %]" in markdown[0]
     page = render_page(report, {})
     assert page.count('<td class="left">a|b$c$&lt;d&gt;</td>') == 2 and "<d>" not in page
-    assert "svg" in plot_report(report)["speed"]
+    assert "svg" in plot_report(report)["speed"].svg
 
 
 def test_the_template_is_part_of_the_package(tmp_path):
