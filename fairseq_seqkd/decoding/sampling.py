@@ -107,8 +107,8 @@ def draw_tokens(probs, symbols, uniform):
         (...) symbols
     """
     mass = probs.cumsum(dim=-1)
-    point = uniform.to(mass).unsqueeze(-1) * mass[..., -1:]
-    index = torch.searchsorted(mass, point, right=True)
+    total = mass[..., -1:].contiguous()
+    index = torch.searchsorted(mass, uniform.to(mass).unsqueeze(-1) * total, right=True)
     # Rounding may put the point on the very end of the mass: then the last with any is it.
-    last = torch.searchsorted(mass, mass[..., -1:])
+    last = torch.searchsorted(mass, total)
     return symbols.gather(-1, torch.minimum(index, last)).squeeze(-1)
