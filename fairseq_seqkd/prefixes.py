@@ -14,13 +14,19 @@ from typing import Any, Callable, NamedTuple, Optional
 import torch
 from torch import Tensor
 
-from fairseq_seqkd.decoding.rollout import IncrementalScorer, can_generate, roll_out
+from fairseq_seqkd.decoding.rollout import (
+    IncrementalScorer,
+    can_generate,
+    check_probabilities,
+    roll_out,
+)
 from fairseq_seqkd.decoding.sampling import Draws, draw_tokens, top_candidates
 from fairseq_seqkd.losses.schedules import SCHEDULES, needs_progress
 from fairseq_seqkd.models.adapters import eval_mode
 from fairseq_seqkd.models.batches import input_rows, replace_targets
 from fairseq_seqkd.registry import Axis, Parameter
 
+# An option is a function that makes a policy.
 PREFIXES = Axis("kd_prefixes")
 
 SCHEDULE = Parameter(
@@ -54,7 +60,11 @@ MAX_LEN_A = Parameter(
     lambda x: 0 <= x < math.inf,
 )
 MAX_LEN_B = Parameter(
-    "kd_max_len_b", 3, "that b", "a whole number from 1 upwards", lambda x: x >= 1
+    "kd_max_len_b",
+    3,
+    "the student generates at most a * (source tokens) + b tokens: b",
+    "a whole number from 1 upwards",
+    lambda x: x >= 1,
 )
 LIMITS = {"max_len_a": MAX_LEN_A, "max_len_b": MAX_LEN_B}
 
@@ -76,7 +86,7 @@ class Step(NamedTuple):
     progress: Optional[float]
 
 
-class Prefixed(NamedTuple):
+class PrefixedBatch(NamedTuple):
     """A batch with its prefixes.
 
     Attributes:
@@ -113,7 +123,7 @@ class MixedRows:
     def select(self, ids, step):
         """(batch,) True for rows that lose their data target, and beta.
 
-        Of a batch with one coin, it is the coin of its smallest id.
+        With one coin for the batch, that of its smallest id decides for all rows.
         """
         beta = self.schedule(step.progress)
         ids = ids.tolist() if self.coin == "row" else [min(ids.tolist())] * len(ids)
@@ -146,9 +156,9 @@ class StudentTokens:
         """(n,) the next tokens of a list of n rows.
 
         Args:
-            rows: their indices in the batch
+            rows: indices among the rows that are generated, in the order of ``draws``
             draws: `Draws`
-            log: where to count
+            log: updated in place: adds to the keys in ``counters``
             student_lprobs: (n, vocab)
         """
         return _draw(student_lprobs, self.topk, draws, _STUDENT, rows)
@@ -200,7 +210,7 @@ class LengthLimit:
     max_len_b: int
 
     def limits(self, source_lengths, student, teacher):
-        """(rows,) the most tokens of each row, also for the models that have to score it."""
+        """(rows,) the longest target of each row, within both models' position limits."""
         longest = min(student.max_decoder_positions(), teacher.max_target_positions())
         limits = (self.max_len_a * source_lengths + self.max_len_b).long()
         return limits.clamp(max=int(longest))
@@ -211,14 +221,19 @@ class StudentRows:
     """Replaces the targets of some rows by generated ones.
 
     Attributes:
-        rows: which rows, `MixedRows` or `EveryRow`
-        tokens: the rule for the next token, `StudentTokens` or `InterleavedTokens`
+        row_rule: selects the rows, `MixedRows` or `EveryRow`
+        token_rule: gives the next tokens, `StudentTokens` or `InterleavedTokens`
         limit: `LengthLimit`
     """
 
-    rows: Any
-    tokens: Any
+    row_rule: Any
+    token_rule: Any
     limit: LengthLimit
+
+    @property
+    def needs_progress(self):
+        """Whether it needs to know the length of training."""
+        return self.row_rule.needs_progress
 
     def __call__(self, sample, student, teacher, dictionary, step):
         """Settle the prefixes of a batch.
@@ -230,24 +245,26 @@ class StudentRows:
             dictionary: of the targets
             step: `Step`; None in validation, where nothing is generated
         Returns:
-            `Prefixed`
+            `PrefixedBatch`
         Raises:
             ValueError: a model that generates no targets, or has no probabilities for one
         """
         mask, beta = torch.zeros_like(sample["target"][:, 0], dtype=torch.bool), 1.0
         if step is not None:
-            check_can_generate(student, *(teacher.models if self.tokens.uses_teacher else ()))
+            check_can_generate(
+                student, *(teacher.models if self.token_rule.uses_teacher else ())
+            )
             check_starts(sample["net_input"]["prev_output_tokens"], dictionary)
-            selected, beta = self.rows.select(sample["id"], step)
+            selected, beta = self.row_rule.select(sample["id"], step)
             mask = selected.to(mask)
         log = {"n_student_rows": 0, "n_student_tokens": 0, "beta": beta * len(mask)}
-        log.update(dict.fromkeys(self.tokens.counters, 0))
+        log.update(dict.fromkeys(self.token_rule.counters, 0))
         if mask.any():
             rows = mask.nonzero().flatten()
             targets = self.generate(sample, rows, student, teacher, dictionary, step, log)
             sample = replace_targets(sample, rows, targets, dictionary)
             log.update(n_student_rows=len(rows), n_student_tokens=sum(map(len, targets)))
-        return Prefixed(sample, mask, log)
+        return PrefixedBatch(sample, mask, log)
 
     @torch.no_grad()
     def generate(self, sample, rows, student, teacher, dictionary, step, log):
@@ -255,10 +272,10 @@ class StudentRows:
         ids = sample["id"][rows].tolist()
         draws = Draws(ids, step.seed, step.update)
 
-        def next_tokens(rows, *lprobs):
+        def next_tokens(active, *lprobs):
             for name, of_model in zip(("student", "teacher"), lprobs):
-                check_probabilities(of_model, name, rows, ids, dictionary, step)
-            return self.tokens.next_tokens(rows.tolist(), draws, log, *lprobs)
+                check_probabilities(of_model, name, active, ids, dictionary, step.update)
+            return self.token_rule.next_tokens(active.tolist(), draws, log, *lprobs)
 
         inputs = input_rows(sample["net_input"], rows, len(sample["target"]))
         limits = self.limit.limits(inputs["src_lengths"], student, teacher)
@@ -267,24 +284,24 @@ class StudentRows:
         no_autocast = torch.autocast(rows.device.type, enabled=False)
         with eval_mode(student), no_autocast:
             scorers = [IncrementalScorer([student], inputs, dictionary)]
-            if self.tokens.uses_teacher:
+            if self.token_rule.uses_teacher:
                 encoded = teacher.encoded(inputs)  # serves when the rows are scored as well
                 scorers.append(IncrementalScorer(teacher.models, inputs, dictionary, encoded))
             return roll_out(scorers, next_tokens, limits, dictionary)
 
 
-PREFIXES.add_default("data", "Every row keeps its data target.")
+PREFIXES.add_noop("data", "Every row keeps its data target.")
 
 
-@PREFIXES.option(schedule=SCHEDULE, coin=COIN, topk=TOPK, **LIMITS)
-def student(schedule, coin, topk, max_len_a, max_len_b):
+@PREFIXES.option("student", schedule=SCHEDULE, coin=COIN, topk=TOPK, **LIMITS)
+def student_policy(schedule, coin, topk, max_len_a, max_len_b):
     """A row keeps its data target with probability beta, else the student generates one."""
     limit = LengthLimit(max_len_a, max_len_b)
     return StudentRows(MixedRows(schedule, coin), StudentTokens(topk), limit)
 
 
-@PREFIXES.option(accept=ACCEPT, topk=replace(TOPK, default=-1), **LIMITS)
-def interleaved(accept, topk, max_len_a, max_len_b):
+@PREFIXES.option("interleaved", accept=ACCEPT, topk=replace(TOPK, default=-1), **LIMITS)
+def interleaved_policy(accept, topk, max_len_a, max_len_b):
     """In every row the student proposes each token, and the teacher keeps or replaces it."""
     limit = LengthLimit(max_len_a, max_len_b)
     return StudentRows(EveryRow(), InterleavedTokens(accept, topk), limit)
@@ -318,24 +335,4 @@ def check_starts(contexts, dictionary):
             f"--kd-prefixes: the decoder's context begins with {dictionary[int(other[0])]!r} "
             f"in this task, expected {dictionary.eos_word!r}, with which a student begins "
             "to generate. Take --kd-prefixes data."
-        )
-
-
-def check_probabilities(lprobs, name, rows, ids, dictionary, step):
-    """Refuse next-token log-probabilities that are no numbers.
-
-    Args:
-        lprobs: (n, vocab)
-        name: of the model, ``student`` or ``teacher``
-        rows: (n,) indices of the rows among ``ids``, the sentences that are generated
-    Raises:
-        ValueError: names the sentence and the update
-    """
-    is_nan = lprobs[:, dictionary.eos()].isnan()  # as all of the row then
-    if is_nan.any():
-        id_ = ids[int(rows[is_nan][0])]
-        raise ValueError(
-            f"the {name} has no probabilities (NaN) for a next token, so that the prefix of "
-            f"sentence {id_} has no token at update {step.update}. If its training diverged: "
-            "lower --lr or set --clip-norm."
         )

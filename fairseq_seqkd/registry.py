@@ -27,7 +27,7 @@ class Parameter:
         help: its meaning, for ``--help``
         expected: its range, in words
         is_valid: tests whether a value is in that range
-        axis: the axis of which it names an option, if it does
+        axis: if it names an option of another axis, that axis
         names: the names that it can have, if it is a name
     """
 
@@ -82,20 +82,21 @@ class Axis:
         self.name = name
         self.options = {}
 
-    def add_default(self, name, help):
+    def add_noop(self, name, help):
         """Register an option that does nothing, and so has no function."""
         self.options[name] = Option(None, help)
 
-    def option(self, **parameters):
-        """Decorator that registers a function as an option under the function's name.
+    def option(self, name=None, **parameters):
+        """Decorator that registers a function as an option.
 
         Args:
+            name: of the option; None is the function's name
             parameters: argument of the function -> `Parameter`
         """
 
         def register(function):
             help = inspect.getdoc(function).split("\n")[0]
-            self.options[function.__name__] = Option(function, help, parameters)
+            self.options[name or function.__name__] = Option(function, help, parameters)
             return function
 
         return register
@@ -148,19 +149,19 @@ def one_of(names, name, key):
     return name
 
 
-def refuse_unused(axes, resolved, settings, given):
+def refuse_unused(axes, in_use, settings, given):
     """Refuse parameters of options that are not in use.
 
     Args:
         axes: all `Axis` objects
-        resolved: (axis, name of the option) of everything that is in use
+        in_use: (axis, name of the option) of everything that is in use
         settings: the configuration that it was resolved with
         given: what the user gave of it
     Raises:
         ValueError: names the flag, and the options that it belongs to
     """
     used = {}
-    for axis, name in resolved:
+    for axis, name in in_use:
         used.update(axis.in_use(name, settings))
     names_in_use = set().union(*used.values())
     for axis in axes:

@@ -16,7 +16,7 @@ from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
 from fairseq_seqkd.decoding.sampling import SeededSampling
-from fairseq_seqkd.losses.chunked_sum import chunks_of
+from fairseq_seqkd.losses.chunked_sum import position_slices
 from fairseq_seqkd.losses.support import TopK, top_k
 from fairseq_seqkd.models.adapters import DTYPES, can_encode_once, encode, features_of
 from fairseq_seqkd.models.loading import load_models
@@ -48,7 +48,7 @@ class TeacherConfig(FairseqDataclass):
     )
 
 
-def dtype_beside(student, cfg):
+def teacher_dtype_of(student, cfg):
     """The dtype of a student's teacher: that of ``--teacher-dtype``, or the student's."""
     if cfg.teacher_dtype is not None:
         return DTYPES[str(cfg.teacher_dtype)]
@@ -85,14 +85,14 @@ class Teacher:
         return next(self.models[0].parameters()).device
 
     @torch.no_grad()
-    def scores(self, net_input):
-        """Score the next token after every prefix of a batch, as `Scores`.
+    def logits(self, net_input):
+        """The logits of the next token after every prefix of a batch, as `LazyLogits`.
 
         Args:
             net_input: the arguments of the model's forward, as fairseq collates them
         """
         pairs = zip(self.models, self.encoded(net_input))
-        return Scores([features_of(model, net_input, encoded) for model, encoded in pairs])
+        return LazyLogits([features_of(model, net_input, encoded) for model, encoded in pairs])
 
     @torch.no_grad()
     def encoded(self, net_input):
@@ -177,15 +177,15 @@ class Teacher:
                 _check_same_symbols(side, ours, theirs)
 
 
-class Scores:
+class LazyLogits:
     """A teacher's logits at every position of a batch, computed when they are asked for.
 
     Args:
-        outputs: for each model the result of `features_of`: features or logits, (positions,
-            width), and the function that makes logits of some of them
+        outputs: for each model a pair of (positions, width) features and the output layer, so
+            that ``output_layer(features[i])`` are its logits; see `features_of`
     """
 
-    # A matrix product of fewer rows takes as long: all weights are read for it.
+    # A matrix product of fewer positions takes as long: all weights are read for it.
     _AT_ONCE = 128
 
     def __init__(self, outputs):
@@ -195,24 +195,25 @@ class Scores:
     def __len__(self):
         return len(self._outputs[0][0])
 
-    def at(self, mask):
-        """The scores at the positions where a (positions,) mask is True."""
-        return Scores([(one[mask.to(one.device)], project) for one, project in self._outputs])
+    def select(self, mask):
+        """The logits of the positions where a (positions,) mask is True."""
+        return LazyLogits([(one[mask.to(one.device)], layer) for one, layer in self._outputs])
 
-    def logits(self, rows):
-        """(rows, vocab) float32 at a slice of positions; cheapest in order.
+    def at(self, positions):
+        """(n, vocab) float32 logits at a slice of positions.
 
-        Of several models, the log of their mean probability.
+        Of several models, the log of their mean probability. A block of positions is computed
+        at once and the last block is kept: ask for slices in ascending order.
         """
-        first, last, _ = rows.indices(len(self))
+        first, last, _ = positions.indices(len(self))
         if not (first in self._block and last <= self._block.stop):
             self._block = range(first, max(last, min(first + self._AT_ONCE, len(self))))
             self._logits = self._compute(slice(self._block.start, self._block.stop))
         return self._logits[first - self._block.start : last - self._block.start]
 
     @torch.no_grad()
-    def _compute(self, rows):
-        logits = [project(output[rows]).float() for output, project in self._outputs]
+    def _compute(self, positions):
+        logits = [layer(features[positions]).float() for features, layer in self._outputs]
         if len(logits) == 1:
             return logits[0]
         lprobs = torch.stack([torch.log_softmax(one, dim=-1) for one in logits])
@@ -220,9 +221,9 @@ class Scores:
 
     def top_k(self, k, temperature=1.0):
         """The `TopK` of all positions."""
-        width = self.logits(slice(0, 1)).size(-1)
-        chunks = chunks_of(len(self), width, self._outputs[0][0].device)
-        parts = [top_k(self.logits(rows), k, temperature) for rows in chunks]
+        vocab = self.at(slice(0, 1)).size(-1)
+        slices = position_slices(len(self), vocab, self._outputs[0][0].device)
+        parts = [top_k(self.at(positions), k, temperature) for positions in slices]
         return TopK(*(torch.cat(tensors) for tensors in zip(*parts)))
 
 

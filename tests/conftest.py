@@ -186,7 +186,7 @@ def recipe_with(teacher, loaded, search=None, **engine):
 
 def lprobs_of(teacher, net_input):
     """(batch, length, vocab) log-probabilities that a teacher gives."""
-    lprobs = torch.log_softmax(teacher.scores(net_input).logits(slice(None)), -1)
+    lprobs = torch.log_softmax(teacher.logits(net_input).at(slice(None)), -1)
     return lprobs.view(*net_input["prev_output_tokens"].shape, -1)
 
 

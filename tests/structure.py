@@ -15,7 +15,7 @@ LEVELS = (
     ("compat",),
     ("io", "registry"),
     ("chunked",),
-    ("models", "flags"),
+    ("models", "axis_config"),
     ("decoding", "losses"),
     ("teacher", "prefixes", "databin"),
     ("pseudo", "cache", "pruning"),

@@ -32,7 +32,7 @@ def student(word_kd_student):
 
 @pytest.fixture
 def settle(student, loaded):
-    """settle(batch, prefixes, step, settings...) -> Prefixed."""
+    """settle(batch, prefixes, step, settings...) -> PrefixedBatch."""
 
     def settle(batch, name="student", step=STEP, model=student, **settings):
         settings = {"kd_schedule": "constant", "kd_max_len_b": 6, **settings}
@@ -145,7 +145,7 @@ def test_coins_fall_as_often_as_beta_says(settle, student, loaded, batch):
     for update in range(200):
         step = STEP._replace(update=update)
         policy = PREFIXES.resolve("student", {"kd_schedule": "constant", "kd_beta": 0.7})()
-        mask, beta = policy.rows.select(batch["id"], step)
+        mask, beta = policy.row_rule.select(batch["id"], step)
         assert beta == 0.7
         selected += mask.sum().item()
     # 2400 throws: 0.3 with a standard deviation of 0.0094
@@ -297,7 +297,7 @@ def test_tokens_among_the_teachers_k_best_are_accepted(accept):
     """Four rows, in which the student is sure of the teacher's 1st, 2nd, 3rd and 4th best."""
     teachers = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]).log().expand(4, -1)
     students = torch.eye(5)[:4].log()
-    rule = PREFIXES.resolve("interleaved", {"kd_accept_topk": accept})().tokens
+    rule = PREFIXES.resolve("interleaved", {"kd_accept_topk": accept})().token_rule
     log = dict.fromkeys(rule.counters, 0)
     draws = Draws(range(4), STEP.seed, STEP.update)
     tokens = rule.next_tokens(range(4), draws, log, students, teachers)

@@ -53,7 +53,7 @@ def test_the_first_line_of_the_docstring_is_the_options_help():
 
 def test_an_option_may_do_nothing():
     axis = Axis("way")
-    axis.add_default("stay", "Nothing happens.")
+    axis.add_noop("stay", "Nothing happens.")
     assert axis.resolve("stay", {}) is None
     assert axis.options["stay"].help == "Nothing happens."
     with pytest.raises(ValueError, match="--way is 'go', expected one of stay"):

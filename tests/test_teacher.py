@@ -6,7 +6,7 @@ from conftest import load_split, lprobs_of, preprocess, train
 
 from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
 from fairseq_seqkd.decoding.search import SearchOptions
-from fairseq_seqkd.teacher import Scores, Teacher, load_teacher, shared_teacher
+from fairseq_seqkd.teacher import LazyLogits, Teacher, load_teacher, shared_teacher
 
 
 @pytest.fixture(scope="module")
@@ -178,10 +178,10 @@ def test_scores_are_what_the_model_says(loaded, batch):
 
 
 def test_scores_of_some_positions_are_those_of_all(loaded, batch, monkeypatch):
-    monkeypatch.setattr(Scores, "_AT_ONCE", 7)
+    monkeypatch.setattr(LazyLogits, "_AT_ONCE", 7)
     expected = lprobs_of(loaded, batch["net_input"]).flatten(0, 1)
-    scores = loaded.scores(batch["net_input"])
-    for rows in (
+    logits = loaded.logits(batch["net_input"])
+    for positions in (
         slice(0, 3),
         slice(3, 6),
         slice(6, 9),
@@ -189,8 +189,8 @@ def test_scores_of_some_positions_are_those_of_all(loaded, batch, monkeypatch):
         slice(20, 50),
         slice(22, 23),
     ):
-        lprobs = torch.log_softmax(scores.logits(rows), -1)
-        torch.testing.assert_close(lprobs, expected[rows])
+        lprobs = torch.log_softmax(logits.at(positions), -1)
+        torch.testing.assert_close(lprobs, expected[positions])
 
 
 def test_scores_of_a_model_that_is_not_known(loaded, batch, monkeypatch):

@@ -26,7 +26,7 @@ from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.models.parameters import parameters_of
-from fairseq_seqkd.teacher import Scores, shared_teacher
+from fairseq_seqkd.teacher import LazyLogits, shared_teacher
 
 CROSS_ENTROPY = "cross-entropy"
 # The student generates the targets of all rows, as near the end of training.
@@ -177,8 +177,8 @@ def main():
     batches = batches_of(task, arguments.max_tokens, arguments.batches)
     teacher = shared_teacher(arguments.teacher, task, arguments.data)
     clock = Clock()
-    teacher.scores = clock.wrap("scoring", teacher.scores)
-    Scores.logits = clock.wrap("scoring", Scores.logits)
+    teacher.logits = clock.wrap("scoring", teacher.logits)
+    LazyLogits.at = clock.wrap("scoring", LazyLogits.at)
     criteria = criteria_of(task, arguments, clock)
     table = table_of(measure(criteria, student, batches, clock, arguments.rounds))
     report = (

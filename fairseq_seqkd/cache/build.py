@@ -9,7 +9,6 @@ from fairseq import utils
 from fairseq_seqkd.cache.store import SENTENCE, SentenceRows, hash_of, pairs_of, row_dtype
 from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
 from fairseq_seqkd.chunked.plan import chunk_size
-from fairseq_seqkd.io.files import remove_partial_files
 from fairseq_seqkd.registry import flag
 
 logger = logging.getLogger(__name__)
@@ -149,7 +148,7 @@ class Scorer:
             ValueError: the teacher's probabilities are NaN
         """
         k, temperature = self.manifest["top_k"], self.manifest["temperature"]
-        top = self.teacher.scores(net_input).at(target_mask.flatten()).top_k(k, temperature)
+        top = self.teacher.logits(net_input).select(target_mask.flatten()).top_k(k, temperature)
         if top.tail_lprobs.isnan().any():
             raise ValueError(
                 f"the teacher {self.teacher.path!r} has no probabilities (NaN) for sentence "
@@ -164,12 +163,8 @@ class Scorer:
 
 def seal(cache):
     """Store the checksums of a finished cache; returns its summary, as lines to print."""
-    with cache.lock() as has_lock:
-        if has_lock:
-            remove_partial_files(cache.root)
-            remove_partial_files(cache.path(cache.FOLDER))
-        cache.write_sums()
-    return _summary(cache)
+    with cache.sealed():
+        return _summary(cache)
 
 
 def _summary(cache):

@@ -12,14 +12,14 @@ from fairseq_seqkd.losses.support import TopK
 from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
 
 
-def open_cached_rows(cfg, task):
-    """The `CachedRows` that a criterion's flags name.
+def open_cache_reader(cfg, task):
+    """The `CacheReader` that a criterion's flags name.
 
     Args:
         cfg: with the attributes kd_cache, kd_top_k, kd_temperature, teacher_path, train_subset
         task: the student's task
     Raises:
-        FileNotFoundError, ValueError: as for `CachedRows`; or it has fewer than the top k
+        FileNotFoundError, ValueError: as for `CacheReader`; or it has fewer than the top k
     """
     path = cfg.teacher_path
     expected = {
@@ -27,7 +27,7 @@ def open_cached_rows(cfg, task):
         "teacher": None if path is None else sha256_of_checkpoints(path),
         "data": {"split": cfg.train_subset},
     }
-    cache = CachedRows(cfg.kd_cache, task, expected)
+    cache = CacheReader(cfg.kd_cache, task, expected)
     if (cfg.kd_top_k or 0) > cache.k:
         raise ValueError(
             f"--kd-top-k is {cfg.kd_top_k}, but the cache {cfg.kd_cache!r} has the top "
@@ -36,7 +36,7 @@ def open_cached_rows(cfg, task):
     return cache
 
 
-class CachedRows:
+class CacheReader:
     """A finished cache, opened for a training.
 
     Args:

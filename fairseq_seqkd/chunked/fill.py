@@ -15,7 +15,7 @@ def missing_chunks(store, n_chunks, worker):
     Returns:
         the indices of all missing chunks, and those among them that are this worker's
     """
-    indices = worker.chunks_of(n_chunks)
+    indices = worker.chunk_indices(n_chunks)
     missing = store.missing(n_chunks, check=indices)
     return missing, [index for index in missing if index in indices]
 

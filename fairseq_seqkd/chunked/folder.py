@@ -52,9 +52,9 @@ class ChunkFolder:
         name = f"chunk-{index:05d}-{digest}.{self.suffix}"
         with atomic_file(os.path.join(self.path, name)) as file:
             file.write(content)
-        self._keep_one(index)
+        self._remove_other_versions(index)
 
-    def _keep_one(self, index):
+    def _remove_other_versions(self, index):
         # Another kind of processor may have computed the same chunk with other last bits.
         kept = self.find()[index]
         for path in glob.glob(os.path.join(glob.escape(self.path), f"chunk-{index:05d}-*")):

@@ -9,7 +9,7 @@ import tempfile
 from fairseq_seqkd.chunked.folder import ChunkFolder
 from fairseq_seqkd.chunked.manifest import differences
 from fairseq_seqkd.chunked.plan import plan_chunks
-from fairseq_seqkd.io.files import read_json, sha256, write_json
+from fairseq_seqkd.io.files import read_json, remove_partial_files, sha256, write_json
 from fairseq_seqkd.io.locks import file_lock
 
 logger = logging.getLogger(__name__)
@@ -146,8 +146,20 @@ class ChunkedStore:
             logger.warning("%s was damaged: it is made again", path)
         return self.chunks.missing(n_chunks)
 
-    def write_sums(self):
-        """Store the whole SHA-256 of every chunk, unless that was done before."""
+    @contextlib.contextmanager
+    def sealed(self):
+        """Seal a finished store and hold its lock: nothing partial is left in it.
+
+        The whole SHA-256 of every chunk is stored, unless that was done before.
+        """
+        with self.lock() as has_lock:
+            if has_lock:
+                remove_partial_files(self.root)
+                remove_partial_files(self.path(self.FOLDER))
+            self._write_sums()
+            yield
+
+    def _write_sums(self):
         sums = self.path(self.FOLDER, "sums.json")
         if not os.path.exists(sums):
             paths = self.chunks.find().values()

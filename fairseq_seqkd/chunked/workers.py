@@ -28,7 +28,7 @@ class Worker:
                 f"to --num-shards - 1, which is {self.world_size - 1}"
             )
 
-    def chunks_of(self, n_chunks):
+    def chunk_indices(self, n_chunks):
         """The indices of this worker's chunks: every ``world_size``-th."""
         return range(self.rank, n_chunks, self.world_size)
 

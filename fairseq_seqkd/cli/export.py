@@ -25,6 +25,7 @@ from fairseq_seqkd.export.sparse import SUFFIX, read_sparse, write_sparse
 from fairseq_seqkd.export.stock import Student
 from fairseq_seqkd.models.ctranslate2 import size_of
 from fairseq_seqkd.models.loading import own_task
+from fairseq_seqkd.registry import flag
 
 
 class Format(NamedTuple):
@@ -142,7 +143,8 @@ def check_options(arguments, export_format):
     check_out(arguments.out, "--out", arguments.student, is_folder=not export_format.suffix)
     for option in FORMATS["ctranslate2"].options:
         if getattr(arguments, option) is not None and option not in export_format.options:
-            flag = "--" + option.replace("_", "-")
-            raise ValueError(f"{flag} is for --to ctranslate2, found --to {arguments.to}")
+            raise ValueError(
+                f"{flag(option)} is for --to ctranslate2, found --to {arguments.to}"
+            )
     if arguments.spm_model and not os.path.isfile(arguments.spm_model):
         raise FileNotFoundError(f"--spm-model: there is no file {arguments.spm_model!r}")

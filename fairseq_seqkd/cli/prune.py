@@ -16,7 +16,7 @@ from fairseq_seqkd.models.parameters import fraction_of_zeros
 from fairseq_seqkd.pruning.checkpoint import Checkpoint
 from fairseq_seqkd.pruning.hook import check_sparsity
 from fairseq_seqkd.pruning.report import sparsity_table
-from fairseq_seqkd.pruning.schemes import SCHEMES
+from fairseq_seqkd.pruning.schemes import SCHEME_HELP, SCHEMES
 
 
 def add_arguments(parser):
@@ -33,10 +33,7 @@ def add_arguments(parser):
         "--scheme",
         choices=list(SCHEMES.options),
         default="class_blind",
-        help="which weights are pruned: the smallest of the model (class_blind), of each class "
-        "(class_uniform), relative to the standard deviation of their class "
-        "(class_distribution); or whole attention heads (heads), whole feed-forward units "
-        "(ffn); default: %(default)s",
+        help=f"{SCHEME_HELP}; default: %(default)s",
     )
     parser.add_argument(
         "--skip",

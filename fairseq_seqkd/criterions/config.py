@@ -6,7 +6,7 @@ from typing import Optional
 from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 
-from fairseq_seqkd.flags import names_of, with_parameters
+from fairseq_seqkd.axis_config import choice_type, config_with_parameters
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.losses.support import LEFTOVER
 from fairseq_seqkd.losses.weighting import WEIGHTINGS
@@ -16,16 +16,18 @@ from fairseq_seqkd.teacher import TeacherConfig
 
 Targets = ChoiceEnum(["gold", "best", "closest"])
 AXES = (PREFIXES, DIVERGENCES, WEIGHTINGS)
-Prefixes, Divergence, Weighting, Leftover = map(names_of, (*AXES, LEFTOVER))
+Prefixes, Divergence, Weighting, Leftover = map(choice_type, (*AXES, LEFTOVER))
 
 
-AxisParameters = with_parameters(
+AxisParameters = config_with_parameters(
     "AxisParameters", "The parameters of all options of all axes.", AXES, bases=(TeacherConfig,)
 )
 
 
 @dataclass
 class DistillConfig(AxisParameters):
+    """Flags of ``distill``: an option for each axis, and weights; presets change defaults."""
+
     kd_targets: Targets = field(
         default="gold",
         metadata={

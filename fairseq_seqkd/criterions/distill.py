@@ -18,15 +18,15 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 )
 from fairseq.logging import metrics
 
-from fairseq_seqkd.cache.lookup import open_cached_rows
+from fairseq_seqkd.cache.lookup import open_cache_reader
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.method import resolve_method
 from fairseq_seqkd.losses.chunked_sum import masked_sum, weighted_sum
 from fairseq_seqkd.losses.statistics import Masks, PositionStatistics
 from fairseq_seqkd.losses.support import NoTeacher, TopKAndTail, WholeVocabulary
 from fairseq_seqkd.models.adapters import encoder_outputs_of, logits_of, unwrapped
-from fairseq_seqkd.prefixes import Prefixed, Step
-from fairseq_seqkd.teacher import dtype_beside, shared_teacher
+from fairseq_seqkd.prefixes import PrefixedBatch, Step
+from fairseq_seqkd.teacher import shared_teacher, teacher_dtype_of
 
 logger = logging.getLogger(__name__)
 
@@ -131,23 +131,25 @@ class DistillCriterion(FairseqCriterion):
         """
         logits, symbols = logits.reshape(-1, logits.size(-1)), target.flatten()
         masks = self.masks(target, student_rows_mask, comparator.teacher_mask)
-        statistics = PositionStatistics(comparator, logits, symbols, self.weighted_mask(masks))
+        statistics = PositionStatistics(
+            comparator, logits, symbols, self.statistics_mask(masks)
+        )
         masks = Masks(*(mask.flatten() for mask in masks))
 
-        def values_of(chunk, rows):
-            comparison = comparator.compare(chunk, symbols[rows], rows)
+        def values_of(chunk, positions):
+            comparison = comparator.compare(chunk, symbols[positions], positions)
             values = {
                 "target_lprob": comparison.target_lprobs,
                 "summed_lprob": comparison.summed_lprobs,
             }
             support = comparison.support
             if support is not None:
-                kd_loss = self.divergence_at(support, statistics, masks.student_mask[rows])
+                kd_loss = self.divergence_at(support, statistics, masks.student_mask[positions])
                 values["kd_loss"] = kd_loss
                 values["n_agree"] = support.agreement_mask
                 values["teacher_entropy"] = support.teacher_entropy
             if self.cfg.report_accuracy:
-                values["n_correct"] = chunk.argmax(-1) == symbols[rows]
+                values["n_correct"] = chunk.argmax(-1) == symbols[positions]
             return values
 
         weights = {}
@@ -165,10 +167,10 @@ class DistillCriterion(FairseqCriterion):
         compared_mask = target_mask if teacher_mask is None else target_mask & teacher_mask
         return Masks(target_mask & ~student_mask, student_mask, compared_mask)
 
-    def weighted_mask(self, masks):
-        """(batch, length) True where the divergence has a weight, or ``compared_mask``.
+    def statistics_mask(self, masks):
+        """(batch, length) True at the positions that statistics of the batch are over.
 
-        Statistics of the batch are over these positions.
+        These are the compared ones whose divergence has a weight; if none has, all compared.
         """
         weighted = masks.compared_mask & (masks.student_mask | (self.cfg.kd_alpha > 0))
         return weighted if weighted.any() else masks.compared_mask
@@ -207,7 +209,7 @@ class DistillCriterion(FairseqCriterion):
             weight: (positions,) of the NLL
         Returns:
             (positions,) weights of the target's log-probability and of the vocabulary's sum,
-            which has none without smoothing, since an impossible symbol makes it infinite
+            which is left out without smoothing, since it may be infinite
         """
         epsilon = self.cfg.label_smoothing
         of_symbol = epsilon / (vocab - 1)
@@ -217,26 +219,27 @@ class DistillCriterion(FairseqCriterion):
         return weights
 
     def gold_loss(self, student, encoder_out, gold):
-        """The NLL of gold targets whose sentences the encoder has already read.
+        """The NLL of gold targets, times ``--gold-weight``.
 
-        Only the decoder runs again, and outside the wrapper of data-parallel training:
-        calling the wrapper's module twice would leave gradients unsynchronised, while
-        both decoder passes hang on the one forward that went through the wrapper.
+        Args:
+            student: the model without wrappers
+            encoder_out: of the batch's sentences, which the encoder has already read
+            gold: {"target", "prev_output_tokens"}
+
+        Only the decoder runs again, outside the data-parallel wrapper: calling the wrapper
+        twice would leave gradients unsynchronised.
         """
         net_output = student.decoder(gold["prev_output_tokens"], encoder_out=encoder_out)
         target = student.get_targets(gold, net_output)
-        no_student_rows = torch.zeros_like(target[:, 0], dtype=torch.bool)
+        nowhere = torch.zeros_like(target[:, 0], dtype=torch.bool)
         logits = logits_of(student, net_output)
-        loss, _ = self.token_loss(
-            logits, target, no_student_rows, NoTeacher(), self.gold_weight
-        )
-        return loss
+        return self.token_loss(logits, target, nowhere, NoTeacher(), self.gold_weight)[0]
 
     def with_prefixes(self, sample, student, teacher):
-        """The batch as `Prefixed`; with ``--kd-prefixes data`` it stays as it is."""
+        """The batch as `PrefixedBatch`; with ``--kd-prefixes data`` it stays as it is."""
         if self.method.prefix_policy is None:
             nowhere = torch.zeros_like(sample["target"][:, 0], dtype=torch.bool)
-            return Prefixed(sample, nowhere, {})
+            return PrefixedBatch(sample, nowhere, {})
         dictionary = self.task.target_dictionary
         return self.method.prefix_policy(sample, student, teacher, dictionary, self.step())
 
@@ -262,16 +265,15 @@ class DistillCriterion(FairseqCriterion):
             return TopKAndTail(top, self.method.leftover, temperature, teacher_mask)
         if teacher is None:
             return NoTeacher()
-        scores = teacher.scores(sample["net_input"])
+        logits = teacher.logits(sample["net_input"])
         if k is None:
-            return WholeVocabulary(scores.logits, temperature)
-        return TopKAndTail(scores.top_k(k, temperature), self.method.leftover, temperature)
+            return WholeVocabulary(logits.at, temperature)
+        return TopKAndTail(logits.top_k(k, temperature), self.method.leftover, temperature)
 
     def teacher(self, model, device):
-        """The teacher, loaded at the first call; None where there is none to ask.
+        """The teacher, loaded at the first call.
 
-        That is where nothing is compared, where a cache stands in for it, and in a validation
-        without its checkpoint.
+        None if nothing is compared, with a cache, or in a validation without its checkpoint.
         """
         path, data = self.cfg.teacher_path, self.cfg.teacher_data
         if not self.method.uses_teacher or self.uses_cache or path is None:
@@ -279,7 +281,7 @@ class DistillCriterion(FairseqCriterion):
         if self._teacher is None and (self.training or not self._teacher_is_missing):
             try:
                 self._teacher = shared_teacher(
-                    path, self.task, data, device, dtype_beside(model, self.cfg)
+                    path, self.task, data, device, teacher_dtype_of(model, self.cfg)
                 )
             except FileNotFoundError as error:
                 if self.training:
@@ -295,9 +297,9 @@ class DistillCriterion(FairseqCriterion):
 
     @property
     def cache(self):
-        """The cache, opened at the first call; raises as `open_cached_rows`."""
+        """The cache, opened at the first call; raises as `open_cache_reader`."""
         if self._cache is None:
-            self._cache = open_cached_rows(self.cfg, self.task)
+            self._cache = open_cache_reader(self.cfg, self.task)
             self.method.check_k(self.cfg.kd_top_k or self._cache.k, "--kd-cache has the top")
         return self._cache
 

@@ -10,6 +10,8 @@ from fairseq_seqkd.criterions.distill import DistillCriterion
 
 @dataclass
 class GKDConfig(DistillConfig):
+    """The defaults of GKD."""
+
     kd_prefixes: Prefixes = "student"
     kd_divergence: Divergence = "jsd"
     kd_alpha: float = 1.0

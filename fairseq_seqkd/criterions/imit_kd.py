@@ -18,6 +18,8 @@ LOSSES = {
 
 @dataclass
 class ImitKDConfig(DistillConfig):
+    """The defaults of ImitKD."""
+
     imit_kd_loss: ChoiceEnum(list(LOSSES)) = field(
         default="opt",
         metadata={

@@ -32,7 +32,7 @@ class Method:
     uses_teacher: bool
 
     def check_k(self, k, where):
-        """Refuse divergences that look behind more symbols than are known.
+        """Refuse a ``--kd-head`` that is not below the number of known symbols.
 
         Args:
             k: how many symbols are known of a distribution; None for all
@@ -124,7 +124,7 @@ def check_policy(cfg, policy):
             "--gold-weight is 1, so that the student's own prefixes would count nothing: "
             "expected below 1, or --kd-prefixes data"
         )
-    if policy.rows.needs_progress and not cfg.max_update > 0:
+    if policy.needs_progress and not cfg.max_update > 0:
         raise ValueError(
             f"--max-update is {cfg.max_update}, but --kd-schedule needs to know how long "
             "the training is: set --max-update, or take --kd-schedule constant"

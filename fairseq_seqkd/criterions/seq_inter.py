@@ -10,6 +10,8 @@ from fairseq_seqkd.criterions.distill import DistillCriterion
 
 @dataclass
 class SeqInterConfig(DistillConfig):
+    """The defaults of Seq-Inter."""
+
     kd_targets: Targets = "closest"
     kd_alpha: float = 0.0
 

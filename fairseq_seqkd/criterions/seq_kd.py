@@ -10,6 +10,8 @@ from fairseq_seqkd.criterions.distill import DistillCriterion
 
 @dataclass
 class SeqKDConfig(DistillConfig):
+    """The defaults of Seq-KD."""
+
     kd_targets: Targets = "best"
     kd_alpha: float = 0.0
 

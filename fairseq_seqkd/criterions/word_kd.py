@@ -10,7 +10,7 @@ from fairseq_seqkd.criterions.distill import DistillCriterion
 
 @dataclass
 class WordKDConfig(DistillConfig):
-    pass
+    """The defaults of Word-KD."""
 
 
 @register_criterion("word_kd", dataclass=WordKDConfig)

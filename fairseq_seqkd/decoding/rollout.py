@@ -87,3 +87,24 @@ def roll_out(scorers, next_tokens, limits, dictionary):
         length += 1
     lengths = prefixes[:, 1:].ne(pad).sum(-1).tolist()
     return [row[1 : 1 + n] for row, n in zip(prefixes, lengths)]
+
+
+def check_probabilities(lprobs, name, rows, ids, dictionary, update):
+    """Refuse next-token log-probabilities that are no numbers.
+
+    Args:
+        lprobs: (n, vocab)
+        name: of the model, ``student`` or ``teacher``
+        rows: (n,) indices of the rows among ``ids``, the sentences that are generated
+        update: of the training
+    Raises:
+        ValueError: names the sentence and the update
+    """
+    is_nan = lprobs[:, dictionary.eos()].isnan()  # as all of the row then
+    if is_nan.any():
+        id_ = ids[int(rows[is_nan][0])]
+        raise ValueError(
+            f"the {name} has no probabilities (NaN) for a next token, so that the prefix of "
+            f"sentence {id_} has no token at update {update}. If its training diverged: "
+            "lower --lr or set --clip-norm."
+        )

@@ -11,7 +11,7 @@ import torch
 _CHUNK = {"cpu": 2**20, "cuda": 2**25}
 
 
-def chunks_of(positions, width, device):
+def position_slices(positions, width, device):
     """Slices that together are all positions.
 
     Args:
@@ -19,16 +19,16 @@ def chunks_of(positions, width, device):
         width: numbers a position
         device: where they are
     """
-    rows = max(1, _CHUNK.get(torch.device(device).type, _CHUNK["cuda"]) // width)
-    return [slice(first, first + rows) for first in range(0, positions, rows)]
+    size = max(1, _CHUNK.get(torch.device(device).type, _CHUNK["cuda"]) // width)
+    return [slice(first, first + size) for first in range(0, positions, size)]
 
 
 def weighted_sum(values_of, weights, logits):
     """The sum of weight times value over positions, and its gradient for the logits.
 
     Args:
-        values_of: called with (rows, vocab) float32 logits and the slice of positions that they
-            are of; returns a dictionary of (rows,) tensors
+        values_of: called with (n, vocab) float32 logits and the slice of n positions that they
+            are of; returns a dictionary of (n,) tensors
         weights: a dictionary of (positions,) tensors for some of these values; where a weight
             is 0 the value does not matter, even if it is infinite
         logits: (positions, vocab), of any floating type
@@ -57,13 +57,13 @@ class _WeightedSum(torch.autograd.Function):
         # Half precision would lose small gradients here, before the loss is scaled up.
         gradient = torch.empty_like(logits, dtype=dtype) if logits.requires_grad else None
         parts = []
-        for rows in chunks_of(*logits.shape, logits.device):
-            chunk = at_least_float32(logits[rows]).detach()
+        for positions in position_slices(*logits.shape, logits.device):
+            chunk = at_least_float32(logits[positions]).detach()
             chunk.requires_grad_(logits.requires_grad)
             with torch.set_grad_enabled(logits.requires_grad):
-                part = values_of(chunk, rows)
+                part = values_of(chunk, positions)
             if gradient is not None:
-                gradient[rows] = _gradient(chunk, part, weights, rows)
+                gradient[positions] = _gradient(chunk, part, weights, positions)
             parts.append({name: value.detach() for name, value in part.items()})
         values.update({name: torch.cat([one[name] for one in parts]) for name in parts[0]})
         ctx.gradient, ctx.dtype = gradient, logits.dtype
@@ -81,10 +81,10 @@ class _WeightedSum(torch.autograd.Function):
         return gradient.to(ctx.dtype), None, None, None
 
 
-def _gradient(chunk, values, weights, rows):
-    """(rows, vocab) of the weighted sum of some positions."""
+def _gradient(chunk, values, weights, positions):
+    """(n, vocab) of the weighted sum of some positions."""
     names = [name for name in weights if values[name].requires_grad]
     if not names:
         return torch.zeros_like(chunk)
     outputs = [values[name] for name in names]
-    return torch.autograd.grad(outputs, chunk, [weights[name][rows] for name in names])[0]
+    return torch.autograd.grad(outputs, chunk, [weights[name][positions] for name in names])[0]

@@ -28,7 +28,7 @@ JSD_BETA = Parameter(
 SKEW = Parameter(
     "kd_skew",
     0.1,
-    "how much of the first is mixed into the second distribution",
+    "weight of the KL's first distribution in the mixture that it is compared with",
     "a number from 0 to below 1",
     lambda x: 0 <= x < 1,
 )
@@ -75,13 +75,13 @@ class _KL(torch.autograd.Function):
     def backward(ctx, gradient):
         lprobs, other_lprobs, probs = ctx.saved_tensors
         gradient = gradient.unsqueeze(-1)
-        of_lprobs = of_other = None
+        grad_lprobs = grad_other = None
         if ctx.needs_input_grad[0]:
             difference = finite(lprobs) - finite(other_lprobs)
-            of_lprobs = difference.add_(1).mul_(probs).mul_(gradient)
+            grad_lprobs = difference.add_(1).mul_(probs).mul_(gradient)
         if ctx.needs_input_grad[1]:
-            of_other = probs * -gradient
-        return of_lprobs, of_other
+            grad_other = probs * -gradient
+        return grad_lprobs, grad_other
 
 
 def kl(lprobs, other_lprobs):
@@ -102,7 +102,7 @@ def mixture(weight, lprobs, other_lprobs):
 
 
 def entropy(support):
-    """(positions,) of the student over the support, in nats."""
+    """The student's entropy over the support, (positions,), in nats."""
     lprobs = finite(support.student_lprobs)
     return -(lprobs.exp() * lprobs).sum(-1)
 
@@ -249,7 +249,7 @@ def tail_mass(support, head):
 
 
 @DIVERGENCES.option(easy_weight=EASY_WEIGHT)
-def split(support, statistics, *, easy_weight=0.2):
+def atkd(support, statistics, *, easy_weight=0.2):
     """The KL beside the target for easy tokens; that and the target's KL for hard ones.
 
     A token is easy if the teacher's uncertainty of the target, 1 - q(target), is at most the
@@ -277,10 +277,10 @@ def split(support, statistics, *, easy_weight=0.2):
 
 
 def teacher_nll(support):
-    """(positions,) -log q(target), in nats; for a target in no outcome that of an impossible
-    one.
+    """Teacher NLL of the target, (positions,), in nats.
 
-    It has the order of 1 - q(target), without losing small differences near 1.
+    For a target outside the support it is -LOG_ZERO, as if its probability were 0. It has the
+    order of 1 - q(target), without losing small differences near 1.
     """
     index = support.target_index
     lprobs = support.teacher_lprobs.gather(-1, index.clamp(min=0).unsqueeze(-1)).squeeze(-1)

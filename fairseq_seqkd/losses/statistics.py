@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fairseq_seqkd.losses import divergences
-from fairseq_seqkd.losses.chunked_sum import at_least_float32, chunks_of
+from fairseq_seqkd.losses.chunked_sum import at_least_float32, position_slices
 from fairseq_seqkd.losses.support import finite, tiny
 
 
@@ -37,25 +37,25 @@ class PositionStatistics:
         comparator: compares student and teacher, such as `WholeVocabulary`
         logits: (positions, vocab) the student's
         target: (positions,) symbols
-        batch_compared_mask: (batch, length) True for positions that are compared
+        batch_counted_mask: (batch, length) True for positions that are compared
     """
 
     comparator: Any
     logits: Tensor
     target: Tensor
-    batch_compared_mask: Tensor
+    batch_counted_mask: Tensor
     _tail_masses: Dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
-    def compared_mask(self):
+    def counted_mask(self):
         """(positions,) True for positions that are compared."""
-        return self.batch_compared_mask.flatten()
+        return self.batch_counted_mask.flatten()
 
     @functools.cached_property
     def relative_position(self):
         """(positions,) the position in its row, from above 0 to 1 for the row's last."""
-        lengths = self.batch_compared_mask.sum(-1, keepdim=True).clamp(min=1)
-        return (self.batch_compared_mask.cumsum(-1) / lengths).flatten()
+        lengths = self.batch_counted_mask.sum(-1, keepdim=True).clamp(min=1)
+        return (self.batch_counted_mask.cumsum(-1) / lengths).flatten()
 
     @functools.cached_property
     def student_nll(self):
@@ -80,13 +80,13 @@ class PositionStatistics:
     @functools.cached_property
     def median_teacher_nll(self):
         """The median of `teacher_nll` over compared positions, one number."""
-        return self.teacher_nll[self.compared_mask].median()
+        return self.teacher_nll[self.counted_mask].median()
 
     def mean_tail_mass(self, head):
         """The mean of the teacher's mass beside its ``head`` most probable symbols."""
         if head not in self._tail_masses:
             mass = self._map(lambda comparison: divergences.tail_mass(comparison.support, head))
-            mask = self.compared_mask
+            mask = self.counted_mask
             # Where nothing is compared there is no mean, and NaN would reach the gradient.
             some = mass[mask] if mask.any() else torch.ones_like(mass)
             self._tail_masses[head] = some.mean().clamp(min=tiny(mass))
@@ -96,7 +96,7 @@ class PositionStatistics:
     def _map(self, statistic):
         """(positions,) a function of `Comparison`, applied to a few positions at a time."""
         logits, parts = self.logits.detach(), []
-        for rows in chunks_of(*logits.shape, logits.device):
-            chunk = at_least_float32(logits[rows])
-            parts.append(statistic(self.comparator.compare(chunk, self.target[rows], rows)))
+        for positions in position_slices(*logits.shape, logits.device):
+            chunk, target = at_least_float32(logits[positions]), self.target[positions]
+            parts.append(statistic(self.comparator.compare(chunk, target, positions)))
         return torch.cat(parts)

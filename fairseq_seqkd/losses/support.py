@@ -104,7 +104,7 @@ class NoTeacher:
 
     teacher_mask = None
 
-    def compare(self, logits, target, rows):
+    def compare(self, logits, target, positions):
         """A `Comparison` without support; arguments as for `WholeVocabulary.compare`."""
         gathered = gather_lprobs(logits, target.unsqueeze(-1), 0)
         return Comparison(gathered.lprobs.squeeze(-1), gathered.summed_lprobs)
@@ -114,7 +114,7 @@ class WholeVocabulary:
     """Compares on all symbols.
 
     Args:
-        teacher_logits: called with a slice of positions, gives their (rows, vocab) logits
+        teacher_logits: called with a slice of positions, gives their (n, vocab) logits
         temperature: divides both sides' logits
     """
 
@@ -124,20 +124,20 @@ class WholeVocabulary:
         self.teacher_logits = teacher_logits
         self.temperature = temperature
 
-    def compare(self, logits, target, rows):
+    def compare(self, logits, target, positions):
         """The student beside the teacher.
 
         Args:
-            logits: (rows, vocab) the student's
-            target: (rows,) symbols
-            rows: the slice of positions that they are of
+            logits: (n, vocab) the student's
+            target: (n,) symbols
+            positions: the slice of n positions that they are of
         Returns:
             `Comparison`
         """
         lprobs = student_lprobs = torch.log_softmax(logits, dim=-1)
         if self.temperature != 1:
             student_lprobs = tempered(logits, self.temperature)
-        teacher_lprobs = tempered(self.teacher_logits(rows), self.temperature)
+        teacher_lprobs = tempered(self.teacher_logits(positions), self.temperature)
         top = largest_logits(teacher_lprobs, 1).squeeze(-1)
         agreement_mask = logits.gather(-1, top.unsqueeze(-1)).squeeze(-1) == logits.amax(-1)
         support = Support(
@@ -160,9 +160,9 @@ class TopK(NamedTuple):
     lprobs: Tensor
     tail_lprobs: Tensor
 
-    def at(self, rows):
+    def at(self, positions):
         """The top k of a slice of positions."""
-        return TopK(*(tensor[rows] for tensor in self))
+        return TopK(*(tensor[positions] for tensor in self))
 
     def first(self, k):
         """The top k of a larger top; the other symbols go to the tail."""
@@ -188,9 +188,9 @@ class TopKAndTail:
         self.leftover = leftover
         self.temperature = temperature
 
-    def compare(self, logits, target, rows):
+    def compare(self, logits, target, positions):
         """A `Comparison`; arguments as for `WholeVocabulary.compare`."""
-        top = self.top.at(rows)
+        top = self.top.at(positions)
         k = top.symbols.size(-1)
         symbols = torch.cat([top.symbols, target.unsqueeze(-1)], dim=-1)
         plain = gathered = gather_lprobs(logits, symbols, k)
@@ -301,26 +301,26 @@ class _GatherLprobs(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx, of_lprobs, of_tail, of_summed, _):
+    def backward(ctx, grad_lprobs, grad_tail, grad_summed, _):
         symbols, others, of_first, tail, total = ctx.saved_tensors
         first = symbols[:, : ctx.k]
         # Each output has - log total in it, the sum as often as there are symbols.
-        of_log_total = torch.zeros_like(total)
-        of_others = torch.zeros_like(total)
-        if of_lprobs is not None:
-            of_log_total += of_lprobs.sum(-1)
-        if of_tail is not None:
-            of_log_total += of_tail
-            of_others = torch.where(tail > tiny(tail), of_tail / tail, of_others)
-        if of_summed is not None:
-            of_log_total += others.size(-1) * of_summed
-        of_total = (-of_log_total / total).unsqueeze(-1)
-        gradient = others * (of_total + of_others.unsqueeze(-1))
-        gradient.scatter_add_(-1, first, of_first * of_total)
-        if of_lprobs is not None:
-            gradient.scatter_add_(-1, symbols, of_lprobs)
-        if of_summed is not None:
-            gradient.add_(of_summed.unsqueeze(-1))
+        grad_log_total = torch.zeros_like(total)
+        grad_others = torch.zeros_like(total)
+        if grad_lprobs is not None:
+            grad_log_total += grad_lprobs.sum(-1)
+        if grad_tail is not None:
+            grad_log_total += grad_tail
+            grad_others = torch.where(tail > tiny(tail), grad_tail / tail, grad_others)
+        if grad_summed is not None:
+            grad_log_total += others.size(-1) * grad_summed
+        grad_total = (-grad_log_total / total).unsqueeze(-1)
+        gradient = others * (grad_total + grad_others.unsqueeze(-1))
+        gradient.scatter_add_(-1, first, of_first * grad_total)
+        if grad_lprobs is not None:
+            gradient.scatter_add_(-1, symbols, grad_lprobs)
+        if grad_summed is not None:
+            gradient.add_(grad_summed.unsqueeze(-1))
         return gradient, None, None
 
 

@@ -42,7 +42,7 @@ WIDTH = Parameter(
     lambda x: 0 < x < math.inf,
 )
 
-WEIGHTINGS.add_default("uniform", "Every position counts alike.")
+WEIGHTINGS.add_noop("uniform", "Every position counts alike.")
 
 
 @WEIGHTINGS.option(keep=KEEP)
@@ -52,7 +52,7 @@ def selective(statistics, *, keep=0.5):
     Source: Wang et al. 2021, Selective Knowledge Distillation for Neural Machine
         Translation (arXiv 2105.12967), batch-level selection.
     """
-    return highest(statistics.student_nll, statistics.compared_mask, keep)
+    return highest(statistics.student_nll, statistics.counted_mask, keep)
 
 
 @WEIGHTINGS.option(keep=KEEP)
@@ -66,7 +66,7 @@ def entropy_divergence(statistics, *, keep=0.5):
 
     Source: TIP (arXiv 2604.14084).
     """
-    mask = statistics.compared_mask
+    mask = statistics.counted_mask
     h = scaled(statistics.student_entropy, mask)
     d = scaled(statistics.reverse_kl, mask)
     kept = highest(h + d - h * d, mask, keep)
@@ -80,7 +80,7 @@ def position(statistics, *, floor=0.25, middle=0.3, width=0.1):
     Source: PW-OPSD (arXiv 2605.21606).
     """
     rise = torch.sigmoid((statistics.relative_position - middle) / width)
-    return (floor + (1 - floor) * rise) * statistics.compared_mask
+    return (floor + (1 - floor) * rise) * statistics.counted_mask
 
 
 def highest(scores, mask, fraction):

@@ -18,15 +18,15 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from omegaconf import II
 
-from fairseq_seqkd.flags import names_of, with_parameters
+from fairseq_seqkd.axis_config import choice_type, config_with_parameters
 from fairseq_seqkd.pruning.pruner import Pruner
 from fairseq_seqkd.pruning.schedules import SCHEDULES
-from fairseq_seqkd.pruning.schemes import SCHEMES
+from fairseq_seqkd.pruning.schemes import SCHEME_HELP, SCHEMES
 from fairseq_seqkd.registry import flag, refuse_unused
 
 logger = logging.getLogger(__name__)
 
-ScheduleParameters = with_parameters(
+ScheduleParameters = config_with_parameters(
     "ScheduleParameters",
     "The parameters of all pruning schedules.",
     [SCHEDULES],
@@ -44,16 +44,11 @@ class PruningConfig(ScheduleParameters):
             "help": "prune until this fraction of the weights is zero, from 0 to below 1"
         },
     )
-    prune_scheme: Optional[names_of(SCHEMES)] = field(
+    prune_scheme: Optional[choice_type(SCHEMES)] = field(
         default=None,
-        metadata={
-            "help": "which weights are pruned: the smallest of the model (class_blind, the "
-            "default), of each class (class_uniform), relative to the standard deviation of "
-            "their class (class_distribution); or whole attention heads, whole feed-forward "
-            "units (heads, ffn)"
-        },
+        metadata={"help": f"{SCHEME_HELP} (default: class_blind)"},
     )
-    prune_schedule: Optional[names_of(SCHEDULES)] = field(
+    prune_schedule: Optional[choice_type(SCHEDULES)] = field(
         default=None,
         metadata={
             "help": "when they are pruned: all at once (one_shot, the default) or gradually "

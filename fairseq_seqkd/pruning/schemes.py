@@ -14,6 +14,11 @@ from fairseq_seqkd.models.parameters import fraction_of_zeros
 from fairseq_seqkd.registry import Axis
 
 SCHEMES = Axis("prune_scheme")
+SCHEME_HELP = (
+    "which weights are pruned: the smallest of the model (class_blind), of each class "
+    "(class_uniform), relative to the standard deviation of their class (class_distribution); "
+    "or whole attention heads (heads), whole feed-forward units (ffn)"
+)
 
 # Schemes that prune whole units: attributes of `Weights`.
 _OF_UNITS = ("heads", "ffn")
@@ -35,7 +40,7 @@ class Scheme:
         self.name = name
         self.weights = weights
         self.units = getattr(weights, name) if name in _OF_UNITS else []
-        self._masks = SCHEMES.resolve(name, {})
+        self._mask_function = SCHEMES.resolve(name, {})
         if name in _OF_UNITS and not self.units:
             raise ValueError(
                 f"the pruning scheme is {name}, but the model has none, or none that is not "
@@ -55,7 +60,7 @@ class Scheme:
                     f"{name} has weights that are infinite or no numbers (NaN), which cannot "
                     "be compared: training has diverged. Take an earlier checkpoint."
                 )
-        return self._masks(self.weights, sparsity)
+        return self._mask_function(self.weights, sparsity)
 
     def zero_masks(self):
         """{name: mask}, True where a parameter is zero and has to stay zero."""
@@ -191,7 +196,7 @@ def smallest_units(units, sparsity):
     """Mask the smallest units of every module; one of them stays, whatever the sparsity.
 
     Args:
-        units: list of `Units`
+        units: list of `UnitGroup`
     """
     masks = {}
     for group in units:

@@ -18,7 +18,7 @@ _SKIP = "--prune-skip (of fairseq-seqkd prune: --skip)"
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
-class Units(NamedTuple):
+class UnitGroup(NamedTuple):
     """The heads of one attention module, or the hidden units of one feed-forward layer.
 
     Attributes:
@@ -71,7 +71,7 @@ class Weights:
     Attributes:
         matrices: {name: tensor} of weights that can be pruned one by one
         skipped: {name: tensor} of weights that ``skip`` excludes
-        heads, ffn: lists of `Units`
+        heads, ffn: lists of `UnitGroup`
     Raises:
         ValueError: nothing is left to prune, ``skip`` is no regular expression, or a number of
             heads does not fit the weights
@@ -107,8 +107,8 @@ class Weights:
         """{name: mask}, True where a parameter is zero and has to stay zero.
 
         Args:
-            units: `Units` that are pruned as a whole. The biases of a zero unit have to stay
-                zero, too; other biases may be zero for a while.
+            units: list of `UnitGroup` that are pruned as a whole. The biases of a zero unit
+                have to stay zero, too; other biases may be zero for a while.
         """
         masks = {}
         for group in units:
@@ -149,7 +149,7 @@ def _modules(parameters, layers):
 
 def _ffn(name, parameters):
     parts = _parts(name, parameters, {"fc1.weight": 0, "fc1.bias": 0, "fc2.weight": 1})
-    return Units(name, len(parameters[f"{name}.fc1.weight"]), parts)
+    return UnitGroup(name, len(parameters[f"{name}.fc1.weight"]), parts)
 
 
 def _heads(name, parameters, number):
@@ -160,7 +160,7 @@ def _heads(name, parameters, number):
             f"{name!r} is said to have {number} heads, which do not divide its matrices: the "
             "model's configuration does not belong to its weights"
         )
-    return Units(name, number, parts)
+    return UnitGroup(name, number, parts)
 
 
 def _parts(name, parameters, dimensions):

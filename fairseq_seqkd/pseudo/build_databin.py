@@ -13,7 +13,6 @@ from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.io.files import (
     atomic_directory,
     read_json,
-    remove_partial_files,
     write_json,
 )
 from fairseq_seqkd.io.locks import wait_until
@@ -68,11 +67,7 @@ def build_databin(store, split, spec, processes=0):
         ValueError: it exists, with other targets
     """
     databin = store.path(spec.folder)
-    with store.lock() as has_lock:
-        if has_lock:
-            remove_partial_files(store.root)
-            remove_partial_files(store.path(store.FOLDER))
-        store.write_sums()
+    with store.sealed():
         if not os.path.exists(databin):
             selected = select_hypotheses(store, split, spec.selector, processes)
             write_targets(databin, split, selected, spec)
@@ -91,7 +86,7 @@ def write_targets(databin, split, selected, spec):
     """
     rejected_by = apply_filters(selected, spec.filters)
     rejected = rejected_by >= 0
-    teacher_mask = selected.translated_mask & ~rejected
+    hypothesis_mask = selected.translated_mask & ~rejected
     dropped_mask = rejected & spec.drop | ~selected.translated_mask & (not split.has_gold)
     reasons = {
         **{name: selected.statuses == index for index, name in enumerate(STATUSES) if index},
@@ -100,15 +95,15 @@ def write_targets(databin, split, selected, spec):
     report = {
         **spec.settings,
         "sentences": {
-            "teacher": int(teacher_mask.sum()),
-            "gold": _count(reasons, ~teacher_mask & ~dropped_mask),
+            "teacher": int(hypothesis_mask.sum()),
+            "gold": _count(reasons, ~hypothesis_mask & ~dropped_mask),
             "dropped": _count(reasons, dropped_mask),
         },
-        "mean_score": _finite_mean(selected.scores[teacher_mask].astype(np.float64)),
+        "mean_score": _finite_mean(selected.scores[hypothesis_mask].astype(np.float64)),
     }
 
     def target_of(id_):
-        return selected.tokens(id_) if teacher_mask[id_] else split.dataset.tgt[id_].numpy()
+        return selected.tokens(id_) if hypothesis_mask[id_] else split.dataset.tgt[id_].numpy()
 
     # On a file system without locks another process may have built it in the meantime.
     with contextlib.suppress(FileExistsError):

@@ -25,7 +25,7 @@ from fairseq_seqkd.pseudo.online import with_pseudo_targets
 from fairseq_seqkd.pseudo.selectors import METRICS, build_selector
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
 from fairseq_seqkd.tasks.pairs import PairsWithGold
-from fairseq_seqkd.teacher import TeacherConfig, dtype_beside, load_teacher, shared_teacher
+from fairseq_seqkd.teacher import TeacherConfig, load_teacher, shared_teacher, teacher_dtype_of
 
 logger = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
             self,
             self.cfg.teacher_data,
             sample["target"].device,
-            dtype_beside(model, self.cfg),
+            teacher_dtype_of(model, self.cfg),
         )
         search = new_search(self.targets, self._search(), self.cfg.seed)
         return with_pseudo_targets(sample, teacher, search, self.selector, draw=update_num)

@@ -32,7 +32,7 @@ def test_flags_then_torchrun_then_slurm_then_alone(flags, environment, expected)
 
 @pytest.mark.parametrize("world_size", [1, 2, 5])
 def test_every_chunk_belongs_to_one_worker(world_size):
-    chunks = [list(Worker(rank, world_size).chunks_of(11)) for rank in range(world_size)]
+    chunks = [list(Worker(rank, world_size).chunk_indices(11)) for rank in range(world_size)]
     assert sorted(sum(chunks, [])) == list(range(11))
     assert max(map(len, chunks)) - min(map(len, chunks)) <= 1
 

@@ -51,7 +51,7 @@ def batch(task):
 
 def only_some_rows(criterion, monkeypatch):
     """Let the student generate the rows of STUDENT_ROWS, whatever the coins say."""
-    rows = criterion.method.prefix_policy.rows
+    rows = criterion.method.prefix_policy.row_rule
     monkeypatch.setattr(rows, "select", lambda *_: (torch.tensor(STUDENT_ROWS), 0.5))
     return criterion.train()
 
@@ -219,12 +219,12 @@ def test_presets_are_the_papers():
 
 def test_gkds_parameters_of_student_prefixes(build):
     policy = build(GKDCriterion, GKDConfig).method.prefix_policy
-    assert (policy.rows.coin, policy.tokens.topk) == ("batch", -1)
-    assert policy.rows.schedule(None) == 0.5 and not policy.rows.needs_progress
+    assert (policy.row_rule.coin, policy.token_rule.topk) == ("batch", -1)
+    assert policy.row_rule.schedule(None) == 0.5 and not policy.needs_progress
     settings = {"kd_coin": "row", "kd_schedule": "linear"}
     policy = build(GKDCriterion, GKDConfig, **settings).method.prefix_policy
-    assert (policy.rows.coin, policy.tokens.topk) == ("row", -1)
-    assert policy.rows.needs_progress
+    assert (policy.row_rule.coin, policy.token_rule.topk) == ("row", -1)
+    assert policy.needs_progress
 
 
 @pytest.mark.parametrize("prefixes", ["data", "interleaved"])

@@ -20,7 +20,7 @@ from fairseq_seqkd.criterions.word_kd import WordKDConfig
 from fairseq_seqkd.databin import describe_dictionary
 from fairseq_seqkd.losses.support import top_k
 from fairseq_seqkd.models.loading import load_models
-from fairseq_seqkd.teacher import Scores, load_teacher
+from fairseq_seqkd.teacher import LazyLogits, load_teacher
 
 LN2 = math.log(2)
 
@@ -68,10 +68,10 @@ class Fixed(BaseFairseqModel):
 
 class FixedTeacher:
     def __init__(self, logits):
-        self.logits = torch.tensor(logits)
+        self.fixed = torch.tensor(logits)
 
-    def scores(self, net_input):
-        return Scores([(self.logits.flatten(0, 1), lambda logits: logits)])
+    def logits(self, net_input):
+        return LazyLogits([(self.fixed.flatten(0, 1), lambda logits: logits)])
 
 
 @pytest.fixture(params=["teacher", "cache"])

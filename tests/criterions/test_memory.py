@@ -10,7 +10,7 @@ from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.losses import chunked_sum as chunks
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.models.loading import load_models
-from fairseq_seqkd.teacher import Scores, load_teacher
+from fairseq_seqkd.teacher import LazyLogits, load_teacher
 
 if torch.__version__ < "2.0":
     pytest.skip("earlier versions do not tell what they make", allow_module_level=True)
@@ -59,7 +59,7 @@ def test_the_loss_keeps_one_tensor_of_positions_by_vocabulary(
     no_student_rows = torch.zeros(len(batch["target"]), dtype=torch.bool)
     frozen = criterion.teacher(student, torch.device("cpu"))
     monkeypatch.setitem(chunks._CHUNK, "cpu", logits.numel() // 10)
-    monkeypatch.setattr(Scores, "_AT_ONCE", 1)
+    monkeypatch.setattr(LazyLogits, "_AT_ONCE", 1)
     with LargeTensors(logits.numel() // 4) as large:
         comparator = criterion.comparator(frozen, batch)
         loss, _ = criterion.token_loss(

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fairseq_seqkd.losses import chunked_sum as chunks
-from fairseq_seqkd.losses.chunked_sum import chunks_of, weighted_sum
+from fairseq_seqkd.losses.chunked_sum import position_slices, weighted_sum
 
 
 def values_of(logits, rows):
@@ -17,7 +17,7 @@ def weights():
 
 def test_all_positions_once():
     for positions, width in ((10, 2**19), (10, 2**22), (3, 1), (2**20, 2)):
-        chunks = chunks_of(positions, width, "cpu")
+        chunks = position_slices(positions, width, "cpu")
         assert [p for rows in chunks for p in range(positions)[rows]] == list(range(positions))
 
 

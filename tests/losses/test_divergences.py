@@ -41,7 +41,7 @@ def numpy_decoupled(p, q, compared_mask, tail_index, head=10, tail_weight=2.0, *
     return numpy_kl(*binned) + (tail_weight / mean * Q * tail if mean > 0 else 0)
 
 
-def numpy_split(p, q, target, compared_mask, easy_weight=0.2, **_):
+def numpy_atkd(p, q, target, compared_mask, easy_weight=0.2, **_):
     values, uncertainty = [], []
     for p_, q_, t in zip(p, q, target):
         rest = np.delete(np.arange(len(q_)), t if t >= 0 else [])
@@ -75,7 +75,7 @@ REFERENCES = {
         reverse_weight * numpy_kl(p, q) + (1 - reverse_weight) * numpy_kl(q, p)
     ),
     "decoupled": numpy_decoupled,
-    "split": numpy_split,
+    "atkd": numpy_atkd,
 }
 # Every divergence with its defaults, and with other values of its parameters.
 POINTS = [(name, {}) for name in REFERENCES] + [
@@ -88,7 +88,7 @@ POINTS = [(name, {}) for name in REFERENCES] + [
     ("mixed_kl", {"kd_reverse_weight": 0.9}),
     ("decoupled", {"kd_head": 1, "kd_tail_weight": 0.5}),
     ("decoupled", {"kd_head": 3}),
-    ("split", {"kd_easy_weight": 0.6}),
+    ("atkd", {"kd_easy_weight": 0.6}),
 ]
 SUPPORTS = [(None, None)] + [
     (k, leftover) for k in (1, 3, "V") for leftover in LEFTOVER.options
@@ -162,6 +162,10 @@ def cases():
 CASES = dict(cases())
 TARGET = torch.tensor([1, 0, 0, 1, 1, 0])
 COMPARED = torch.tensor([True, True, False, True, True, True])
+
+
+def test_every_divergence_has_a_definition_here():
+    assert set(REFERENCES) == set(DIVERGENCES.options)
 
 
 @pytest.mark.parametrize("k, leftover", SUPPORTS)
@@ -300,7 +304,7 @@ def test_what_stands_in_padding_does_not_matter(name, settings):
         ("mixed_kl", {"kd_reverse_weight": -0.1}, "--kd-reverse-weight is -0.1"),
         ("decoupled", {"kd_head": 0}, "--kd-head is 0"),
         ("decoupled", {"kd_tail_weight": -1.0}, "--kd-tail-weight is -1.0"),
-        ("split", {"kd_easy_weight": 2.0}, "--kd-easy-weight is 2.0"),
+        ("atkd", {"kd_easy_weight": 2.0}, "--kd-easy-weight is 2.0"),
         ("l2", {}, "--kd-divergence is 'l2', expected one of forward_kl, reverse_kl, hard"),
     ],
 )

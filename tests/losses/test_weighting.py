@@ -19,19 +19,19 @@ def statistics(draw, min_counted=1):
     """Statistics of some positions, some of which do not count."""
     size = draw(st.integers(1, 30))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    compared_mask = torch.from_numpy(rng.random(size) < 0.7)
-    compared_mask[:min_counted] = True
+    counted_mask = torch.from_numpy(rng.random(size) < 0.7)
+    counted_mask[:min_counted] = True
     values = {name: torch.from_numpy(rng.random(size) * 3).float() for name in STATISTICS}
-    return SimpleNamespace(compared_mask=compared_mask, **values)
+    return SimpleNamespace(counted_mask=counted_mask, **values)
 
 
 @pytest.mark.parametrize("name", NOT_UNIFORM)
 @given(statistics=statistics(min_counted=0))
 def test_non_negative_and_nothing_for_padding(name, statistics):
     weights = WEIGHTINGS.resolve(name, {})(statistics)
-    assert weights.shape == statistics.compared_mask.shape
+    assert weights.shape == statistics.counted_mask.shape
     assert (weights >= 0).all() and not weights.isnan().any()
-    assert (weights[~statistics.compared_mask] == 0).all()
+    assert (weights[~statistics.counted_mask] == 0).all()
 
 
 @pytest.mark.parametrize("name", NOT_UNIFORM)
@@ -40,20 +40,20 @@ def test_what_stands_in_padding_does_not_matter(name, statistics):
     weighting = WEIGHTINGS.resolve(name, {})
     before = weighting(statistics)
     for statistic in STATISTICS:
-        getattr(statistics, statistic)[~statistics.compared_mask] = 1000.0
+        getattr(statistics, statistic)[~statistics.counted_mask] = 1000.0
     assert torch.equal(weighting(statistics), before)
 
 
 @given(statistics=statistics(), keep=st.floats(0.01, 1))
 def test_scales(statistics, keep):
-    n = int(statistics.compared_mask.sum())
+    n = int(statistics.counted_mask.sum())
     kept = math.ceil(keep * n)
     selective = WEIGHTINGS.resolve("selective", {"kd_keep": keep})(statistics)
     assert selective.sum() == kept and set(selective.tolist()) <= {0.0, 1.0}
     tip = WEIGHTINGS.resolve("entropy_divergence", {"kd_keep": keep})(statistics)
     assert tip.sum().item() == pytest.approx(n, rel=1e-5)
     assert (tip > 0).sum() == kept
-    position = WEIGHTINGS.resolve("position", {})(statistics)[statistics.compared_mask]
+    position = WEIGHTINGS.resolve("position", {})(statistics)[statistics.counted_mask]
     assert (position >= 0.25).all() and (position <= 1).all()
 
 
@@ -62,9 +62,9 @@ def test_uniform_weighs_nothing():
 
 
 def test_selective_keeps_the_highest_nll():
-    compared_mask = torch.tensor([True, True, True, True, False])
+    counted_mask = torch.tensor([True, True, True, True, False])
     given = SimpleNamespace(
-        compared_mask=compared_mask, student_nll=torch.tensor([1.0, 4, 2, 3, 9])
+        counted_mask=counted_mask, student_nll=torch.tensor([1.0, 4, 2, 3, 9])
     )
     assert WEIGHTINGS.resolve("selective", {})(given).tolist() == [0, 1, 0, 1, 0]
 
@@ -72,7 +72,7 @@ def test_selective_keeps_the_highest_nll():
 def test_entropy_divergence_hand_worked():
     # h = (0, 1/2, 1, 0), d = (0, 1/2, 0, 1): h + d - h d = (0, 3/4, 1, 1). Kept: the last two.
     given = SimpleNamespace(
-        compared_mask=torch.tensor([True] * 4),
+        counted_mask=torch.tensor([True] * 4),
         student_entropy=torch.tensor([0.0, 1, 2, 0]),
         reverse_kl=torch.tensor([0.0, 1, 0, 2]),
     )
@@ -84,7 +84,7 @@ def test_an_outlier_does_not_flatten_the_rest():
     entropy = torch.linspace(0, 1, 200)
     entropy[0] = 1e6
     given = SimpleNamespace(
-        compared_mask=torch.tensor([True] * 200),
+        counted_mask=torch.tensor([True] * 200),
         student_entropy=entropy,
         reverse_kl=torch.linspace(1, 0, 200),
     )
@@ -96,7 +96,7 @@ def test_an_outlier_does_not_flatten_the_rest():
 def test_position_hand_worked():
     relative_position = torch.tensor([0.3, 1.0])
     given = SimpleNamespace(
-        compared_mask=torch.tensor([True, True]), relative_position=relative_position
+        counted_mask=torch.tensor([True, True]), relative_position=relative_position
     )
     weights = WEIGHTINGS.resolve("position", {})(given)
     end = 0.25 + 0.75 / (1 + math.exp(-7))

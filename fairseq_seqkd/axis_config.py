@@ -9,12 +9,12 @@ from typing import Optional
 from fairseq.dataclass import ChoiceEnum
 
 
-def names_of(axis):
+def choice_type(axis):
     """The type of a dataclass field that names an option of an axis."""
     return ChoiceEnum(list(axis.options))
 
 
-def with_parameters(name, doc, axes, bases):
+def config_with_parameters(name, doc, axes, bases):
     """A configuration dataclass with a field for every parameter of all options of some axes.
 
     The default of each is None: it was not given.
