@@ -24,7 +24,7 @@ def config_with_parameters(name, doc, axes, bases):
 
 
 def _field(parameter, users):
-    kind, names = type(parameter.default), parameter.names
+    kind, names = type(parameter.default), parameter.allowed
     if parameter.axis is not None:
         names = tuple(parameter.axis.options)
     if names:

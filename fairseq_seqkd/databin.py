@@ -10,7 +10,7 @@ from fairseq import utils
 from fairseq.tasks.translation import TranslationConfig, TranslationTask, load_langpair_dataset
 
 from fairseq_seqkd.io.files import sha256
-from fairseq_seqkd.models.loading import task_on
+from fairseq_seqkd.models.loading import task_with_dictionaries_in
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Split:
                 f"{folder!r} has no split {name!r} (no file whose name begins with "
                 f"{name + '.'!r}): expected a data-bin that fairseq-preprocess wrote"
             )
-        task = task_on(teacher_path, folder)
+        task = task_with_dictionaries_in(teacher_path, folder)
         task.load_dataset(name)
         split = cls(folder, name, task, task.dataset(name))
         split.check_targets()
@@ -73,7 +73,7 @@ class Split:
                 "data-bin of the translations."
             )
 
-    def lengths(self):
+    def length_sort_keys(self):
         """(sentences,) sort keys that put sentences of similar lengths next to each other.
 
         If the data set has the sizes of both sides, the key is the target's length, and

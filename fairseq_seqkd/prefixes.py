@@ -20,7 +20,7 @@ from fairseq_seqkd.decoding.rollout import (
     check_probabilities,
     roll_out,
 )
-from fairseq_seqkd.decoding.sampling import Draws, draw_tokens, top_candidates
+from fairseq_seqkd.decoding.sampling import SentenceStreams, draw_tokens, top_candidates
 from fairseq_seqkd.losses.schedules import SCHEDULES, needs_progress
 from fairseq_seqkd.models.adapters import eval_mode
 from fairseq_seqkd.models.batches import input_rows, replace_targets
@@ -36,7 +36,7 @@ SCHEDULE = Parameter(
     axis=SCHEDULES,
 )
 COIN = Parameter(
-    "kd_coin", "row", "what keeps or loses its data target as a whole", names=("row", "batch")
+    "kd_coin", "row", "what keeps or loses its data target as a whole", allowed=("row", "batch")
 )
 TOPK = Parameter(
     "kd_sampling_topk",
@@ -72,8 +72,10 @@ LIMITS = {"max_len_a": MAX_LEN_A, "max_len_b": MAX_LEN_B}
 _COIN, _STUDENT, _TEACHER = 1, 2, 3
 
 
-class Step(NamedTuple):
-    """A training step; coins and samples depend on it and on the sentence alone.
+class TrainingStep(NamedTuple):
+    """A training step; coins and samples depend on it and on the sentence id alone.
+
+    With one coin for the batch, on the smallest id in it.
 
     Attributes:
         seed: of the run
@@ -127,7 +129,9 @@ class MixedRows:
         """
         beta = self.schedule(step.progress)
         ids = ids.tolist() if self.coin == "row" else [min(ids.tolist())] * len(ids)
-        return Draws(ids, step.seed, step.update).uniform(_COIN, range(len(ids))) >= beta, beta
+        return SentenceStreams(ids, step.seed, step.update).uniform(
+            _COIN, range(len(ids))
+        ) >= beta, beta
 
 
 class EveryRow:
@@ -157,7 +161,7 @@ class StudentTokens:
 
         Args:
             rows: indices among the rows that are generated, in the order of ``draws``
-            draws: `Draws`
+            draws: `SentenceStreams`
             log: updated in place: adds to the keys in ``counters``
             student_lprobs: (n, vocab)
         """
@@ -243,7 +247,7 @@ class StudentRows:
             student: the model without wrappers; its modes and parameters stay as they are
             teacher: `Teacher`
             dictionary: of the targets
-            step: `Step`; None in validation, where nothing is generated
+            step: `TrainingStep`; None in validation, where nothing is generated
         Returns:
             `PrefixedBatch`
         Raises:
@@ -270,7 +274,7 @@ class StudentRows:
     def generate(self, sample, rows, student, teacher, dictionary, step, log):
         """A list of (length,) targets for some rows of a batch, see `roll_out`."""
         ids = sample["id"][rows].tolist()
-        draws = Draws(ids, step.seed, step.update)
+        draws = SentenceStreams(ids, step.seed, step.update)
 
         def next_tokens(active, *lprobs):
             for name, of_model in zip(("student", "teacher"), lprobs):
@@ -285,7 +289,9 @@ class StudentRows:
         with eval_mode(student), no_autocast:
             scorers = [IncrementalScorer([student], inputs, dictionary)]
             if self.token_rule.uses_teacher:
-                encoded = teacher.encoded(inputs)  # serves when the rows are scored as well
+                encoded = teacher.encoder_outputs(
+                    inputs
+                )  # serves when the rows are scored as well
                 scorers.append(IncrementalScorer(teacher.models, inputs, dictionary, encoded))
             return roll_out(scorers, next_tokens, limits, dictionary)
 

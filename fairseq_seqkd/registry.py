@@ -28,7 +28,7 @@ class Parameter:
         expected: its range, in words
         is_valid: tests whether a value is in that range
         axis: if it names an option of another axis, that axis
-        names: the names that it can have, if it is a name
+        allowed: allowed values of a string parameter
     """
 
     name: str
@@ -37,7 +37,7 @@ class Parameter:
     expected: str = ""
     is_valid: Callable[[Any], bool] = lambda value: True
     axis: Optional["Axis"] = None
-    names: Tuple[str, ...] = ()
+    allowed: Tuple[str, ...] = ()
 
     def resolve(self, settings):
         """The value in ``settings``, or the default; of an axis the resolved option.
@@ -49,8 +49,8 @@ class Parameter:
         value = self.default if value is None else value
         if self.axis is not None:
             return self.axis.resolve(str(value), settings)
-        if self.names:
-            return one_of(self.names, str(value), self.name)
+        if self.allowed:
+            return one_of(self.allowed, str(value), self.name)
         if not self.is_valid(value):
             raise ValueError(f"{flag(self.name)} is {value}, expected {self.expected}")
         return value
@@ -127,14 +127,14 @@ class Axis:
                     found.update(parameter.axis.parameters())
         return found
 
-    def in_use(self, name, settings):
+    def used_parameters(self, name, settings):
         """{flag and name of an option: the names of its parameters}, with nested options."""
         parameters = self.options[name].parameters.values()
         used = {f"{flag(self.name)} {name}": {parameter.name for parameter in parameters}}
         for parameter in parameters:
             if parameter.axis is not None:
                 nested = settings.get(parameter.name) or parameter.default
-                used.update(parameter.axis.in_use(str(nested), settings))
+                used.update(parameter.axis.used_parameters(str(nested), settings))
         return used
 
 
@@ -162,7 +162,7 @@ def refuse_unused(axes, in_use, settings, given):
     """
     used = {}
     for axis, name in in_use:
-        used.update(axis.in_use(name, settings))
+        used.update(axis.used_parameters(name, settings))
     names_in_use = set().union(*used.values())
     for axis in axes:
         for name, (_, users) in axis.parameters().items():

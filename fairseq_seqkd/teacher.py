@@ -16,7 +16,7 @@ from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
 from fairseq_seqkd.decoding.sampling import SeededSampling
-from fairseq_seqkd.losses.chunked_sum import position_slices
+from fairseq_seqkd.losses.blockwise_sum import position_slices
 from fairseq_seqkd.losses.support import TopK, top_k
 from fairseq_seqkd.models.adapters import DTYPES, can_encode_once, encode, features_of
 from fairseq_seqkd.models.loading import load_models
@@ -91,15 +91,15 @@ class Teacher:
         Args:
             net_input: the arguments of the model's forward, as fairseq collates them
         """
-        pairs = zip(self.models, self.encoded(net_input))
+        pairs = zip(self.models, self.encoder_outputs(net_input))
         return LazyLogits([features_of(model, net_input, encoded) for model, encoded in pairs])
 
     @torch.no_grad()
-    def encoded(self, net_input):
+    def encoder_outputs(self, net_input):
         """Encode a batch once: calls with the same sources reuse the last encoder outputs.
 
         Args:
-            net_input: as for `scores`, or its sources alone
+            net_input: as for `logits`, or its sources alone
         Returns:
             a list with each model's encoder output; None for a model that cannot be called
             in two parts

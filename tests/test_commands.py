@@ -356,7 +356,7 @@ class TestErrors:
         ours = ["--criterion", "gkd", "--teacher-path", tmp_path / "teacher/checkpoint_last.pt"]
         folders = tmp_path / "data", tmp_path / "student"
         output = train(*folders, *run, *ours, model=model, fails=True)
-        assert "--kd-prefixes: TransformerLanguageModel writes no targets" in output
+        assert "--kd-prefixes: TransformerLanguageModel generates no targets" in output
         assert "take --kd-prefixes data" in output
 
     def test_no_store_and_no_teacher(self, data, tmp_path):

@@ -120,7 +120,7 @@ class TestLoadForScoring:
     def test_sort_keys_are_targets_then_sources(self, data, teacher):
         found = Split.load_for_scoring(str(teacher), str(data), "train")
         sizes = list(zip(found.dataset.tgt_sizes.tolist(), found.dataset.src_sizes.tolist()))
-        order = np.argsort(found.lengths(), kind="stable").tolist()
+        order = np.argsort(found.length_sort_keys(), kind="stable").tolist()
         assert order == sorted(range(160), key=lambda id_: sizes[id_])
         assert found.target_tokens() == sum(target for target, _ in sizes)
 

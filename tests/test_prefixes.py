@@ -3,14 +3,14 @@ import math
 import pytest
 import torch
 
-from fairseq_seqkd.decoding.sampling import Draws, random_stream
+from fairseq_seqkd.decoding.sampling import SentenceStreams, random_stream
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.models.adapters import eval_mode
 from fairseq_seqkd.models.loading import load_models
-from fairseq_seqkd.prefixes import PREFIXES, Step
+from fairseq_seqkd.prefixes import PREFIXES, TrainingStep
 from fairseq_seqkd.teacher import Teacher
 
-STEP = Step(seed=1, update=7, progress=0.5)
+STEP = TrainingStep(seed=1, update=7, progress=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_a_sentence_is_generated_alike_in_any_batch(settle, dataset, batch, load
             assert row == together[id_]
 
 
-@pytest.mark.parametrize("other", [Step(2, 7, 0.5), Step(1, 8, 0.5)])
+@pytest.mark.parametrize("other", [TrainingStep(2, 7, 0.5), TrainingStep(1, 8, 0.5)])
 def test_another_seed_or_update_draws_other_samples(settle, batch, other):
     one, two = (
         settle(batch, step=step, kd_beta=0.0, kd_sampling_topk=-1) for step in (STEP, other)
@@ -299,7 +299,7 @@ def test_tokens_among_the_teachers_k_best_are_accepted(accept):
     students = torch.eye(5)[:4].log()
     rule = PREFIXES.resolve("interleaved", {"kd_accept_topk": accept})().token_rule
     log = dict.fromkeys(rule.counters, 0)
-    draws = Draws(range(4), STEP.seed, STEP.update)
+    draws = SentenceStreams(range(4), STEP.seed, STEP.update)
     tokens = rule.next_tokens(range(4), draws, log, students, teachers)
     assert log == {"n_accepted": min(accept, 4), "n_proposed": 4}
     assert tokens[:accept].tolist() == list(range(min(accept, 4)))

@@ -126,10 +126,10 @@ def words_of(line, number):
     words = [SHORTER.get(word, word) for word in shlex.split(line)]
     if words[0] == "fairseq-train":
         assert words.pop() == "...", "a training's command ends in ..."
-        own = [] if "--arch" in words else [*TINY]
-        student = [*map(str, own), *STUDENT[len(TINY) :]]
         length = [] if "--max-update" in words else ["--max-update", "2"]
-        words = [words[0], *student, *words[1:], *length, "--save-dir", f"save-{number}"]
+        save = [] if "--save-dir" in words else ["--save-dir", f"save-{number}"]
+        # The command's own flags come last and win, such as --arch.
+        words = [words[0], *STUDENT, *words[1:], *length, *save]
     return words
 
 
@@ -149,7 +149,8 @@ def test_command(folder_of, number, command):
     output = fairseq(program, *arguments, folder=folder)
     if program == "train":
         assert "done training in" in output
-        assert (folder / f"save-{number}" / "checkpoint_best.pt").exists()
+        save_dir = words[words.index("--save-dir") + 1]
+        assert (folder / save_dir / "checkpoint_best.pt").exists()
     elif "--out" in words:
         assert (folder / words[words.index("--out") + 1]).exists()
     else:

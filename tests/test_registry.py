@@ -6,7 +6,7 @@ INNER = Axis("speed")
 SLOPE = Parameter("slope", 2.0, "how steep", "above 0", lambda x: x > 0)
 OUTER = Axis("way")
 SPEED = Parameter("speed", "steady", "how fast", axis=INNER)
-SIDE = Parameter("side", "left", "which side", names=("left", "right"))
+SIDE = Parameter("side", "left", "which side", allowed=("left", "right"))
 
 
 @INNER.option()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from fairseq import utils
 
-from fairseq_seqkd.cache.store import SENTENCE, SentenceRows, hash_of, pairs_of, row_dtype
+from fairseq_seqkd.cache.store import SENTENCE, SentenceTopK, hash_of, pairs_of, record_dtype
 from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
 from fairseq_seqkd.chunked.plan import chunk_size
 from fairseq_seqkd.registry import flag
@@ -66,7 +66,7 @@ def fill(cache, split, load_teacher, worker):
     Returns:
         how many chunks are still missing, which other workers have to score
     """
-    chunks = cache.plan(split.lengths())
+    chunks = cache.plan(split.length_sort_keys())
     _, mine = missing_chunks(cache, len(chunks), worker)
     if mine:
         teacher = load_teacher(cache.manifest["dtype"])
@@ -89,12 +89,12 @@ class Scorer:
         self.dataset = split.dataset
         self.pad = split.task.target_dictionary.pad()
         self.manifest = manifest
-        self.dtype = row_dtype(manifest["top_k"], manifest["vocabulary"])
+        self.dtype = record_dtype(manifest["top_k"], manifest["vocabulary"])
         limits = [model.max_positions() for model in teacher.models]
         self.longest = utils.resolve_max_positions(split.task.max_positions(), *limits)
 
     def __call__(self, ids):
-        """Yield the `SentenceRows` of a chunk's sentences, in any order."""
+        """Yield the `SentenceTopK` of a chunk's sentences, in any order."""
         fitting, too_long = self.dataset.filter_indices_by_size(np.array(ids), self.longest)
         if len(too_long):
             logger.warning(
@@ -103,7 +103,7 @@ class Scorer:
                 too_long[0],
             )
         for id_ in too_long:
-            yield SentenceRows(int(id_), 0, np.empty(0, self.dtype))
+            yield SentenceTopK(int(id_), 0, np.empty(0, self.dtype))
         for batch in self.batches(np.array(fitting, dtype=np.int64)):
             yield from self.score(batch)
 
@@ -123,19 +123,19 @@ class Scorer:
         return self.dataset.batch_by_size(ids, max_tokens=limit, required_batch_size_multiple=1)
 
     def score(self, ids):
-        """Yield the `SentenceRows` of the sentences of one batch."""
+        """Yield the `SentenceTopK` of the sentences of one batch."""
         sample = self.dataset.collater([self.dataset[id_] for id_ in ids])
         net_input = utils.apply_to_sample(
             lambda tensor: tensor.to(self.teacher.device), sample["net_input"]
         )
         target_mask = sample["target"].ne(self.pad)
-        rows = self.rows_of(net_input, target_mask, ids[0])
+        rows = self.records_of(net_input, target_mask, ids[0])
         ends = target_mask.sum(-1).cumsum(0).tolist()
         pairs = pairs_of(sample, self.pad)
         for (id_, source, target), begin, end in zip(pairs, [0, *ends], ends):
-            yield SentenceRows(id_, hash_of(source, target), rows[begin:end])
+            yield SentenceTopK(id_, hash_of(source, target), rows[begin:end])
 
-    def rows_of(self, net_input, target_mask, id_):
+    def records_of(self, net_input, target_mask, id_):
         """The teacher's top k at the target positions of a batch.
 
         Args:
@@ -143,7 +143,7 @@ class Scorer:
             target_mask: (batch, length) True at target tokens, False at padding
             id_: the sentence to name in the error
         Returns:
-            (target positions,) rows of the dtype `row_dtype`
+            (target positions,) rows of the dtype `record_dtype`
         Raises:
             ValueError: the teacher's probabilities are NaN
         """
@@ -189,7 +189,7 @@ def _summary(cache):
 def estimate(cache, split):
     """Estimate the size of the finished cache, as a line to print."""
     manifest = cache.manifest
-    row_bytes = row_dtype(manifest["top_k"], manifest["vocabulary"]).itemsize
+    row_bytes = record_dtype(manifest["top_k"], manifest["vocabulary"]).itemsize
     tokens = split.target_tokens()
     size = tokens * row_bytes + len(split) * SENTENCE.itemsize
     return (

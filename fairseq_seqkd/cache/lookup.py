@@ -84,7 +84,7 @@ class CacheReader:
             self._length[ids], self._hash[ids] = lengths, entries["hash"]
             self._rows.append(rows)
 
-    def top_k(self, sample, pad):
+    def look_up(self, sample, pad):
         """The teacher's `TopK` at all positions of a batch.
 
         Args:

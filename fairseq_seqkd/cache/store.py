@@ -21,13 +21,13 @@ from fairseq_seqkd.chunked.store import ChunkedStore
 SENTENCE = np.dtype([("id", "<u4"), ("length", "<u4"), ("hash", "<u4")])
 
 
-class SentenceRows(NamedTuple):
+class SentenceTopK(NamedTuple):
     """The teacher's top k at every target position of one sentence.
 
     Attributes:
         id: the sentence's position in the split
         hash: the hash of its source and target, see `hash_of`
-        rows: (positions,) rows of the dtype `row_dtype`; empty if the sentence is too long
+        rows: (positions,) rows of the dtype `record_dtype`; empty if the sentence is too long
             for the teacher
     """
 
@@ -41,7 +41,7 @@ class SentenceRows(NamedTuple):
         return len(self.rows)
 
 
-def row_dtype(k, vocab):
+def record_dtype(k, vocab):
     """The dtype of a row: k symbols, their log-probabilities, and that of all other symbols.
 
     Args:
@@ -84,7 +84,7 @@ class DistributionCache(ChunkedStore):
     FOLDER, SUFFIX = "rows", "npy"
 
     def write_chunk(self, index, sentences):
-        """Write a chunk, a list of `SentenceRows`, atomically."""
+        """Write a chunk, a list of `SentenceTopK`, atomically."""
         entries = [(sentence.id, len(sentence.rows), sentence.hash) for sentence in sentences]
         content = io.BytesIO()
         np.save(content, np.array(entries, SENTENCE))

@@ -24,7 +24,7 @@ from fairseq_seqkd.export.ctranslate2 import QUANTIZATIONS, export_ctranslate2
 from fairseq_seqkd.export.sparse import SUFFIX, read_sparse, write_sparse
 from fairseq_seqkd.export.stock import Student
 from fairseq_seqkd.models.ctranslate2 import size_of
-from fairseq_seqkd.models.loading import own_task
+from fairseq_seqkd.models.loading import task_with_own_dictionaries
 from fairseq_seqkd.registry import flag
 
 
@@ -48,7 +48,9 @@ class Format(NamedTuple):
 
 def _export_ctranslate2(student, arguments):
     config = OmegaConf.create(student.config["task"])
-    task, _ = own_task(config, arguments.student, arguments.data, flag="--data")
+    task, _ = task_with_own_dictionaries(
+        config, arguments.student, arguments.data, flag="--data"
+    )
     export_ctranslate2(
         student, arguments.out, task, arguments.quantization, arguments.spm_model
     )

@@ -24,7 +24,13 @@ from fairseq_seqkd.cli.stores import (
     target_spec_of,
     threads_of,
 )
-from fairseq_seqkd.pseudo.generate import Recipe, chunks_left, complete, open_store, translate
+from fairseq_seqkd.pseudo.generate import (
+    Recipe,
+    chunks_left,
+    open_store,
+    translate,
+    translate_remaining,
+)
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 from fairseq_seqkd.teacher import load_teacher
 
@@ -109,7 +115,7 @@ def run(arguments):
             "without the others."
         )
         return
-    complete(store, split, recipe)
+    translate_remaining(store, split, recipe)
     build_and_report(store, split, spec, threads)
 
 

@@ -17,7 +17,7 @@ from fairseq_seqkd.cli.stores import (
     target_spec_of,
     threads_of,
 )
-from fairseq_seqkd.pseudo.generate import Recipe, complete, open_store
+from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate_remaining
 
 
 def add_arguments(parser):
@@ -30,5 +30,5 @@ def run(arguments):
     split = split_of(arguments)
     spec = target_spec_of(arguments, split)
     store = open_store(arguments.pseudo_targets, split, spec, Recipe())
-    complete(store, split, Recipe())  # raises an error if chunks are missing
+    translate_remaining(store, split, Recipe())  # raises an error if chunks are missing
     build_and_report(store, split, spec, threads_of(arguments))

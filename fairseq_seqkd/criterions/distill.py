@@ -21,11 +21,11 @@ from fairseq.logging import metrics
 from fairseq_seqkd.cache.lookup import open_cache_reader
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.method import resolve_method
-from fairseq_seqkd.losses.chunked_sum import masked_sum, weighted_sum
+from fairseq_seqkd.losses.blockwise_sum import masked_sum, weighted_sum
 from fairseq_seqkd.losses.statistics import Masks, PositionStatistics
 from fairseq_seqkd.losses.support import NoTeacher, TopKAndTail, WholeVocabulary
 from fairseq_seqkd.models.adapters import encoder_outputs_of, logits_of, unwrapped
-from fairseq_seqkd.prefixes import PrefixedBatch, Step
+from fairseq_seqkd.prefixes import PrefixedBatch, TrainingStep
 from fairseq_seqkd.teacher import shared_teacher, teacher_dtype_of
 
 logger = logging.getLogger(__name__)
@@ -86,10 +86,10 @@ class DistillCriterion(FairseqCriterion):
             reduce: fairseq's argument; the loss is always summed
         """
         student = unwrapped(model)
-        teacher = self.teacher(student, sample["target"].device)
+        teacher = self.get_teacher(student, sample["target"].device)
         sample, student_rows_mask, prefix_log = self.with_prefixes(sample, student, teacher)
         # Before the student runs: a GPU would have to be waited for afterwards.
-        comparator = self.comparator(teacher, sample)
+        comparator = self.build_comparator(teacher, sample)
         with encoder_outputs_of(model) as encoder_outputs:
             net_output = model(**sample["net_input"])
         target = student.get_targets(sample, net_output)
@@ -123,17 +123,15 @@ class DistillCriterion(FairseqCriterion):
             logits: (batch, length, vocab) the student's
             target: (batch, length) symbols
             student_rows_mask: (batch,) True for rows that the student generated
-            comparator: compares student and teacher, see `comparator`
+            comparator: compares student and teacher, see `build_comparator`
             nll_weight: of the NLL of data targets
         Returns:
             a scalar in nats; and sums for logging, over target positions whatever their
             weight in the loss
         """
         logits, symbols = logits.reshape(-1, logits.size(-1)), target.flatten()
-        masks = self.masks(target, student_rows_mask, comparator.teacher_mask)
-        statistics = PositionStatistics(
-            comparator, logits, symbols, self.statistics_mask(masks)
-        )
+        masks = self.build_masks(target, student_rows_mask, comparator.teacher_mask)
+        statistics = PositionStatistics(comparator, logits, symbols, self.counted_mask(masks))
         masks = Masks(*(mask.flatten() for mask in masks))
 
         def values_of(chunk, positions):
@@ -144,8 +142,8 @@ class DistillCriterion(FairseqCriterion):
             }
             support = comparison.support
             if support is not None:
-                kd_loss = self.divergence_at(support, statistics, masks.student_mask[positions])
-                values["kd_loss"] = kd_loss
+                in_student_rows = masks.student_position_mask[positions]
+                values["kd_loss"] = self.divergence_at(support, statistics, in_student_rows)
                 values["n_agree"] = support.agreement_mask
                 values["teacher_entropy"] = support.teacher_entropy
             if self.cfg.report_accuracy:
@@ -160,22 +158,22 @@ class DistillCriterion(FairseqCriterion):
         loss, values = weighted_sum(values_of, weights, logits)
         return loss, self.log_of(values, masks)
 
-    def masks(self, target, student_rows_mask, teacher_mask):
+    def build_masks(self, target, student_rows_mask, teacher_mask):
         """The `Masks` of (batch, length) targets."""
         target_mask = target.ne(self.padding_idx)
-        student_mask = student_rows_mask.unsqueeze(-1).expand_as(target)
+        student_position_mask = student_rows_mask.unsqueeze(-1).expand_as(target)
         compared_mask = target_mask if teacher_mask is None else target_mask & teacher_mask
-        return Masks(target_mask & ~student_mask, student_mask, compared_mask)
+        return Masks(target_mask & ~student_position_mask, student_position_mask, compared_mask)
 
-    def statistics_mask(self, masks):
+    def counted_mask(self, masks):
         """(batch, length) True at the positions that statistics of the batch are over.
 
         These are the compared ones whose divergence has a weight; if none has, all compared.
         """
-        weighted = masks.compared_mask & (masks.student_mask | (self.cfg.kd_alpha > 0))
+        weighted = masks.compared_mask & (masks.student_position_mask | (self.cfg.kd_alpha > 0))
         return weighted if weighted.any() else masks.compared_mask
 
-    def divergence_at(self, support, statistics, student_mask):
+    def divergence_at(self, support, statistics, student_position_mask):
         """(positions,) T^2 D in nats.
 
         The factor T^2 keeps the gradient's size independent of T (Hinton et al. 2015,
@@ -184,18 +182,21 @@ class DistillCriterion(FairseqCriterion):
         Args:
             support: `Support` at some positions
             statistics: `PositionStatistics` of the batch
-            student_mask: (positions,) True in student rows
+            student_position_mask: (positions,) True in student rows
         """
         value = self.method.divergence(support, statistics)
         if self.method.student_divergence is not None:
-            on_student_rows = self.method.student_divergence(support, statistics)
-            value = torch.where(student_mask, on_student_rows, value)
+            other = self.method.student_divergence(support, statistics)
+            value = torch.where(student_position_mask, other, value)
         return self.cfg.kd_temperature**2 * value
 
     def kd_weights(self, statistics, masks):
         """(positions,) the divergence's weight, (1 - g) a w; a is 1 in student rows."""
-        alpha = masks.student_mask.float().clamp(min=self.cfg.kd_alpha)
-        weight = (1 - self.gold_weight) * alpha
+        a, g = (
+            masks.student_position_mask.float().clamp(min=self.cfg.kd_alpha),
+            self.gold_weight,
+        )
+        weight = (1 - g) * a
         if self.method.weighting is not None:
             weight = weight * self.method.weighting(statistics)
         return weight * masks.compared_mask
@@ -241,26 +242,28 @@ class DistillCriterion(FairseqCriterion):
             nowhere = torch.zeros_like(sample["target"][:, 0], dtype=torch.bool)
             return PrefixedBatch(sample, nowhere, {})
         dictionary = self.task.target_dictionary
-        return self.method.prefix_policy(sample, student, teacher, dictionary, self.step())
+        return self.method.prefix_policy(
+            sample, student, teacher, dictionary, self.current_step()
+        )
 
-    def step(self):
-        """Where training is, a `Step`; None in validation.
+    def current_step(self):
+        """Where training is, a `TrainingStep`; None in validation.
 
-        The trainer seeds torch with the seed plus the updates done, under any task and
-        after a resume, where its own count of updates is not to be had.
+        fairseq's trainer calls manual_seed(seed + updates) before each step, under any task and
+        after a resume, so the update is recovered from torch's seed.
         """
         if not self.training:
             return None
         update = torch.initial_seed() - self.cfg.seed
         n_updates = self.cfg.max_update
         progress = min(update / n_updates, 1.0) if n_updates > 0 else None
-        return Step(self.cfg.seed, update, progress)
+        return TrainingStep(self.cfg.seed, update, progress)
 
-    def comparator(self, teacher, sample):
+    def build_comparator(self, teacher, sample):
         """The object that compares student and teacher at the positions of a batch."""
         k, temperature = self.cfg.kd_top_k, self.cfg.kd_temperature
         if self.uses_cache:
-            top, teacher_mask = self.cache.top_k(sample, self.padding_idx)
+            top, teacher_mask = self.cache.look_up(sample, self.padding_idx)
             top = top.first(k or self.cache.k)
             return TopKAndTail(top, self.method.leftover, temperature, teacher_mask)
         if teacher is None:
@@ -270,7 +273,7 @@ class DistillCriterion(FairseqCriterion):
             return WholeVocabulary(logits.at, temperature)
         return TopKAndTail(logits.top_k(k, temperature), self.method.leftover, temperature)
 
-    def teacher(self, model, device):
+    def get_teacher(self, model, device):
         """The teacher, loaded at the first call.
 
         None if nothing is compared, with a cache, or in a validation without its checkpoint.

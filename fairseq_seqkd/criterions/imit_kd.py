@@ -10,7 +10,7 @@ from fairseq_seqkd.criterions.config import DistillConfig, Divergence, Prefixes
 from fairseq_seqkd.criterions.distill import DistillCriterion
 
 # The divergence, and its weight on rows with data targets.
-LOSSES = {
+DEFAULTS_BY_LOSS = {
     "opt": {"kd_divergence": "hard", "kd_alpha": 0.0},
     "full": {"kd_divergence": "forward_kl", "kd_alpha": 1.0},
 }
@@ -20,7 +20,7 @@ LOSSES = {
 class ImitKDConfig(DistillConfig):
     """The defaults of ImitKD."""
 
-    imit_kd_loss: ChoiceEnum(list(LOSSES)) = field(
+    imit_kd_loss: ChoiceEnum(list(DEFAULTS_BY_LOSS)) = field(
         default="opt",
         metadata={
             "help": "opt: data rows learn their targets, student rows the teacher's most "
@@ -46,7 +46,7 @@ class ImitKDCriterion(DistillCriterion):
     """
 
     def __init__(self, task, cfg):
-        for name, value in LOSSES[str(cfg.imit_kd_loss)].items():
+        for name, value in DEFAULTS_BY_LOSS[str(cfg.imit_kd_loss)].items():
             if cfg[name] is None:
                 cfg[name] = value
         super().__init__(task, cfg)

@@ -66,7 +66,7 @@ def random_stream(seed, draw, id_, purpose=0):
     )
 
 
-class Draws:
+class SentenceStreams:
     """Uniform random numbers for the rows of a batch, each from its sentence's own streams.
 
     Args:
@@ -79,7 +79,7 @@ class Draws:
         self._streams = {}
 
     def uniform(self, purpose, rows):
-        """(n,) float64 numbers from 0 to below 1, the next of a purpose for n rows."""
+        """Draw the next number of each given row's stream for a purpose, (n,), in [0, 1)."""
         if purpose not in self._streams:
             self._streams[purpose] = [
                 random_stream(self._seed, self._draw, id_, purpose) for id_ in self._ids

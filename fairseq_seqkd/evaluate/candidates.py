@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fairseq_seqkd.databin import PairSplit
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state
-from fairseq_seqkd.models.loading import task_on
+from fairseq_seqkd.models.loading import task_with_dictionaries_in
 from fairseq_seqkd.models.parameters import parameters_of
 from fairseq_seqkd.teacher import Teacher, load_teacher
 
@@ -77,7 +77,7 @@ def _check_task(name, config):
 
 def _check_dictionaries(name, path, data):
     """Raise a ValueError if the model's own dictionaries, if found, are not the data's."""
-    data_task = task_on(path, data)
+    data_task = task_with_dictionaries_in(path, data)
     model_task, folder = _task_with_own_dictionaries(path)
     if model_task is None:
         return
@@ -101,7 +101,7 @@ def _task_with_own_dictionaries(path):
     folders = [os.path.dirname(os.path.abspath(path))] + [recorded] * os.path.isabs(recorded)
     for folder in folders:
         with contextlib.suppress(FileNotFoundError):
-            return task_on(path, folder), folder
+            return task_with_dictionaries_in(path, folder), folder
     return None, None
 
 

@@ -89,12 +89,12 @@ class Row:
 
     @property
     def sentences_per_second(self):
-        """Median speed."""
+        """Sentences per second, from the median time of each chunk."""
         return self.sentences / self.total_seconds()
 
     @property
     def tokens_per_second(self):
-        """Median speed."""
+        """Tokens per second, from the median time of each chunk."""
         return self.tokens / self.total_seconds()
 
     @property

@@ -1,6 +1,6 @@
 """Divergences: how the teacher's and the student's distributions at one position differ.
 
-A divergence takes a `Support` (q the teacher's, p the student's log-probabilities below) and
+A divergence takes a `Support` (below, q is the teacher's distribution, p the student's) and
 the batch's `PositionStatistics`, and returns one value a position, in nats. -inf (an impossible
 outcome) is allowed on both sides: where both have it, the outcome adds nothing, and no
 divergence or gradient becomes NaN.
@@ -115,7 +115,7 @@ def forward_kl(support, statistics=None):
         support: `Support` with (positions, outcomes) float32 log-probabilities
         statistics: `PositionStatistics`, for the divergences that need some
     Returns:
-        (positions,) non-negative; 0 where the two are equal
+        (positions,) 0 where the two are equal; non-negative, except with the leftover ``drop``
     Source: Kim & Rush 2016 (arXiv 1606.07947), L_WORD-KD in section 3.1, which is
         the cross-entropy: the KL differs from it by the teacher's entropy, a
         constant for the student, so the gradient is the same and the minimum is 0.
@@ -156,9 +156,9 @@ def jsd(support, statistics=None, *, beta=0.5):
     Arguments and result as in `forward_kl`; beta: above 0 and below 1
     Source: Agarwal et al. 2023, GKD (arXiv 2306.13649), eq. 1.
     """
-    q, p = support.teacher_lprobs, support.student_lprobs
-    m = mixture(beta, q, p)
-    return beta * kl(q, m) + (1 - beta) * kl(p, m)
+    log_q, log_p = support.teacher_lprobs, support.student_lprobs
+    log_m = mixture(beta, log_q, log_p)
+    return beta * kl(log_q, log_m) + (1 - beta) * kl(log_p, log_m)
 
 
 @DIVERGENCES.option()
@@ -180,8 +180,8 @@ def skew_kl(support, statistics=None, *, skew=0.1):
     Arguments and result as in `forward_kl`; skew: from 0 (KL(q || p)) to below 1
     Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
     """
-    q, p = support.teacher_lprobs, support.student_lprobs
-    return kl(q, mixture(skew, q, p))
+    log_q, log_p = support.teacher_lprobs, support.student_lprobs
+    return kl(log_q, mixture(skew, log_q, log_p))
 
 
 @DIVERGENCES.option(skew=SKEW)
@@ -193,8 +193,8 @@ def skew_reverse_kl(support, statistics=None, *, skew=0.1):
     Arguments and result as in `forward_kl`; skew: from 0 (KL(p || q)) to below 1
     Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
     """
-    q, p = support.teacher_lprobs, support.student_lprobs
-    return kl(p, mixture(skew, p, q))
+    log_q, log_p = support.teacher_lprobs, support.student_lprobs
+    return kl(log_p, mixture(skew, log_p, log_q))
 
 
 @DIVERGENCES.option(reverse_weight=REVERSE_WEIGHT)
@@ -204,8 +204,8 @@ def mixed_kl(support, statistics=None, *, reverse_weight=0.5):
     Arguments and result as in `forward_kl`; reverse_weight: lambda, from 0 to 1
     Source: Mixed KL (arXiv 2605.16826).
     """
-    q, p = support.teacher_lprobs, support.student_lprobs
-    return reverse_weight * kl(p, q) + (1 - reverse_weight) * kl(q, p)
+    log_q, log_p = support.teacher_lprobs, support.student_lprobs
+    return reverse_weight * kl(log_p, log_q) + (1 - reverse_weight) * kl(log_q, log_p)
 
 
 @DIVERGENCES.option(head=HEAD, tail_weight=TAIL_WEIGHT)
@@ -224,12 +224,12 @@ def decoupled(support, statistics, *, head=10, tail_weight=2.0):
         tail_weight: from 0 upwards
     Source: Tail decoupling (arXiv 2602.20816).
     """
-    p, q = finite(support.student_lprobs), finite(support.teacher_lprobs)
+    log_p, log_q = finite(support.student_lprobs), finite(support.teacher_lprobs)
     symbols = head_of(support, head)
-    in_head = (q.exp() * (q - p)).gather(-1, symbols).sum(-1)
-    p_tail, q_tail = (x.scatter(-1, symbols, LOG_ZERO) for x in (p, q))
-    log_P, log_Q = (x.logsumexp(-1, keepdim=True) for x in (p_tail, q_tail))
-    within = kl(q_tail - log_Q, p_tail - log_P)
+    in_head = (log_q.exp() * (log_q - log_p)).gather(-1, symbols).sum(-1)
+    log_p_tail, log_q_tail = (x.scatter(-1, symbols, LOG_ZERO) for x in (log_p, log_q))
+    log_P, log_Q = (x.logsumexp(-1, keepdim=True) for x in (log_p_tail, log_q_tail))
+    within = kl(log_q_tail - log_Q, log_p_tail - log_P)
     Q = log_Q.squeeze(-1).exp()
     as_one = Q * (log_Q - log_P).squeeze(-1)
     return in_head + as_one + tail_weight * Q / statistics.mean_tail_mass(head) * within
@@ -263,14 +263,14 @@ def atkd(support, statistics, *, easy_weight=0.2):
         easy_weight: from 0 to 1
     Source: Zhong et al. 2024, ATKD (arXiv 2402.11890).
     """
-    p, q = finite(support.student_lprobs), finite(support.teacher_lprobs)
-    is_target = one_hot(support.target_index, q.size(-1))
-    p_others, q_others = (x.masked_fill(is_target, LOG_ZERO) for x in (p, q))
-    log_P, log_Q = (x.logsumexp(-1, keepdim=True) for x in (p_others, q_others))
-    D = kl(q_others - log_Q, p_others - log_P)
+    log_p, log_q = finite(support.student_lprobs), finite(support.teacher_lprobs)
+    is_target = one_hot(support.target_index, log_q.size(-1))
+    log_p_others, log_q_others = (x.masked_fill(is_target, LOG_ZERO) for x in (log_p, log_q))
+    log_P, log_Q = (x.logsumexp(-1, keepdim=True) for x in (log_p_others, log_q_others))
+    D = kl(log_q_others - log_Q, log_p_others - log_P)
     Q = log_Q.squeeze(-1).exp()
     D = torch.where(Q > 0, D, torch.zeros_like(D))
-    of_target = (q.exp() * (q - p)).masked_fill(~is_target, 0.0).sum(-1)
+    of_target = (log_q.exp() * (log_q - log_p)).masked_fill(~is_target, 0.0).sum(-1)
     B = of_target + Q * (log_Q - log_P).squeeze(-1)
     is_easy = teacher_nll(support) <= statistics.median_teacher_nll
     return torch.where(is_easy, easy_weight * D, (1 - easy_weight) * (B + D))

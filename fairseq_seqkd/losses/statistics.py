@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fairseq_seqkd.losses import divergences
-from fairseq_seqkd.losses.chunked_sum import at_least_float32, position_slices
+from fairseq_seqkd.losses.blockwise_sum import at_least_float32, position_slices
 from fairseq_seqkd.losses.support import finite, tiny
 
 
@@ -17,27 +17,28 @@ class Masks(NamedTuple):
 
     Attributes:
         data_target_mask: True at targets of the data
-        student_mask: True in rows that the student generated
+        student_position_mask: True in rows that the student generated
         compared_mask: True at targets for which the teacher's distribution is known
     """
 
     data_target_mask: Tensor
-    student_mask: Tensor
+    student_position_mask: Tensor
     compared_mask: Tensor
 
 
 @dataclass
 class PositionStatistics:
-    """Statistics of all positions of a batch; each is computed when it is first asked for.
+    """Statistics of all positions of a batch, without gradient; positions = batch * length.
 
-    None has a gradient. positions = batch * length; those that are not compared have values,
-    too, which mean nothing.
+    Each is computed when it is first asked for, which costs a pass over the batch (with a live
+    teacher also its output layer). Values outside the counted mask mean nothing.
 
     Attributes:
         comparator: compares student and teacher, such as `WholeVocabulary`
         logits: (positions, vocab) the student's
         target: (positions,) symbols
-        batch_counted_mask: (batch, length) True for positions that are compared
+        batch_counted_mask: (batch, length) True for the positions of batch statistics: compared
+            ones whose divergence has a weight, or all compared ones if none has
     """
 
     comparator: Any
@@ -48,7 +49,7 @@ class PositionStatistics:
 
     @property
     def counted_mask(self):
-        """(positions,) True for positions that are compared."""
+        """(positions,) the same, flat."""
         return self.batch_counted_mask.flatten()
 
     @functools.cached_property
@@ -79,7 +80,7 @@ class PositionStatistics:
 
     @functools.cached_property
     def median_teacher_nll(self):
-        """The median of `teacher_nll` over compared positions, one number."""
+        """The median of `teacher_nll` over counted positions, one number."""
         return self.teacher_nll[self.counted_mask].median()
 
     def mean_tail_mass(self, head):

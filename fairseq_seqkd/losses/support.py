@@ -247,7 +247,7 @@ class GatheredLprobs(NamedTuple):
     Attributes:
         lprobs: (positions, n) of n symbols
         tail_lprobs: (positions,) the log of the mass of all but the first k of them
-        summed_lprobs: (positions,) their sum over the vocabulary
+        summed_lprobs: (positions,) the sum of the whole vocabulary's log-probabilities
         largest_lprobs: (positions,) the largest
     """
 

@@ -1,7 +1,7 @@
 """Weightings: how much the divergence at one position counts.
 
 A weighting takes the batch's `PositionStatistics` and returns (positions,) non-negative
-weights, 0 at positions that are not compared, whatever their values are. Its keyword-only
+weights, 0 outside the counted mask, whatever stands there. Its keyword-only
 arguments are its parameters.
 """
 
@@ -52,7 +52,7 @@ def selective(statistics, *, keep=0.5):
     Source: Wang et al. 2021, Selective Knowledge Distillation for Neural Machine
         Translation (arXiv 2105.12967), batch-level selection.
     """
-    return highest(statistics.student_nll, statistics.counted_mask, keep)
+    return top_fraction_weights(statistics.student_nll, statistics.counted_mask, keep)
 
 
 @WEIGHTINGS.option(keep=KEEP)
@@ -69,7 +69,7 @@ def entropy_divergence(statistics, *, keep=0.5):
     mask = statistics.counted_mask
     h = scaled(statistics.student_entropy, mask)
     d = scaled(statistics.reverse_kl, mask)
-    kept = highest(h + d - h * d, mask, keep)
+    kept = top_fraction_weights(h + d - h * d, mask, keep)
     return kept * (mask.sum() / kept.sum().clamp(min=1))
 
 
@@ -83,7 +83,7 @@ def position(statistics, *, floor=0.25, middle=0.3, width=0.1):
     return (floor + (1 - floor) * rise) * statistics.counted_mask
 
 
-def highest(scores, mask, fraction):
+def top_fraction_weights(scores, mask, fraction):
     """1 for the fraction (rounded up) of masked positions with the highest scores, else 0."""
     kept = math.ceil(fraction * int(mask.sum()))
     best = scores.masked_fill(~mask, -math.inf).topk(kept).indices

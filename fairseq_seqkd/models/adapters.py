@@ -84,7 +84,7 @@ def encode(model, net_input):
 
 
 def features_of(model, net_input, encoded):
-    """A model's features or logits for a batch, and the function that makes logits of some.
+    """A model's features for a batch, and the layer that maps (n, width) features to logits.
 
     Args:
         net_input: the arguments of its forward, as fairseq collates them

@@ -37,13 +37,13 @@ def load_models(path, data=None, student_task=None):
     paths = checkpoint_paths(path)
     state = load_state(paths[0])
     config = config_of(state, paths[0]).task
-    task, knows_dictionary = own_task(config, paths[0], data, student_task)
+    task, knows_dictionary = task_with_own_dictionaries(config, paths[0], data, student_task)
     models = [_build_model(state, task, paths[0])]
     models += [_build_model(load_state(other), task, other) for other in paths[1:]]
     return models, task, knows_dictionary
 
 
-def task_on(path, folder):
+def task_with_dictionaries_in(path, folder):
     """Set up the task of a checkpoint on another data-bin, with the dictionaries there.
 
     Args:
@@ -64,7 +64,9 @@ def task_on(path, folder):
         ) from error
 
 
-def own_task(config, path, data=None, student_task=None, flag="--teacher-data"):
+def task_with_own_dictionaries(
+    config, path, data=None, student_task=None, flag="--teacher-data"
+):
     """Set up a model's task with the model's own dictionaries, wherever they are found.
 
     Args:

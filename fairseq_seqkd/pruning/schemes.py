@@ -124,7 +124,7 @@ class Scheme:
 @SCHEMES.option()
 def class_blind(weights, sparsity):
     """Prune the smallest of all weights, whatever their class."""
-    return smallest(magnitudes(weights.matrices), sparsity)
+    return smallest_masks(magnitudes(weights.matrices), sparsity)
 
 
 @SCHEMES.option()
@@ -132,7 +132,7 @@ def class_uniform(weights, sparsity):
     """Prune the same fraction of every class: its smallest weights."""
     masks = {}
     for members in weights.classes.values():
-        masks.update(smallest(magnitudes(members), sparsity))
+        masks.update(smallest_masks(magnitudes(members), sparsity))
     return masks
 
 
@@ -148,13 +148,13 @@ def class_distribution(weights, sparsity):
         sigma = values.double().std(unbiased=False)
         for name, magnitude in magnitudes(members).items():
             scores[name] = magnitude / sigma if sigma > 0 else magnitude
-    return smallest(scores, sparsity)
+    return smallest_masks(scores, sparsity)
 
 
 @SCHEMES.option()
 def heads(weights, sparsity):
     """Prune the same fraction of the heads of every attention module, whole heads."""
-    return smallest_units(weights.heads, sparsity)
+    return smallest_unit_masks(weights.heads, sparsity)
 
 
 @SCHEMES.option()
@@ -163,7 +163,7 @@ def ffn(weights, sparsity):
 
     Every layer loses equally many, because an architecture has one width for all layers.
     """
-    return smallest_units(weights.ffn, sparsity)
+    return smallest_unit_masks(weights.ffn, sparsity)
 
 
 def magnitudes(tensors):
@@ -171,7 +171,7 @@ def magnitudes(tensors):
     return {name: tensor.detach().abs().float() for name, tensor in tensors.items()}
 
 
-def smallest(scores, sparsity):
+def smallest_masks(scores, sparsity):
     """Mask the smallest scores, exactly the fraction ``sparsity`` of all of them together.
 
     Args:
@@ -192,7 +192,7 @@ def smallest(scores, sparsity):
     return {name: part.view_as(scores[name]) for name, part in zip(scores, parts)}
 
 
-def smallest_units(units, sparsity):
+def smallest_unit_masks(units, sparsity):
     """Mask the smallest units of every module; one of them stays, whatever the sparsity.
 
     Args:

@@ -17,7 +17,12 @@ from fairseq_seqkd.io.files import (
 )
 from fairseq_seqkd.io.locks import wait_until
 from fairseq_seqkd.pseudo.filters import FILTERS, apply_filters
-from fairseq_seqkd.pseudo.generate import complete, open_store, translate, wait_for_chunks
+from fairseq_seqkd.pseudo.generate import (
+    open_store,
+    translate,
+    translate_remaining,
+    wait_for_chunks,
+)
 from fairseq_seqkd.pseudo.selected import select_hypotheses
 from fairseq_seqkd.pseudo.store import STATUSES
 
@@ -47,7 +52,7 @@ def prepare_databin(root, split, spec, recipe, worker=None, processes=0):
         translate(store, split, recipe, worker)
         if worker.rank == 0:
             wait_for_chunks(store, split)
-            complete(store, split, recipe)
+            translate_remaining(store, split, recipe)
             for line in summary(build_databin(store, split, spec, processes)):
                 logger.info(line)
         wait_until(lambda: os.path.exists(databin), f"rank 0, which builds {databin!r}")

@@ -18,9 +18,9 @@ from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.pseudo.build_databin import build_databin
 from fairseq_seqkd.pseudo.generate import (
     Recipe,
-    complete,
     open_store,
     translate,
+    translate_remaining,
     wait_for_chunks,
 )
 from fairseq_seqkd.pseudo.selectors import Best
@@ -130,7 +130,7 @@ def fill_store(root, split, models, task, path, args, max_tokens, seed, worker):
     translate(store, split, recipe, worker)
     wait_for_chunks(store, split)
     if worker.rank == 0:
-        complete(store, split, recipe)
+        translate_remaining(store, split, recipe)
         build_databin(store, split, spec)
     return StoredHypotheses(store, split)
 

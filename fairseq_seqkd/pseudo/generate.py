@@ -165,7 +165,7 @@ def translate(store, split, recipe, worker):
     fill_chunks(store, chunks, mine, start, worker)
 
 
-def complete(store, split, recipe):
+def translate_remaining(store, split, recipe):
     """Translate all missing and damaged chunks, also those of other workers.
 
     Args and errors as for `translate`.

@@ -12,7 +12,7 @@ from processes import ended_well, fairseq, start_command
 
 from fairseq_seqkd import databin
 from fairseq_seqkd.cache import build
-from fairseq_seqkd.cache.store import DistributionCache, hash_of, row_dtype
+from fairseq_seqkd.cache.store import DistributionCache, hash_of, record_dtype
 from fairseq_seqkd.cli.main import main
 from fairseq_seqkd.databin import Split
 
@@ -135,7 +135,7 @@ def test_prints_the_size_and_the_next_command(data, teacher, scored_split, tmp_p
 
 @pytest.mark.parametrize("vocab, size", [(256, 26), (257, 34), (32000, 34), (70000, 50)])
 def test_bytes_of_a_row(vocab, size):
-    assert row_dtype(8, vocab).itemsize == size
+    assert record_dtype(8, vocab).itemsize == size
 
 
 def test_a_pseudo_target_stores_data_bin_has_a_cache_of_its_own(store, teacher, tmp_path):
@@ -227,7 +227,7 @@ class TestErrors:
         sentences = [(0, torch.zeros(3, 80), torch.tensor([5, 2]))]
         monkeypatch.setattr(scored_split.task, "load_dataset", lambda split: None)
         monkeypatch.setattr(scored_split.task, "dataset", lambda split: sentences)
-        monkeypatch.setattr(databin, "task_on", lambda *_: scored_split.task)
+        monkeypatch.setattr(databin, "task_with_dictionaries_in", lambda *_: scored_split.task)
         message = fails()
         assert "the data set of the task TranslationTask cannot be cached" in message
         assert "Train with --teacher-path instead" in message

@@ -11,7 +11,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.models import BaseFairseqModel
 from omegaconf import OmegaConf
 
-from fairseq_seqkd.cache.store import DistributionCache, SentenceRows, hash_of, row_dtype
+from fairseq_seqkd.cache.store import DistributionCache, SentenceTopK, hash_of, record_dtype
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
@@ -106,12 +106,12 @@ def cache_fixed(root, task, logits, target, temperature):
     logits, target = torch.tensor(logits), torch.tensor(target)
     target_mask = target.ne(task.target_dictionary.pad())
     top = top_k(logits[target_mask], logits.size(-1), temperature)
-    rows = np.empty(len(top.symbols), row_dtype(logits.size(-1), logits.size(-1)))
+    rows = np.empty(len(top.symbols), record_dtype(logits.size(-1), logits.size(-1)))
     for name, values in top._asdict().items():
         rows[name] = values.half() if name != "symbols" else values
     ends = target_mask.sum(-1).cumsum(0).tolist()
     sentences = [
-        SentenceRows(id_, hash_of([], target[id_][target_mask[id_]].numpy()), rows[begin:end])
+        SentenceTopK(id_, hash_of([], target[id_][target_mask[id_]].numpy()), rows[begin:end])
         for id_, (begin, end) in enumerate(zip([0, *ends], ends))
     ]
     cache = DistributionCache(str(root))
@@ -132,7 +132,7 @@ def cache_fixed(root, task, logits, target, temperature):
 def fixed_loss(task, monkeypatch, student, teacher, target, **values):
     """(loss, gradient of the student's logits, what is logged) for given logits."""
     criterion = build(task, teacher_path="fixed", **values)
-    monkeypatch.setattr(criterion, "teacher", lambda *_: FixedTeacher(teacher))
+    monkeypatch.setattr(criterion, "get_teacher", lambda *_: FixedTeacher(teacher))
     return loss_and_gradient(criterion, student, target)
 
 
@@ -250,13 +250,13 @@ def test_step_in_train_mode_leaves_the_teacher_alone(task, teacher, student, bat
     criterion.train()
     student.train()
     optimizer = torch.optim.Adam([*student.parameters(), *criterion.parameters()], lr=0.1)
-    frozen = criterion.teacher(student, torch.device("cpu"))
+    frozen = criterion.get_teacher(student, torch.device("cpu"))
     criterion.train()
     before = lprobs_of(frozen, batch["net_input"])
     criterion(student, batch)[0].backward()
     optimizer.step()
     assert torch.equal(lprobs_of(frozen, batch["net_input"]), before)
-    assert criterion.teacher(student, torch.device("cpu")) is frozen
+    assert criterion.get_teacher(student, torch.device("cpu")) is frozen
     assert not lprobs_of(frozen, batch["net_input"]).requires_grad
     assert all(p.grad is None for m in frozen.models for p in m.parameters())
     assert list(criterion.parameters()) == [] and criterion.state_dict() == {}

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
-from fairseq_seqkd.losses import chunked_sum as chunks
+from fairseq_seqkd.losses import blockwise_sum as chunks
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.teacher import LazyLogits, load_teacher
@@ -57,11 +57,11 @@ def test_the_loss_keeps_one_tensor_of_positions_by_vocabulary(
     batch = dataset.collater([dataset[i] for i in range(20)])
     logits = student(**batch["net_input"])[0].detach().requires_grad_()
     no_student_rows = torch.zeros(len(batch["target"]), dtype=torch.bool)
-    frozen = criterion.teacher(student, torch.device("cpu"))
-    monkeypatch.setitem(chunks._CHUNK, "cpu", logits.numel() // 10)
+    frozen = criterion.get_teacher(student, torch.device("cpu"))
+    monkeypatch.setitem(chunks._BLOCK_ELEMENTS, "cpu", logits.numel() // 10)
     monkeypatch.setattr(LazyLogits, "_AT_ONCE", 1)
     with LargeTensors(logits.numel() // 4) as large:
-        comparator = criterion.comparator(frozen, batch)
+        comparator = criterion.build_comparator(frozen, batch)
         loss, _ = criterion.token_loss(
             logits, batch["target"], no_student_rows, comparator, nll_weight=0.5
         )

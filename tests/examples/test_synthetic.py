@@ -22,6 +22,6 @@ def test_pairs_line_by_line(tmp_path):
 
 def test_a_source_has_several_translations():
     module = synthetic()
-    language = module.Language(module.random.Random(1))
+    language = module.Language(module.random.Random(1), module.LEXICON)
     words = [language.words["noun"][1]] * 50  # every second word has a synonym
     assert len(set(language.translate(words))) == 2

@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from fairseq_seqkd.models.loading import load_models, task_on
+from fairseq_seqkd.models.loading import load_models, task_with_dictionaries_in
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,10 @@ def test_an_ensemble_is_one_task_and_several_models(teacher):
 class TestTaskOn:
     def test_other_data(self, teacher, data, tmp_path):
         shutil.copytree(data, tmp_path / "copy")
-        assert task_on(str(teacher), str(tmp_path / "copy")).cfg.data == str(tmp_path / "copy")
+        assert task_with_dictionaries_in(str(teacher), str(tmp_path / "copy")).cfg.data == str(
+            tmp_path / "copy"
+        )
 
     def test_data_without_a_dictionary(self, teacher, tmp_path):
         with pytest.raises(FileNotFoundError, match="has no dictionary for the task of"):
-            task_on(str(teacher), str(tmp_path))
+            task_with_dictionaries_in(str(teacher), str(tmp_path))

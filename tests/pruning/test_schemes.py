@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_seqkd.pruning.schemes import SCHEMES, Scheme, smallest
+from fairseq_seqkd.pruning.schemes import SCHEMES, Scheme, smallest_masks
 from fairseq_seqkd.pruning.weights import Weights
 
 SHAPES = {
@@ -90,7 +90,7 @@ def test_equals_numpy(scheme, levels, sparsity):
 )
 def test_exactly_so_many_of_any_numbers(rows, sparsity):
     scores = {str(i): torch.tensor(row) for i, row in enumerate(rows)}
-    masks = smallest(scores, sparsity)
+    masks = smallest_masks(scores, sparsity)
     pruned = torch.cat([scores[name][mask] for name, mask in masks.items()])
     kept = torch.cat([scores[name][~mask] for name, mask in masks.items()])
     assert len(pruned) == round(sparsity * (len(pruned) + len(kept)))

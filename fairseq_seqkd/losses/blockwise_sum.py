@@ -8,7 +8,7 @@ this faster than the same sum over whole tensors.
 import torch
 
 # Numbers in a chunk: the size of a CPU's cache, and enough to keep a GPU busy.
-_CHUNK = {"cpu": 2**20, "cuda": 2**25}
+_BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**25}
 
 
 def position_slices(positions, width, device):
@@ -19,7 +19,9 @@ def position_slices(positions, width, device):
         width: numbers a position
         device: where they are
     """
-    size = max(1, _CHUNK.get(torch.device(device).type, _CHUNK["cuda"]) // width)
+    size = max(
+        1, _BLOCK_ELEMENTS.get(torch.device(device).type, _BLOCK_ELEMENTS["cuda"]) // width
+    )
     return [slice(first, first + size) for first in range(0, positions, size)]
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fairseq_seqkd.losses import chunked_sum as chunks
-from fairseq_seqkd.losses.chunked_sum import position_slices, weighted_sum
+from fairseq_seqkd.losses import blockwise_sum as chunks
+from fairseq_seqkd.losses.blockwise_sum import position_slices, weighted_sum
 
 
 def values_of(logits, rows):
@@ -23,7 +23,7 @@ def test_all_positions_once():
 
 @pytest.mark.parametrize("rows", [1, 3, 11, 50])
 def test_equals_autograd_on_the_whole(weights, monkeypatch, rows):
-    monkeypatch.setitem(chunks._CHUNK, "cpu", 7 * rows)
+    monkeypatch.setitem(chunks._BLOCK_ELEMENTS, "cpu", 7 * rows)
     logits = torch.randn(11, 7, requires_grad=True)
     whole = values_of(logits, slice(None))
     expected = sum((weights[name] * whole[name]).sum() for name in weights)
