@@ -106,15 +106,9 @@ class DistillCriterion(FairseqCriterion):
             loss = loss + self.gold_loss(student, encoder_outputs[-1], gold)
 
         sample_size = len(target) if self.cfg.sentence_avg else sample["ntokens"]
-        logging_output = {
-            "loss": loss.data,
-            "ntokens": sample["ntokens"],
-            "nsentences": len(target),
-            "sample_size": sample_size,
-            **log,
-            **prefix_log,
-        }
-        return loss, sample_size, logging_output
+        sizes = {"ntokens": sample["ntokens"], "nsentences": len(target)}
+        sizes["sample_size"] = sample_size
+        return loss, sample_size, {"loss": loss.data, **sizes, **log, **prefix_log}
 
     def token_loss(self, logits, target, student_rows_mask, comparator, nll_weight):
         """The loss at the positions of one forward pass.
