@@ -61,7 +61,7 @@ FORMATS = {
         ".pt",
         lambda student, arguments: student.save(arguments.out),
         os.path.getsize,
-        "Translate with it:\n  fairseq-generate DATA --path {out}",
+        "Translate with it:\n  fairseq-generate DATA --path {out} --required-batch-size-multiple 1",
     ),
     "ctranslate2": Format(
         "",

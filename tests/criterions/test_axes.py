@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 import torch
-from conftest import lprobs_of, without_dropout
+from conftest import lprobs_of
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
 )
@@ -29,24 +29,6 @@ def build(task, teacher):
         return criterion(task, OmegaConf.structured(config(**values)))
 
     return build
-
-
-@pytest.fixture(scope="module")
-def task(teacher):
-    task = load_teacher(str(teacher)).task
-    task.load_dataset("valid")
-    return task
-
-
-@pytest.fixture(scope="module")
-def student(word_kd_student):
-    return without_dropout(word_kd_student[0] / "checkpoint_last.pt")
-
-
-@pytest.fixture
-def batch(task):
-    dataset = task.dataset("valid")
-    return dataset.collater([dataset[i] for i in range(6)])
 
 
 def only_some_rows(criterion, monkeypatch):

@@ -32,24 +32,10 @@ def build(task, config=DistillConfig, **values):
     return DistillCriterion(task, cfg)
 
 
-@pytest.fixture(scope="module")
-def task(teacher):
-    """The student's task, with its validation set loaded."""
-    task = load_teacher(str(teacher)).task
-    task.load_dataset("valid")
-    return task
-
-
 @pytest.fixture
 def student(word_kd_student):
     folder, _ = word_kd_student
     return load_models(str(folder / "checkpoint_last.pt"))[0][0].eval()
-
-
-@pytest.fixture
-def batch(task):
-    dataset = task.dataset("valid")
-    return dataset.collater([dataset[i] for i in range(6)])
 
 
 class Fixed(BaseFairseqModel):

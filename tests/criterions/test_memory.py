@@ -10,7 +10,7 @@ from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.losses import blockwise_sum as chunks
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.models.loading import load_models
-from fairseq_seqkd.teacher import LazyLogits, load_teacher
+from fairseq_seqkd.teacher import LazyLogits
 
 if torch.__version__ < "2.0":
     pytest.skip("earlier versions do not tell what they make", allow_module_level=True)
@@ -32,13 +32,6 @@ class LargeTensors(dispatch.TorchDispatchMode):
             if not shared:
                 self.made_by.append(str(operation))
         return result
-
-
-@pytest.fixture(scope="module")
-def task(teacher):
-    task = load_teacher(str(teacher)).task
-    task.load_dataset("valid")
-    return task
 
 
 @pytest.mark.parametrize("k", [None, 5])
