@@ -61,7 +61,8 @@ FORMATS = {
         ".pt",
         lambda student, arguments: student.save(arguments.out),
         os.path.getsize,
-        "Translate with it:\n  fairseq-generate DATA --path {out} --required-batch-size-multiple 1",
+        "Translate with it:\n"
+        "  fairseq-generate DATA --path {out} --required-batch-size-multiple 1",
     ),
     "ctranslate2": Format(
         "",
