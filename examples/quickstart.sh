@@ -10,7 +10,7 @@ rm -rf "$WORK"
 WORK=$(cd "$WORK" && pwd)
 begin=$SECONDS
 
-UPDATES=800     # of every student
+UPDATES=600     # of every student
 FINE_TUNING=200 # more, for the student that is trained in two steps
 
 step "1. Generate a corpus whose sentences have several valid translations"
@@ -43,8 +43,8 @@ size() { # layers, width, feed-forward width, heads
 }
 
 STOCK="--task translation --criterion label_smoothed_cross_entropy --label-smoothing 0.1"
-STUDENT=$(size 1 64 128 2)
-FROM_SCRATCH="--lr 5e-3"
+STUDENT=$(size 1 48 96 2)
+FROM_SCRATCH="--lr 8e-3"
 TEACHER=$WORK/teacher/checkpoint_best.pt
 DISTIL="--label-smoothing 0.1 --teacher-path $TEACHER"
 PSEUDO="--task translation_seqkd --pseudo-targets $WORK/pseudo-targets"
@@ -72,11 +72,11 @@ train all_three $PSEUDO --criterion seq_inter --kd-alpha 0.5 $DISTIL $STUDENT \
 step "8. Compare all models on the test set"
 OUTPUT=$WORK/table.md run table fairseq-seqkd evaluate "$WORK/data-bin" --engines fairseq --rounds 2 \
     --out "$WORK/report" --checkpoints \
-    "teacher=$TEACHER" \
     "student without distillation=$WORK/none/checkpoint_best.pt" \
     "Word-KD=$WORK/word_kd/checkpoint_best.pt" \
     "Seq-KD=$WORK/seq_kd/checkpoint_best.pt" \
-    "Seq-KD + Seq-Inter + Word-KD=$WORK/all_three/checkpoint_best.pt"
+    "Seq-KD + Seq-Inter + Word-KD=$WORK/all_three/checkpoint_best.pt" \
+    "teacher=$TEACHER"
 echo
 cat "$WORK/table.md"
 
