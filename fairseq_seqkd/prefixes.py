@@ -2,9 +2,8 @@
 
 With ``data`` a batch stays as it is. A policy replaces the targets of some rows by ones that
 the student (or student and teacher together) generate now: which rows, by which rule for the
-next token, and how long. Which rows, and what is sampled, follows from (seed, update, sentence
-id)
-alone: a resumed run and any number of processes draw the same.
+next token, and how long. Rows and samples follow from (seed, update, sentence id) alone: a
+resumed run and any number of processes draw the same.
 """
 
 import math
@@ -36,7 +35,10 @@ SCHEDULE = Parameter(
     axis=SCHEDULES,
 )
 COIN = Parameter(
-    "kd_coin", "row", "what keeps or loses its data target as a whole", allowed=("row", "batch")
+    "kd_coin",
+    "row",
+    "whether one draw decides for a row or for the whole batch",
+    allowed=("row", "batch"),
 )
 TOPK = Parameter(
     "kd_sampling_topk",
@@ -75,7 +77,7 @@ _COIN, _STUDENT, _TEACHER = 1, 2, 3
 class TrainingStep(NamedTuple):
     """A training step; coins and samples depend on it and on the sentence id alone.
 
-    With one coin for the batch, on the smallest id in it.
+    A coin for the whole batch uses the smallest id in it.
 
     Attributes:
         seed: of the run

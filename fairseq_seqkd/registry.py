@@ -95,8 +95,11 @@ class Axis:
         """
 
         def register(function):
+            name_ = name or function.__name__
+            unknown = set(parameters) - set(inspect.signature(function).parameters)
+            assert name_ not in self.options and not unknown, (name_, unknown)
             help = inspect.getdoc(function).split("\n")[0]
-            self.options[name or function.__name__] = Option(function, help, parameters)
+            self.options[name_] = Option(function, help, parameters)
             return function
 
         return register

@@ -18,6 +18,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 NOT_RUN = "# not run by the tests: "
 # Run by CI on every change, outside the tests.
 BY_CI = ("make quickstart", "make test", "make lint", "pip install --no-deps -e .")
+NEEDS_CTRANSLATE2 = re.compile(r"--to ctranslate2|translate\.py")
 # A training ends after a few updates, and flags that refer to its length follow.
 SHORTER = {"50000": "4", "5000": "4", "3000": "2", "300000": "4"}
 STUDENT = [word for word in map(str, [*TINY, *TRAINING]) if word != "--no-epoch-checkpoints"]
@@ -139,6 +140,8 @@ def words_of(line, number):
     ids=[f"{one.page}: {one.line[:50]}" for one in COMMANDS if not one.reason],
 )
 def test_command(folder_of, number, command):
+    if NEEDS_CTRANSLATE2.search(command.line):
+        pytest.importorskip("ctranslate2")
     folder, words = folder_of(command.page), words_of(command.line, number)
     if not words[0].startswith("fairseq-"):
         run_in_shell(command.line, folder)

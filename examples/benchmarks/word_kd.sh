@@ -66,7 +66,7 @@ for side in "ab":
 END_OF_PYTHON
     run random_preprocess fairseq-preprocess --source-lang a --target-lang b \
         --joined-dictionary --srcdict "$random/dict.txt" --trainpref "$random/train" \
-        --destdir "$random/data-bin"
+        --validpref "$random/train" --destdir "$random/data-bin"
 fi
 train teacher $(size $RANDOM_TEACHER)
 train student $(size $RANDOM_STUDENT)

@@ -82,7 +82,7 @@ class DistillConfig(AxisParameters):
         default=None,
         metadata={
             "help": "folder that fairseq-seqkd cache made: training needs no teacher then; "
-            "with --teacher-path, that it is this teacher's is checked"
+            "with --teacher-path, a cache of another teacher is refused"
         },
     )
     kd_top_k: Optional[int] = field(

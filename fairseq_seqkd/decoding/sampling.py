@@ -89,7 +89,7 @@ class SentenceStreams:
 
 
 def top_candidates(lprobs, topk):
-    """(..., k) probabilities of the ``topk`` most probable symbols (-1: all), and these."""
+    """Probabilities and symbols of the ``topk`` most probable ones (-1: all), both (..., k)."""
     if topk > 0:
         top = lprobs.topk(min(topk, lprobs.size(-1)))
         return top.values.exp(), top.indices

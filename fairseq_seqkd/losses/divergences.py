@@ -250,7 +250,7 @@ def tail_mass(support, head):
 
 @DIVERGENCES.option(easy_weight=EASY_WEIGHT)
 def atkd(support, statistics, *, easy_weight=0.2):
-    """The KL beside the target for easy tokens; that and the target's KL for hard ones.
+    """KL over the other outcomes for easy tokens; also target or not, for hard ones.
 
     A token is easy if the teacher's uncertainty of the target, 1 - q(target), is at most the
     batch's median. With D the KL over all outcomes but the target, renormalised (0 where

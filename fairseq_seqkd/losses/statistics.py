@@ -49,7 +49,7 @@ class PositionStatistics:
 
     @property
     def counted_mask(self):
-        """(positions,) the same, flat."""
+        """``batch_counted_mask``, flattened to (positions,)."""
         return self.batch_counted_mask.flatten()
 
     @functools.cached_property

@@ -9,7 +9,9 @@ from fairseq_seqkd.evaluate import versions
 def test_versions_of_what_is_installed():
     found = versions.collect_versions([torch.device("cpu")])
     assert found["python"] == platform.python_version() and found["processor"]
-    assert found["torch"] == torch.__version__ and "gpu" not in found
+    # The local part, such as +cu102, is not always in the package's metadata.
+    assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert "gpu" not in found
 
 
 @pytest.mark.parametrize("name, expected", [("arm", "arm"), ("", "arm64")])

@@ -2,7 +2,7 @@
 
 import re
 
-from conftest import load_split
+from conftest import CTRANSLATE2, load_split
 from recipes import rows_of, run_script
 
 # Substitutes for Slurm's programs, which run jobs on this machine. Jobs whose result does not
@@ -96,6 +96,7 @@ def test_language_model(tmp_path):
     assert all(1 < float(perplexity) < words for perplexity in perplexities)
 
 
+@CTRANSLATE2
 def test_multi30k(tmp_path):
     settings = {"SMOKE": 1, "WORK": tmp_path, "OUT": tmp_path / "out"}
     output = run_script("multi30k/claims.sh", **settings)
