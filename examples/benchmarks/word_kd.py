@@ -160,7 +160,8 @@ def agreement_table(variants, student, k):
             loss, size, log = variants[name].criterion(student, batch)
             (loss / size).backward()
             kd_loss, n_tokens = kd_loss + float(log["kd_loss"]), n_tokens + size
-        gradient = torch.cat([p.grad.flatten() for p in student.parameters()])
+        gradients = [p.grad.flatten() for p in student.parameters() if p.grad is not None]
+        gradient = torch.cat(gradients)
         reference = gradient if reference is None else reference
         distance = float((gradient - reference).norm() / reference.norm())
         bits = kd_loss / n_tokens / math.log(2)

@@ -66,7 +66,8 @@ def test_word_kd(settings, tmp_path):
         assert min(losses) > 0
         assert distances[0] == 0 < distances[1] and losses[1] < losses[0]
         if corpus == "random":  # the other one has a sentence that is too long for the teacher
-            assert losses[1] == losses[2] and distances[1] == distances[2]
+            assert losses[1] == pytest.approx(losses[2], abs=1e-3)
+            assert distances[1] == pytest.approx(distances[2], abs=1e-3)
     logs = tmp_path / "logs"
     assert "done in" in output and {"again_cache.log", "again_validate.log"} <= {
         log.name for log in logs.iterdir()
