@@ -10,11 +10,6 @@ from fairseq_seqkd.teacher import LazyLogits, Teacher, load_teacher, shared_teac
 
 
 @pytest.fixture(scope="module")
-def loaded(teacher):
-    return load_teacher(str(teacher))
-
-
-@pytest.fixture(scope="module")
 def batch(loaded):
     loaded.task.load_dataset("valid")
     dataset = loaded.task.dataset("valid")

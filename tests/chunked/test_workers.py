@@ -61,7 +61,6 @@ def test_available_cores_without_affinity(monkeypatch):
     assert available_cores() == os.cpu_count()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity")
 def test_available_cores_are_those_of_this_process(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 8})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 8}, raising=False)
     assert available_cores() == 3
