@@ -57,4 +57,14 @@ def from_checkpoint(builder):
     return {"from_checkpoint": True} if accepts else {}
 
 
+def complete_task(task):
+    """Give a task the attribute ``args``; returns the task.
+
+    ``translation_from_pretrained_bart`` reads it, and fairseq 0.12 no longer sets it.
+    """
+    if not hasattr(task, "args"):
+        task.args = task.cfg
+    return task
+
+
 allow_fairseq_checkpoints()

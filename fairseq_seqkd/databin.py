@@ -3,14 +3,19 @@
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Dict
 
 import numpy as np
 from fairseq import utils
 from fairseq.tasks.translation import TranslationConfig, TranslationTask, load_langpair_dataset
 
 from fairseq_seqkd.io.files import sha256
-from fairseq_seqkd.models.loading import task_with_dictionaries_in
+from fairseq_seqkd.models.language_tokens import is_multilingual
+from fairseq_seqkd.models.loading import (
+    infer_languages,
+    task_name_of,
+    task_with_dictionaries_in,
+)
 
 
 @dataclass
@@ -33,13 +38,17 @@ class Split:
         return len(self.dataset)
 
     @classmethod
-    def load_for_scoring(cls, teacher_path, data, name):
+    def load_for_scoring(cls, teacher_path, data, name, languages=(None, None)):
         """Load a split with the task that the teacher was trained with.
+
+        For a multilingual teacher it is loaded as plain pairs of one direction.
 
         Args:
             teacher_path: checkpoint file, or several separated by colons
             data: the data-bin
             name: the split's name
+            languages: source and target; None infers them from the file names, if the teacher
+                does not say
         Raises:
             FileNotFoundError: the folder, the split or a dictionary does not exist
             ValueError: several folders or files, in which an id does not identify a
@@ -51,9 +60,12 @@ class Split:
                 f"{folder!r} has no split {name!r} (no file whose name begins with "
                 f"{name + '.'!r}): expected a data-bin that fairseq-preprocess wrote"
             )
-        task = task_with_dictionaries_in(teacher_path, folder)
-        task.load_dataset(name)
-        split = cls(folder, name, task, task.dataset(name))
+        if is_multilingual(task_name_of(teacher_path)):
+            split = DirectionSplit.from_pairs(open_split(data, name, *languages))
+        else:
+            task = task_with_dictionaries_in(teacher_path, folder, languages)
+            task.load_dataset(name)
+            split = cls(folder, name, task, task.dataset(name))
         split.check_targets()
         return split
 
@@ -96,6 +108,33 @@ class Split:
             "data": {**data, "sha256": split_checksums(self.folder, self.name)},
             "dictionary": describe_dictionary(self.task.target_dictionary),
         }
+
+
+@dataclass
+class DirectionSplit(Split):
+    """A split of plain pairs of one direction, in a data-bin that may have others as well.
+
+    Attributes, in addition to those of `Split`:
+        direction: {"prefix"} of its file names, such as ``train.de-en``, and {"pair"}
+    """
+
+    direction: Dict[str, str]
+
+    @classmethod
+    def from_pairs(cls, pairs):
+        """The pairs of a `PairSplit`, to be scored in its direction."""
+        direction = {
+            "prefix": pairs.prefix,
+            "pair": f"{pairs.source_lang}-{pairs.target_lang}",
+        }
+        return cls(pairs.folder, pairs.name, pairs.task, pairs.dataset, direction)
+
+    def describe(self):
+        """As `Split.describe`, of the files of this direction."""
+        described = super().describe()
+        sha256 = split_checksums(self.folder, self.direction["prefix"])
+        data = {**described["data"], **self.direction, "sha256": sha256}
+        return {**described, "data": data}
 
 
 @dataclass
@@ -249,7 +288,7 @@ def open_split(data, name, source_lang=None, target_lang=None):
         raise FileNotFoundError(f"no folder {folder!r}: expected a data-bin")
     languages = source_lang, target_lang
     if None in languages:
-        languages = _infer_languages(folder, source_lang, target_lang)
+        languages = infer_languages(folder, source_lang, target_lang)
     for lang in languages:
         if not os.path.exists(os.path.join(folder, f"dict.{lang}.txt")):
             raise FileNotFoundError(
@@ -259,30 +298,6 @@ def open_split(data, name, source_lang=None, target_lang=None):
     config = TranslationConfig(data=data, source_lang=languages[0], target_lang=languages[1])
     task = TranslationTask.setup_task(config)
     return PairSplit.load_for_translation(task, data, name, *languages)
-
-
-def _infer_languages(folder, source_lang, target_lang):
-    """The one language pair of the folder's files that fits the given codes."""
-    pairs = {
-        tuple(name.split(".")[1].split("-"))
-        for name in os.listdir(folder)
-        if name.endswith(".idx") and name.count(".") == 3 and name.split(".")[1].count("-") == 1
-    }
-    # A given language may be either side of a pair.
-    both_ways = {way for pair in pairs for way in (pair, pair[::-1])}
-    either = pairs if source_lang is target_lang is None else both_ways
-    fitting = {
-        (source, target)
-        for source, target in either
-        if source_lang in (None, source) and target_lang in (None, target)
-        if "None" not in (source, target)
-    }
-    if len(fitting) == 1:
-        return fitting.pop()
-    raise ValueError(
-        f"the languages of {folder!r} cannot be inferred from its files (found "
-        f"{sorted('-'.join(pair) for pair in pairs)}): give --source-lang and --target-lang"
-    )
 
 
 def split_files(folder, split):

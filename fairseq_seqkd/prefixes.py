@@ -23,6 +23,7 @@ from fairseq_seqkd.decoding.sampling import SentenceStreams, draw_tokens, top_ca
 from fairseq_seqkd.losses.schedules import SCHEDULES, needs_progress
 from fairseq_seqkd.models.adapters import eval_mode
 from fairseq_seqkd.models.batches import input_rows, replace_targets
+from fairseq_seqkd.models.language_tokens import given_symbols
 from fairseq_seqkd.registry import Axis, Parameter
 
 # An option is a function that makes a policy.
@@ -215,11 +216,15 @@ class LengthLimit:
     max_len_a: float
     max_len_b: int
 
-    def limits(self, source_lengths, student, teacher):
-        """(rows,) the longest target of each row, within both models' position limits."""
+    def limits(self, source_lengths, student, teacher, n_given):
+        """(rows,) the most tokens that each row may get, within both models' position limits.
+
+        Args:
+            n_given: the number of given symbols that each decoder's context begins with
+        """
         longest = min(student.max_decoder_positions(), teacher.max_target_positions())
         limits = (self.max_len_a * source_lengths + self.max_len_b).long()
-        return limits.clamp(max=int(longest))
+        return limits.clamp(max=int(longest) + 1 - n_given)
 
 
 @dataclass
@@ -241,14 +246,14 @@ class StudentRows:
         """Whether it needs to know the length of training."""
         return self.row_rule.needs_progress
 
-    def __call__(self, sample, student, teacher, dictionary, step):
+    def __call__(self, sample, student, teacher, task, step):
         """Settle the prefixes of a batch.
 
         Args:
             sample: a batch as fairseq collates it
             student: the model without wrappers; its modes and parameters stay as they are
             teacher: `Teacher`
-            dictionary: of the targets
+            task: the student's
             step: `TrainingStep`; None in validation, where nothing is generated
         Returns:
             `PrefixedBatch`
@@ -260,22 +265,21 @@ class StudentRows:
             check_can_generate(
                 student, *(teacher.models if self.token_rule.uses_teacher else ())
             )
-            check_starts(sample["net_input"]["prev_output_tokens"], dictionary)
             selected, beta = self.row_rule.select(sample["id"], step)
             mask = selected.to(mask)
         log = {"n_student_rows": 0, "n_student_tokens": 0, "beta": beta * len(mask)}
         log.update(dict.fromkeys(self.token_rule.counters, 0))
         if mask.any():
             rows = mask.nonzero().flatten()
-            targets = self.generate(sample, rows, student, teacher, dictionary, step, log)
-            sample = replace_targets(sample, rows, targets, dictionary)
+            targets = self.generate(sample, rows, student, teacher, task, step, log)
+            sample = replace_targets(sample, rows, targets, task.target_dictionary)
             log.update(n_student_rows=len(rows), n_student_tokens=sum(map(len, targets)))
         return PrefixedBatch(sample, mask, log)
 
     @torch.no_grad()
-    def generate(self, sample, rows, student, teacher, dictionary, step, log):
+    def generate(self, sample, rows, student, teacher, task, step, log):
         """A list of (length,) targets for some rows of a batch, see `roll_out`."""
-        ids = sample["id"][rows].tolist()
+        dictionary, ids = task.target_dictionary, sample["id"][rows].tolist()
         draws = SentenceStreams(ids, step.seed, step.update)
 
         def next_tokens(active, *lprobs):
@@ -284,18 +288,18 @@ class StudentRows:
             return self.token_rule.next_tokens(active.tolist(), draws, log, *lprobs)
 
         inputs = input_rows(sample["net_input"], rows, len(sample["target"]))
-        limits = self.limit.limits(inputs["src_lengths"], student, teacher)
+        starts, ends = given_symbols(sample, rows, task)
+        n_given = starts.size(1)
+        limits = self.limit.limits(inputs["src_lengths"], student, teacher, n_given)
+        pad = dictionary.pad()
         # Under autocast, torch 1.12 would cast weights here without gradient and keep them for
         # the step that follows.
         no_autocast = torch.autocast(rows.device.type, enabled=False)
         with eval_mode(student), no_autocast:
-            scorers = [IncrementalScorer([student], inputs, dictionary)]
+            scorers = [IncrementalScorer([student], inputs, pad)]
             if self.token_rule.uses_teacher:
-                encoded = teacher.encoder_outputs(
-                    inputs
-                )  # serves when the rows are scored as well
-                scorers.append(IncrementalScorer(teacher.models, inputs, dictionary, encoded))
-            return roll_out(scorers, next_tokens, limits, dictionary)
+                scorers.append(teacher.incremental_scorer(inputs))
+            return roll_out(scorers, next_tokens, limits, starts, ends, pad)
 
 
 PREFIXES.add_noop("data", "Every row keeps its data target.")
@@ -328,19 +332,3 @@ def check_can_generate(*models):
                 "that reads a source and decodes token by token, as those of translation "
                 "tasks do; with another take --kd-prefixes data."
             )
-
-
-def check_starts(contexts, dictionary):
-    """Refuse targets that begin with another symbol than a generated one.
-
-    Raises:
-        ValueError: names the symbol
-    """
-    first = contexts[:, 0]
-    other = first[first.ne(dictionary.eos()) & first.ne(dictionary.pad())]
-    if len(other):
-        raise ValueError(
-            f"--kd-prefixes: the decoder's context begins with {dictionary[int(other[0])]!r} "
-            f"in this task, expected {dictionary.eos_word!r}, with which a student begins "
-            "to generate. Take --kd-prefixes data."
-        )

@@ -15,10 +15,19 @@ import torch
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
+from fairseq_seqkd.decoding.rollout import IncrementalScorer
 from fairseq_seqkd.decoding.sampling import SeededSampling
 from fairseq_seqkd.losses.blockwise_sum import position_slices
 from fairseq_seqkd.losses.support import TopK, top_k
-from fairseq_seqkd.models.adapters import DTYPES, can_encode_once, encode, features_of
+from fairseq_seqkd.models.adapters import (
+    DTYPES,
+    can_encode_once,
+    check_dtype,
+    encode,
+    features_of,
+)
+from fairseq_seqkd.models.dictionaries import check_same_symbols
+from fairseq_seqkd.models.language_tokens import tokens_to_add
 from fairseq_seqkd.models.loading import load_models
 
 logger = logging.getLogger(__name__)
@@ -64,10 +73,22 @@ class Teacher:
         knows_dictionary: False if their dictionaries were not found, and the student's took
             their place: comparing the two would prove nothing
         path: the checkpoints that they were loaded from
+        language_tokens: `LanguageTokens` that the batches lack which it gets; None: nothing
+        n_symbols: the number of the student's symbols, if the teacher has more; None: all
     """
 
-    def __init__(self, models, task, knows_dictionary=True, path=None):
+    def __init__(
+        self,
+        models,
+        task,
+        knows_dictionary=True,
+        path=None,
+        language_tokens=None,
+        n_symbols=None,
+    ):
         self.path = path
+        self.language_tokens = language_tokens or NothingAdded()
+        self.n_symbols = n_symbols
         self.models = list(models)
         for model in self.models:
             model.eval()
@@ -89,10 +110,18 @@ class Teacher:
         """The logits of the next token after every prefix of a batch, as `LazyLogits`.
 
         Args:
-            net_input: the arguments of the model's forward, as fairseq collates them
+            net_input: the arguments of the student's forward, as fairseq collates them
         """
-        pairs = zip(self.models, self.encoder_outputs(net_input))
-        return LazyLogits([features_of(model, net_input, encoded) for model, encoded in pairs])
+        encoded = self.encoder_outputs(net_input)
+        inputs = self.language_tokens.add_to_inputs(net_input)
+        rows = len(net_input["src_tokens"])
+        outputs = [features_of(model, inputs, one) for model, one in zip(self.models, encoded)]
+        shift = self.language_tokens.shift
+        outputs = [
+            (features.unflatten(0, (rows, -1))[:, shift:].flatten(0, 1), layer)
+            for features, layer in outputs
+        ]
+        return LazyLogits(outputs, self.n_symbols)
 
     @torch.no_grad()
     def encoder_outputs(self, net_input):
@@ -108,8 +137,20 @@ class Teacher:
             return [None] * len(self.models)
         sources = net_input["src_tokens"]
         if self._encoded is None or not torch.equal(self._encoded[0], sources):
-            self._encoded = sources, [encode(model, net_input) for model in self.models]
+            inputs = self.language_tokens.add_to_inputs(net_input)
+            self._encoded = sources, [encode(model, inputs) for model in self.models]
         return self._encoded[1]
+
+    def incremental_scorer(self, net_input):
+        """An `IncrementalScorer` for contexts of the student.
+
+        Args:
+            net_input: the sources of a batch, as fairseq collates them
+        """
+        encoded = self.encoder_outputs(net_input)  # serves when the rows are scored as well
+        inputs = self.language_tokens.add_to_inputs(net_input)
+        pad, start = self.task.target_dictionary.pad(), self.language_tokens.context_start
+        return IncrementalScorer(self.models, inputs, pad, encoded, start, self.n_symbols)
 
     def generate(self, net_input, options, ids=None, draw=0):
         """The ``options.nbest`` best finished hypotheses of every sentence.
@@ -120,19 +161,22 @@ class Teacher:
             ids, draw: the seeds of samples, as for `SeededSampling.seed_batch`
         Returns:
             for each sentence its hypotheses, best first: fairseq's dictionaries
-            with ``tokens`` (length,) that end in EOS, ``score`` in nats a token, and
-            ``finished``: False if it was cut at the longest length, and EOS put there
+            with ``tokens`` (length,) that end in EOS, without language tokens, ``score`` in
+            nats a token (language tokens counted), and ``finished``: False if it was cut at
+            the longest length, and EOS put there
         """
         generator = self._generator(options)
         if options.sampling:
             generator.search.seed_batch(ids, draw)
         self._set_beam(options.beam)
-        found = self.task.inference_step(generator, self.models, {"net_input": net_input})
+        inputs = self.language_tokens.add_to_inputs(net_input)
+        found = self.task.inference_step(generator, self.models, {"net_input": inputs})
         self._set_beam(1)
-        source_length = net_input["src_tokens"].size(1)
-        longest = options.longest(source_length, self.max_target_positions())
+        source_length = inputs["src_tokens"].size(1)
+        longest = options.longest(source_length, self._max_decoder_positions())
         for hypothesis in itertools.chain(*found):
             hypothesis["finished"] = len(hypothesis["tokens"]) <= longest
+            hypothesis["tokens"] = self.language_tokens.strip(hypothesis["tokens"])
         return [hypotheses[: options.nbest] for hypotheses in found]
 
     def _set_beam(self, beam):
@@ -151,17 +195,31 @@ class Teacher:
             self._generators[options] = generator
         return self._generators[options]
 
+    def max_positions(self):
+        """The longest plain source and target, in tokens with EOS, that the teacher takes."""
+        of_task = self.task.max_positions()
+        if isinstance(of_task, dict):  # of each direction
+            of_task, *_ = of_task.values()
+        of_models = [model.max_positions() for model in self.models]
+        limits = utils.resolve_max_positions(of_task, *of_models)
+        added = self.language_tokens.n_source, self.language_tokens.n_target
+        return tuple(limit - more for limit, more in zip(limits, added))
+
     def max_source_positions(self):
         """The longest source, in tokens with EOS, that task and models can take."""
-        limits = [model.max_positions() for model in self.models]
-        return utils.resolve_max_positions(self.task.max_positions(), *limits)[0]
+        return self.max_positions()[0]
 
     def max_target_positions(self):
         """The longest target, in tokens with EOS, that all models can take."""
+        return self._max_decoder_positions() - self.language_tokens.n_target
+
+    def _max_decoder_positions(self):
         return min(model.max_decoder_positions() for model in self.models)
 
     def check_dictionaries(self, task):
         """Refuse a student whose symbols are not the teacher's.
+
+        The teacher may have language tokens behind them, which its task appended.
 
         Args:
             task: the student's task
@@ -174,7 +232,21 @@ class Teacher:
             ours = getattr(self.task, f"{side}_dictionary", None)
             theirs = getattr(task, f"{side}_dictionary", None)
             if ours is not None and theirs is not None:
-                _check_same_symbols(side, ours, theirs)
+                check_same_symbols(side, ours, theirs, self.language_tokens.names)
+
+
+class NothingAdded:
+    """In the place of `LanguageTokens` where the models read the batches as they are."""
+
+    n_source = shift = n_target = 0
+    context_start = None
+    names = frozenset()
+
+    def add_to_inputs(self, net_input):
+        return net_input
+
+    def strip(self, tokens):
+        return tokens
 
 
 class LazyLogits:
@@ -183,13 +255,15 @@ class LazyLogits:
     Args:
         outputs: for each model a pair of (positions, width) features and the output layer, so
             that ``output_layer(features[i])`` are its logits; see `features_of`
+        n_symbols: how many symbols count, the first ones; None: all
     """
 
     # A matrix product of fewer positions takes as long: all weights are read for it.
     _AT_ONCE = 128
 
-    def __init__(self, outputs):
+    def __init__(self, outputs, n_symbols=None):
         self._outputs = outputs
+        self._n_symbols = n_symbols
         self._block, self._logits = range(0), None
 
     def __len__(self):
@@ -197,7 +271,8 @@ class LazyLogits:
 
     def select(self, mask):
         """The logits of the positions where a (positions,) mask is True."""
-        return LazyLogits([(one[mask.to(one.device)], layer) for one, layer in self._outputs])
+        outputs = [(one[mask.to(one.device)], layer) for one, layer in self._outputs]
+        return LazyLogits(outputs, self._n_symbols)
 
     def at(self, positions):
         """(n, vocab) float32 logits at a slice of positions.
@@ -213,7 +288,10 @@ class LazyLogits:
 
     @torch.no_grad()
     def _compute(self, positions):
-        logits = [layer(features[positions]).float() for features, layer in self._outputs]
+        logits = [
+            layer(features[positions])[:, : self._n_symbols].float()
+            for features, layer in self._outputs
+        ]
         if len(logits) == 1:
             return logits[0]
         lprobs = torch.stack([torch.log_softmax(one, dim=-1) for one in logits])
@@ -225,30 +303,6 @@ class LazyLogits:
         slices = position_slices(len(self), vocab, self._outputs[0][0].device)
         parts = [top_k(self.at(positions), k, temperature) for positions in slices]
         return TopK(*(torch.cat(tensors) for tensors in zip(*parts)))
-
-
-def _check_same_symbols(side, teacher_dict, student_dict):
-    if teacher_dict.symbols == student_dict.symbols:
-        return
-    pairs = zip(teacher_dict.symbols, student_dict.symbols)
-    index = next(
-        (i for i, (ours, theirs) in enumerate(pairs) if ours != theirs),
-        min(len(teacher_dict), len(student_dict)),
-    )
-
-    def symbol(dictionary):
-        return repr(dictionary[index]) if index < len(dictionary) else "nothing"
-
-    raise ValueError(
-        f"the teacher's {side} dictionary ({len(teacher_dict)} symbols) is not the "
-        f"student's ({len(student_dict)} symbols): at index {index} the teacher has "
-        f"{symbol(teacher_dict)}, the student {symbol(student_dict)}. Distributions "
-        "over different symbols cannot be compared. Binarise the student's data with "
-        "the teacher's dictionary (fairseq-preprocess --srcdict/--tgtdict), or distil "
-        "on text: let fairseq-generate translate the training set with the teacher, "
-        "and train on that output as seq_kd does. If this is not the teacher's own "
-        "dictionary, name the folder that holds it with --teacher-data."
-    )
 
 
 _LOADED = {}
@@ -266,35 +320,29 @@ def shared_teacher(path, student_task, data=None, device="cpu", dtype=torch.floa
     return _LOADED[key]
 
 
-def check_dtype(device, dtype):
-    """Refuse a dtype that this torch cannot compute with on this device.
-
-    Raises:
-        ValueError: names the flag
-    """
-    one = torch.ones(1, 1, device=device, dtype=dtype)
-    try:
-        torch.nn.functional.layer_norm(one @ one, (1,), one[0], one[0])
-    except RuntimeError as error:
-        raise ValueError(
-            f"--teacher-dtype: torch {torch.__version__} does not compute with {dtype} on "
-            f"{device} ({error}). Expected float32 there."
-        ) from error
-
-
-def load_teacher(path, data=None, device="cpu", dtype=torch.float32, student_task=None):
+def load_teacher(
+    path,
+    data=None,
+    device="cpu",
+    dtype=torch.float32,
+    student_task=None,
+    languages=(None, None),
+):
     """Load one or several checkpoints as one frozen model.
 
     Args:
         device, dtype: of the parameters
-        path, data, student_task: as for `load_models`, which also says what is raised
+        path, data, student_task, languages: as for `load_models`, which also says what is
+            raised; and see `tokens_to_add`
     """
     device = torch.device(device)
     check_dtype(device, dtype)
     # Building a model draws its initial weights: in the middle of a training step that
     # would shift the student's dropout, and a resumed run would not equal an unbroken one.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        models, task, knows_dictionary = load_models(path, data, student_task)
+        models, task, knows_dictionary = load_models(path, data, student_task, languages)
     models = [model.to(device=device, dtype=dtype) for model in models]
     logger.info("teacher: %s on %s, %s", path, device, dtype)
-    return Teacher(models, task, knows_dictionary, path)
+    tokens = tokens_to_add(task, student_task)
+    n_symbols = len(student_task.target_dictionary) if tokens and student_task else None
+    return Teacher(models, task, knows_dictionary, path, tokens, n_symbols)

@@ -2,10 +2,12 @@ import math
 
 import pytest
 import torch
+from fairseq.tasks.translation import TranslationTask
 
 from fairseq_seqkd.decoding.sampling import SentenceStreams, random_stream
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.models.adapters import eval_mode
+from fairseq_seqkd.models.language_tokens import given_symbols
 from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.prefixes import PREFIXES, TrainingStep
 from fairseq_seqkd.teacher import Teacher
@@ -39,7 +41,7 @@ def settle(student, loaded):
         if name != "student":
             del settings["kd_schedule"]
         policy = PREFIXES.resolve(name, settings)()
-        return policy(batch, model, loaded, loaded.task.target_dictionary, step)
+        return policy(batch, model, loaded, loaded.task, step)
 
     return settle
 
@@ -326,15 +328,23 @@ def test_models_without_probabilities_are_refused(settle, batch, teacher, studen
         frozen = Teacher([broken], loaded.task)
         settings = {"kd_max_len_b": 6}
         interleaved = PREFIXES.resolve("interleaved", settings)()
-        interleaved(batch, student, frozen, loaded.task.target_dictionary, STEP)
+        interleaved(batch, student, frozen, loaded.task, STEP)
 
 
-def test_a_context_that_begins_otherwise_is_refused(settle, batch):
+class AnotherTask(TranslationTask):
+    """A task of which nothing is known."""
+
+
+def test_targets_that_begin_otherwise_are_refused_in_a_task_of_another(settle, batch, loaded):
     contexts = batch["net_input"]["prev_output_tokens"].clone()
     contexts[:, 0] = 7  # as a language's id does in multilingual tasks
-    inputs = {**batch["net_input"], "prev_output_tokens": contexts}
-    with pytest.raises(ValueError, match="begins with '.*' in this task, expected '</s>'"):
-        settle({**batch, "net_input": inputs}, kd_beta=1.0)
+    begun = {**batch, "net_input": {**batch["net_input"], "prev_output_tokens": contexts}}
+    task = AnotherTask(loaded.task.cfg, loaded.task.src_dict, loaded.task.tgt_dict)
+    message = "begin or end with '.*' in the task AnotherTask, expected '</s>'"
+    with pytest.raises(ValueError, match=message):
+        given_symbols(begun, torch.arange(4), task)
+    starts, ends = given_symbols(batch, torch.arange(4), task)
+    assert starts.tolist() == [[2]] * 4 and ends.tolist() == [2] * 4
 
 
 def test_a_decoder_of_all_tokens_at_once_is_refused(settle, batch, student, monkeypatch):

@@ -155,7 +155,8 @@ class CacheReader:
         lines = []
         folder = getattr(getattr(self.task, "cfg", None), "data", None)
         if folder and os.path.isdir(folder):
-            trained_on = {"sha256": split_checksums(folder, data["split"])}
+            prefix = data.get("prefix", data["split"])
+            trained_on = {"sha256": split_checksums(folder, prefix)}
             lines = differences(trained_on, {"sha256": data["sha256"]})
         if not lines and getattr(self.task, "targets", "gold") != "gold":
             lines = [f"the training is on {self.task.targets!r} targets of a store"]

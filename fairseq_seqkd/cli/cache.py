@@ -21,6 +21,7 @@ from fairseq_seqkd.cache.store import DistributionCache
 from fairseq_seqkd.chunked.workers import this_worker
 from fairseq_seqkd.cli.stores import (
     add_overwrite_argument,
+    add_split_arguments,
     add_worker_arguments,
     device_of,
     overwriting,
@@ -42,7 +43,7 @@ def add_arguments(parser):
         help="the teacher's checkpoint, or several separated by colons",
     )
     parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
-    parser.add_argument("--split", default="train", help="default: %(default)s")
+    add_split_arguments(parser)
     add_overwrite_argument(parser)
     group = parser.add_argument_group("content (the defaults are those of a new cache)")
     group.add_argument(
@@ -70,7 +71,8 @@ def run(arguments):
     torch.set_num_threads(threads_of(arguments, worker))
     path, device = arguments.teacher_path, device_of(arguments.cpu, worker)
     teacher_sha256 = sha256_of_checkpoints(path)
-    split = Split.load_for_scoring(path, arguments.data, arguments.split)
+    languages = arguments.source_lang, arguments.target_lang
+    split = Split.load_for_scoring(path, arguments.data, arguments.split, languages)
     cache = DistributionCache(arguments.kd_cache)
     with overwriting(cache, arguments.overwrite, worker):
         open_cache(cache, split, teacher_sha256, settings_of(arguments), device)

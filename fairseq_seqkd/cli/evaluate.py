@@ -12,6 +12,7 @@ Example:
 import os
 
 from fairseq_seqkd.cli.files import check_folder
+from fairseq_seqkd.cli.stores import add_split_arguments
 from fairseq_seqkd.evaluate.curves import read_joined_curves
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
 from fairseq_seqkd.evaluate.files import write_report
@@ -56,7 +57,7 @@ def _add_models(parser):
         metavar="NAME=DATA",
         help="data-bin of a model with other dictionaries: the same lines, binarised with them",
     )
-    parser.add_argument("--split", default="test", help="default: %(default)s")
+    add_split_arguments(parser, split="test")
 
 
 def _add_decoding(parser):
@@ -108,6 +109,7 @@ def run(arguments):
         Settings(
             data=arguments.data,
             split=arguments.split,
+            languages=(arguments.source_lang, arguments.target_lang),
             data_of=parse_named_paths(arguments.data_of or [], "--data-of"),
             engines=arguments.engines,
             devices=arguments.devices,

@@ -24,6 +24,7 @@ from fairseq_seqkd.export.ctranslate2 import QUANTIZATIONS, export_ctranslate2
 from fairseq_seqkd.export.sparse import SUFFIX, read_sparse, write_sparse
 from fairseq_seqkd.export.stock import Student
 from fairseq_seqkd.models.ctranslate2 import size_of
+from fairseq_seqkd.models.language_tokens import direction_of
 from fairseq_seqkd.models.loading import task_with_own_dictionaries
 from fairseq_seqkd.registry import flag
 
@@ -48,8 +49,9 @@ class Format(NamedTuple):
 
 def _export_ctranslate2(student, arguments):
     config = OmegaConf.create(student.config["task"])
+    languages = direction_of(config)
     task, _ = task_with_own_dictionaries(
-        config, arguments.student, arguments.data, flag="--data"
+        config, arguments.student, arguments.data, flag="--data", languages=languages
     )
     export_ctranslate2(
         student, arguments.out, task, arguments.quantization, arguments.spm_model

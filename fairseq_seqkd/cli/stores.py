@@ -20,7 +20,12 @@ def add_data_arguments(parser):
     parser.add_argument(
         "--pseudo-targets", metavar="DIR", required=True, help="folder of the store"
     )
-    parser.add_argument("--split", default="train", help="default: %(default)s")
+    add_split_arguments(parser)
+
+
+def add_split_arguments(parser, split="train"):
+    """Add the split of DATA and its languages."""
+    parser.add_argument("--split", default=split, help="default: %(default)s")
     parser.add_argument("--source-lang", "-s", help="default: inferred from the file names")
     parser.add_argument("--target-lang", "-t", help="default: inferred from the file names")
 

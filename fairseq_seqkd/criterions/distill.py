@@ -235,10 +235,8 @@ class DistillCriterion(FairseqCriterion):
         if self.method.prefix_policy is None:
             nowhere = torch.zeros_like(sample["target"][:, 0], dtype=torch.bool)
             return PrefixedBatch(sample, nowhere, {})
-        dictionary = self.task.target_dictionary
-        return self.method.prefix_policy(
-            sample, student, teacher, dictionary, self.current_step()
-        )
+        step = self.current_step()
+        return self.method.prefix_policy(sample, student, teacher, self.task, step)
 
     def current_step(self):
         """Where training is, a `TrainingStep`; None in validation.

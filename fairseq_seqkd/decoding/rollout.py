@@ -28,26 +28,39 @@ class IncrementalScorer:
     Args:
         models: fairseq encoder-decoders, in eval mode
         net_input: the sources, as fairseq collates them
-        dictionary: of the targets
+        pad: the padding symbol of the targets
         encoded: each model's encoder output for them, where it is known already
+        start: symbols that these models read in the place of a context's first one
+        n_symbols: how many symbols are scored, the first ones; None: all
     """
 
-    def __init__(self, models, net_input, dictionary, encoded=(None,)):
+    def __init__(self, models, net_input, pad, encoded=(None,), start=None, n_symbols=None):
         self._model = EnsembleModel(models)
         if any(one is None for one in encoded):
             encoded = self._model.forward_encoder(net_input)
         self._encoded = encoded
         self._states = [{} for _ in models]
-        self._pad = dictionary.pad()
+        self._pad, self._start, self._n_symbols = pad, start, n_symbols
+        self._n_read = 0
 
     def next_lprobs(self, prefixes):
         """(rows, vocab) float32 log-probabilities of the token after (rows, length) prefixes.
 
-        Each call takes the prefixes of the last one, one token longer.
+        Each call takes the prefixes of the last one, one or more tokens longer.
         """
-        lprobs, _ = self._model.forward_decoder(prefixes, self._encoded, self._states)
-        lprobs = lprobs.float()
+        if self._start is not None:
+            start = prefixes.new_tensor(self._start).expand(len(prefixes), -1)
+            prefixes = torch.cat([start, prefixes[:, 1:]], dim=1)
+        # The models read one token a call.
+        for length in range(self._n_read + 1, prefixes.size(1) + 1):
+            lprobs, _ = self._model.forward_decoder(
+                prefixes[:, :length], self._encoded, self._states
+            )
+        self._n_read = prefixes.size(1)
+        lprobs = lprobs[:, : self._n_symbols].float()
         lprobs[:, self._pad] = -math.inf
+        if self._n_symbols is not None:
+            lprobs = lprobs.log_softmax(-1)
         return lprobs
 
     def keep(self, rows):
@@ -57,28 +70,31 @@ class IncrementalScorer:
 
 
 @torch.no_grad()
-def roll_out(scorers, next_tokens, limits, dictionary):
+def roll_out(scorers, next_tokens, limits, starts, ends, pad):
     """Generate a target for every row of a batch.
 
     Args:
         scorers: one or several `IncrementalScorer` of the same batch
         next_tokens: called with the indices of the unfinished rows, (rows,), and every scorer's
             log-probabilities for them; returns their next tokens, (rows,)
-        limits: (batch,) the most tokens, with EOS, that each row may have, 1 or more
-        dictionary: of the targets
+        limits: (batch,) the most tokens, with the end, that each row may have, 1 or more
+        starts: (batch, n) the given beginning of each context, such as EOS and a language token
+        ends: (batch,) the symbol that ends each target, such as EOS
+        pad: the padding symbol
     Returns:
-        a list, (length,) tokens for each row; one that reached its limit may lack the EOS
+        a list, (length,) targets for each row, with what is given after the first symbol; one
+        that reached its limit may lack the end
     """
-    pad, eos = dictionary.pad(), dictionary.eos()
-    prefixes = limits.new_full((len(limits), int(limits.max()) + 1), pad)
-    prefixes[:, 0] = eos
+    n_given = starts.size(1)
+    prefixes = limits.new_full((len(limits), int(limits.max()) + n_given), pad)
+    prefixes[:, :n_given] = starts
     rows = torch.arange(len(limits), device=limits.device)
-    length = 1
+    length = n_given
     while len(rows):
         lprobs = [scorer.next_lprobs(prefixes[rows, :length]) for scorer in scorers]
         tokens = next_tokens(rows, *lprobs)
         prefixes[rows, length] = tokens
-        unfinished = (tokens != eos) & (limits[rows] > length)
+        unfinished = (tokens != ends[rows]) & (limits[rows] > length - n_given + 1)
         if not unfinished.all():
             kept = unfinished.nonzero().flatten()
             rows = rows[kept]

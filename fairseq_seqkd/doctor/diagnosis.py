@@ -206,13 +206,16 @@ def diagnose_checkpoint(path, data=None):
         path: its file
         data: folder with its dictionaries; None looks where a teacher's are looked for
     """
+    from fairseq_seqkd.models.checkpoints import config_of, load_state
+    from fairseq_seqkd.models.language_tokens import direction_of
     from fairseq_seqkd.models.loading import load_models
     from fairseq_seqkd.models.parameters import parameters_of
 
     kind = ""
     try:
         kind = _kind(path)
-        (model, *_), task, _ = load_models(path, data)
+        languages = direction_of(config_of(load_state(path), path).task)
+        (model, *_), task, _ = load_models(path, data, languages=languages)
     except Exception as error:  # tasks and models of other plug-ins may raise anything
         reason = textwrap.shorten(str(error), 400, placeholder=" ...")
         found = f"does not load: {kind}{': ' * bool(kind)}{reason}"

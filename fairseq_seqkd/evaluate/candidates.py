@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fairseq_seqkd.databin import PairSplit
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state
+from fairseq_seqkd.models.language_tokens import config_of_task, languages_of
 from fairseq_seqkd.models.loading import task_with_dictionaries_in
 from fairseq_seqkd.models.parameters import parameters_of
 from fairseq_seqkd.teacher import Teacher, load_teacher
@@ -28,9 +29,11 @@ class Candidate:
     split: PairSplit
 
     @classmethod
-    def load(cls, name, path, data, split):
+    def load(cls, name, path, data, split, languages=(None, None)):
         """Load a model, and a split of the data-bin ``data``.
 
+        Args:
+            languages: source and target, if the model does not say; None infers them
         Raises:
             FileNotFoundError, ValueError: as for `load_models`; or the model is no translation
                 model, was trained with other dictionaries than those of ``data``, or cannot
@@ -38,9 +41,9 @@ class Candidate:
         """
         first = checkpoint_paths(path)[0]
         _check_task(name, config_of(load_state(first), first).task)
-        _check_dictionaries(name, first, data)
-        model = load_teacher(path, data)
-        config = model.task.cfg
+        _check_dictionaries(name, first, data, languages)
+        model = load_teacher(path, data, languages=languages)
+        config = config_of_task(model.task)
         pair = config.source_lang, config.target_lang
         sentences = PairSplit.load(model.task, data, split, *pair, config.left_pad_source)
         _check_lengths(name, model, sentences)
@@ -75,10 +78,10 @@ def _check_task(name, config):
         )
 
 
-def _check_dictionaries(name, path, data):
+def _check_dictionaries(name, path, data, languages):
     """Raise a ValueError if the model's own dictionaries, if found, are not the data's."""
-    data_task = task_with_dictionaries_in(path, data)
-    model_task, folder = _task_with_own_dictionaries(path)
+    data_task = task_with_dictionaries_in(path, data, languages)
+    model_task, folder = _task_with_own_dictionaries(path, languages_of(data_task))
     if model_task is None:
         return
     for side in ("source", "target"):
@@ -91,7 +94,7 @@ def _check_dictionaries(name, path, data):
             )
 
 
-def _task_with_own_dictionaries(path):
+def _task_with_own_dictionaries(path, languages):
     """The model's task and the folder of its dictionaries; (None, None) if not found.
 
     They are looked for beside the checkpoint, then in the data-bin it was trained on.
@@ -101,7 +104,7 @@ def _task_with_own_dictionaries(path):
     folders = [os.path.dirname(os.path.abspath(path))] + [recorded] * os.path.isabs(recorded)
     for folder in folders:
         with contextlib.suppress(FileNotFoundError):
-            return task_with_dictionaries_in(path, folder), folder
+            return task_with_dictionaries_in(path, folder, languages), folder
     return None, None
 
 

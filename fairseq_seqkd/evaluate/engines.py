@@ -62,7 +62,8 @@ def load_into_engine(engine_name, candidate, device, threads, folder):
 def _load_into_fairseq(candidate, device):
     model = candidate.model
     if device.type != "cpu":
-        model = load_teacher(candidate.path, candidate.split.folder, device)
+        pair = candidate.split.source_lang, candidate.split.target_lang
+        model = load_teacher(candidate.path, candidate.split.folder, device, languages=pair)
 
     def decode(dataset, ids, beam):
         engine = FairseqEngine(model, SearchOptions(beam=beam), keep_unfinished=True)

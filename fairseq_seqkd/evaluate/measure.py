@@ -32,6 +32,7 @@ class Settings:
     Attributes:
         data: the data-bin
         split: the split that is translated
+        languages: source and target, for models that do not say; None infers them
         data_of: {name: data-bin} for models with other dictionaries; the same sentences
         engines: engine names; None takes all that can be used
         devices: ``cpu``, ``cuda``; None takes the CPU, and a GPU if there is one
@@ -44,6 +45,7 @@ class Settings:
 
     data: str
     split: str = "test"
+    languages: tuple = (None, None)
     data_of: Optional[dict] = None
     engines: Optional[List[str]] = None
     devices: Optional[List[str]] = None
@@ -129,7 +131,10 @@ def _load_candidates(checkpoints, settings):
             f"{', '.join(checkpoints)}"
         )
     candidates = [
-        Candidate.load(name, path, data_of.get(name, settings.data), settings.split)
+        Candidate.load(
+            *(name, path, data_of.get(name, settings.data), settings.split),
+            settings.languages,
+        )
         for name, path in checkpoints.items()
     ]
     for other in candidates[1:]:

@@ -127,3 +127,19 @@ def eval_mode(model):
     finally:
         for part in were_training:
             part.training = True
+
+
+def check_dtype(device, dtype):
+    """Refuse a dtype that this torch cannot compute with on this device.
+
+    Raises:
+        ValueError: names the flag
+    """
+    one = torch.ones(1, 1, device=device, dtype=dtype)
+    try:
+        torch.nn.functional.layer_norm(one @ one, (1,), one[0], one[0])
+    except RuntimeError as error:
+        raise ValueError(
+            f"--teacher-dtype: torch {torch.__version__} does not compute with {dtype} on "
+            f"{device} ({error}). Expected float32 there."
+        ) from error

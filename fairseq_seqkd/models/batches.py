@@ -32,6 +32,8 @@ def targets_of(sample):
 def replace_targets(sample, rows, targets, dictionary):
     """Replace the targets of some rows; the old targets of all rows become ``gold``.
 
+    The decoder's context begins with the symbol that it began with before.
+
     Args:
         sample: a batch as fairseq collates it; it is not changed. Its ``gold``, if it has
             one, is kept
@@ -43,6 +45,8 @@ def replace_targets(sample, rows, targets, dictionary):
     """
     pad, old = dictionary.pad(), targets_of(sample)
     new = collate_targets(targets, dictionary)
+    first = old["prev_output_tokens"][rows, 0]
+    new["prev_output_tokens"][first.ne(pad), 0] = first[first.ne(pad)]
     merged = {name: _merge(old[name], rows, new[name], pad) for name in old}
     # Drop columns that are padding in all rows.
     used = merged["target"].ne(pad).any(0)

@@ -14,6 +14,7 @@ from fairseq_seqkd.models.checkpoints import (
     load_state,
     plain_containers,
 )
+from fairseq_seqkd.models.language_tokens import is_multilingual
 
 
 class EngineUnavailable(ValueError):
@@ -51,6 +52,10 @@ def convert_model(weights, config, task, folder, quantization=None):
         CannotConvert: the converter refuses; gives its reason
     """
     ctranslate2_library()
+    if is_multilingual(config["task"].get("task") or config["task"].get("_name")):
+        raise CannotConvert(
+            "its task adds language tokens, which CTranslate2's engine does not get here"
+        )
     from ctranslate2.converters import FairseqConverter
 
     try:

@@ -9,15 +9,16 @@ import os
 import tempfile
 
 from fairseq import tasks, utils
-from fairseq.data import data_utils
+from fairseq.models import FairseqMultiModel
 
-from fairseq_seqkd.compat import from_checkpoint
+from fairseq_seqkd.compat import complete_task, from_checkpoint
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state, writable
+from fairseq_seqkd.models.language_tokens import config_of_task, languages_of
 
 logger = logging.getLogger(__name__)
 
 
-def load_models(path, data=None, student_task=None):
+def load_models(path, data=None, student_task=None, languages=(None, None)):
     """Build the models of one or several checkpoints, with a task of their own.
 
     Args:
@@ -27,28 +28,39 @@ def load_models(path, data=None, student_task=None):
         student_task: gives the languages if the checkpoint does not. Its dictionaries are used
             if the models' are not found (then only the sizes of the embeddings are checked,
             with a warning)
+        languages: source and target language, if there is no student to give them
     Returns:
         the models, their task, and whether the task has the models' own dictionaries
     Raises:
         FileNotFoundError: a checkpoint does not exist, or no dictionary was found
         ValueError: a file is not a fairseq checkpoint, holds a pickle that could run code, or
-            does not fit the dictionary
+            does not fit the dictionary; or its direction is not known, or another one
     """
     paths = checkpoint_paths(path)
     state = load_state(paths[0])
     config = config_of(state, paths[0]).task
-    task, knows_dictionary = task_with_own_dictionaries(config, paths[0], data, student_task)
+    task, knows_dictionary = task_with_own_dictionaries(
+        config, paths[0], data, student_task, languages=languages
+    )
     models = [_build_model(state, task, paths[0])]
     models += [_build_model(load_state(other), task, other) for other in paths[1:]]
     return models, task, knows_dictionary
 
 
-def task_with_dictionaries_in(path, folder):
+def task_name_of(path):
+    """The name of the task of a checkpoint; of several, separated by colons, the first's."""
+    first = checkpoint_paths(path)[0]
+    config = config_of(load_state(first), first).task
+    return getattr(config, "task", None) or getattr(config, "_name", None)
+
+
+def task_with_dictionaries_in(path, folder, languages=(None, None)):
     """Set up the task of a checkpoint on another data-bin, with the dictionaries there.
 
     Args:
         path: checkpoint file; of several, separated by colons, the first
         folder: the data-bin
+        languages: as for `load_models`
     Raises:
         FileNotFoundError: a checkpoint or a dictionary does not exist
         ValueError: as for `load_models`
@@ -56,7 +68,7 @@ def task_with_dictionaries_in(path, folder):
     first = checkpoint_paths(path)[0]
     config = config_of(load_state(first), first).task
     try:
-        return _setup_task(config, folder, None)
+        return _setup_task(config, folder, languages)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{folder!r} has no dictionary for the task of {path!r} ({error}). Expected "
@@ -65,27 +77,34 @@ def task_with_dictionaries_in(path, folder):
 
 
 def task_with_own_dictionaries(
-    config, path, data=None, student_task=None, flag="--teacher-data"
+    config,
+    path,
+    data=None,
+    student_task=None,
+    flag="--teacher-data",
+    languages=(None, None),
 ):
     """Set up a model's task with the model's own dictionaries, wherever they are found.
 
     Args:
         config: the task's configuration in the checkpoint
         path: the model's file; its dictionaries may be in the same folder
-        data, student_task: as for `load_models`
+        data, student_task, languages: as for `load_models`
         flag: the flag that sets ``data``, for the error message
     Returns:
         the task, and whether the dictionaries are the model's own
     Raises:
         FileNotFoundError: no dictionary was found
     """
-    student = _config_of_task(student_task)
+    student = config_of_task(student_task)
+    if student is not None:
+        languages = languages_of(student_task)
     beside = os.path.dirname(os.path.abspath(path))
     folders = [beside, _data_folder(config)] if data is None else [data]
     folders = [folder for folder in folders if folder]
     for folder in folders:
         with contextlib.suppress(FileNotFoundError):
-            return _setup_task(config, folder, student), True
+            return _setup_task(config, folder, languages), True
     missing = (
         f"the dictionary of {path!r} is not in {' nor in '.join(map(repr, folders))}. Expected "
         "dict.LANG.txt for each of its languages, or one joined dict.txt; name their folder "
@@ -93,15 +112,10 @@ def task_with_own_dictionaries(
     )
     if data is None and student is not None:
         with contextlib.suppress(FileNotFoundError):
-            task = _setup_task(config, _data_folder(student), student)
+            task = _setup_task(config, _data_folder(student), languages)
             logger.warning("%s Until then only the sizes of embeddings are compared.", missing)
             return task, False
     raise FileNotFoundError(missing)
-
-
-def _config_of_task(task):
-    """A task's configuration (new tasks: ``cfg``; old ones: ``args``), or None."""
-    return getattr(task, "cfg", None) or getattr(task, "args", None)
 
 
 def _data_folder(config):
@@ -109,35 +123,94 @@ def _data_folder(config):
     return utils.split_paths(data)[0] if data else None
 
 
-def _setup_task(config, folder, student):
+def _setup_task(config, folder, languages):
     """Set up a task with the dictionaries in ``folder``.
 
+    Args:
+        languages: source and target, where the configuration has none
     Raises:
         FileNotFoundError: they are not there
+        ValueError: the languages are not known, or not the model's
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(folder)
     with writable(config):
         config.data = folder
         if "source_lang" in config:
-            _fill_in_languages(config, folder, student)
+            _fill_in_languages(config, folder, languages)
         with _dictionary_for_each_language(config, folder) as view:
             config.data = view
             task = tasks.setup_task(config, **from_checkpoint(tasks.setup_task))
-    _config_of_task(task).data = folder
+            complete_task(task)
+    config_of_task(task).data = folder
     return task
 
 
-def _fill_in_languages(config, folder, student):
-    """Fill in languages that fairseq inferred from file names when the model was trained."""
-    pair = [config.source_lang, config.target_lang]
-    if None in pair:
-        pair = [getattr(student, f"{side}_lang", None) for side in ("source", "target")]
-    if None in pair:
-        pair = data_utils.infer_language_pair(folder)
-    if None in pair:
+def _fill_in_languages(config, folder, languages):
+    """Fill in languages that the checkpoint does not have: those of a multilingual model.
+
+    Raises:
+        FileNotFoundError: there are no files with names from which to infer them
+        ValueError: there are files of several directions; or the checkpoint's is the other one
+    """
+    pair = config.source_lang, config.target_lang
+    if None not in pair:
+        if pair == tuple(languages)[::-1] and pair[0] != pair[1]:
+            raise ValueError(
+                f"the model translates from {pair[0]} to {pair[1]}, expected from {pair[1]} to "
+                f"{pair[0]}: take a model of that direction, or exchange -s and -t"
+            )
+        return
+    if None in languages and not language_pairs(folder):
         raise FileNotFoundError(f"{folder}: no file names from which to infer the languages")
-    config.source_lang, config.target_lang = pair
+    if None in languages:
+        languages = infer_languages(folder, *languages)
+    _check_direction(config, languages)
+    config.source_lang, config.target_lang = languages
+
+
+def _check_direction(config, languages):
+    """Refuse languages that a multilingual model does not know."""
+    pairs = config.lang_pairs if "lang_pairs" in config else None
+    pairs = pairs.split(",") if isinstance(pairs, str) else list(pairs or ())
+    known = {lang for pair in pairs for lang in pair.split("-")}
+    known |= set(config.langs or ()) if "langs" in config else set()
+    unknown = [lang for lang in languages if known and lang not in known]
+    if unknown:
+        raise ValueError(
+            f"the model does not know the language {unknown[0]!r}: expected two of "
+            f"{', '.join(sorted(known))} (-s, -t)"
+        )
+
+
+def language_pairs(folder):
+    """The language pairs of a data-bin, from the names of its files."""
+    names = [name.split(".") for name in os.listdir(folder) if name.endswith(".idx")]
+    pairs = {tuple(name[1].split("-")) for name in names if len(name) == 4}
+    return {pair for pair in pairs if len(pair) == 2}
+
+
+def infer_languages(folder, source_lang=None, target_lang=None):
+    """The direction of a data-bin that fits the given languages.
+
+    Raises:
+        ValueError: several directions fit, or none
+    """
+    pairs = language_pairs(folder)
+    # A given language may be either side of a pair.
+    both_ways = {way for pair in pairs for way in (pair, pair[::-1])}
+    fitting = {
+        (source, target)
+        for source, target in (pairs if source_lang is target_lang is None else both_ways)
+        if source_lang in (None, source) and target_lang in (None, target)
+        if "None" not in (source, target)
+    }
+    if len(fitting) == 1:
+        return fitting.pop()
+    raise ValueError(
+        f"the languages of {folder!r} cannot be inferred from its files (found "
+        f"{sorted('-'.join(pair) for pair in pairs)}): give --source-lang and --target-lang"
+    )
 
 
 @contextlib.contextmanager
@@ -158,12 +231,14 @@ def _dictionary_for_each_language(config, folder):
 
 def _build_model(state, task, path):
     config = config_of(state, path).model
-    model = task.build_model(config, **from_checkpoint(task.build_model))
     try:
+        model = task.build_model(config, **from_checkpoint(task.build_model))
         model.load_state_dict(state["model"], strict=True, model_cfg=config)
     except RuntimeError as error:
         raise ValueError(
             f"the model {path!r} does not fit its dictionary: {error}. Name the folder with "
             "the dictionary of its training (--teacher-data)."
         ) from error
+    if isinstance(model, FairseqMultiModel):
+        return model.models["-".join(languages_of(task))]
     return model

@@ -15,6 +15,8 @@ from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import II
 
 from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.models.language_tokens import is_multilingual
+from fairseq_seqkd.models.loading import task_name_of
 from fairseq_seqkd.pseudo.build_databin import build_databin
 from fairseq_seqkd.pseudo.generate import (
     Recipe,
@@ -109,6 +111,23 @@ def check_generation(args):
         )
 
 
+def check_task(path):
+    """Refuse models that fairseq-generate was told to run with another task than their own.
+
+    Args:
+        path: their checkpoints
+    Raises:
+        ValueError: they were trained with a task that adds language tokens
+    """
+    name = task_name_of(path)
+    if is_multilingual(name):
+        raise ValueError(
+            f"--path is {path!r}, which was trained with --task {name}: --task "
+            "translation_seqkd would decode it without its language tokens. fairseq-seqkd "
+            "generate adds them."
+        )
+
+
 def fill_store(root, split, models, task, path, args, max_tokens, seed, worker):
     """Fill a store with models that fairseq-generate has loaded.
 
@@ -124,6 +143,7 @@ def fill_store(root, split, models, task, path, args, max_tokens, seed, worker):
         `StoredHypotheses`
     """
     check_generation(args)
+    check_task(path)
     spec = TargetSpec(Best())
     recipe = _recipe(models, task, path, args, max_tokens, seed)
     store = open_store(root, split, spec, recipe)

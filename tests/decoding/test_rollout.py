@@ -19,8 +19,15 @@ def greedy(rows, lprobs):
 def generated(loaded, net_input, limits, models=None):
     """The rows' tokens, as lists."""
     dictionary = loaded.task.target_dictionary
-    scorer = IncrementalScorer(models or loaded.models, net_input, dictionary)
-    return [row.tolist() for row in roll_out([scorer], greedy, limits, dictionary)]
+    scorer = IncrementalScorer(models or loaded.models, net_input, dictionary.pad())
+    rows = roll_out([scorer], greedy, limits, *eos_around(limits, dictionary))
+    return [row.tolist() for row in rows]
+
+
+def eos_around(limits, dictionary):
+    """The starts and ends of targets without language tokens, and the padding symbol."""
+    ends = torch.full_like(limits, dictionary.eos())
+    return ends.unsqueeze(1), ends, dictionary.pad()
 
 
 def test_greedy_is_fairseqs_beam_of_one(loaded, batch):
@@ -63,7 +70,7 @@ def test_every_row_has_its_own_limit(loaded, batch):
 def test_two_scorers_take_part(loaded, batch):
     dictionary = loaded.task.target_dictionary
     scorers = [
-        IncrementalScorer(loaded.models, batch["net_input"], dictionary) for _ in range(2)
+        IncrementalScorer(loaded.models, batch["net_input"], dictionary.pad()) for _ in range(2)
     ]
     seen = []
 
@@ -72,14 +79,16 @@ def test_two_scorers_take_part(loaded, batch):
         seen.append(rows.tolist())
         return greedy(rows, two)
 
-    roll_out(scorers, next_tokens, torch.tensor([3, 1] * 6), dictionary)
+    limits = torch.tensor([3, 1] * 6)
+    roll_out(scorers, next_tokens, limits, *eos_around(limits, dictionary))
     assert seen == [list(range(12)), list(range(0, 12, 2)), list(range(0, 12, 2))]
 
 
 def test_padding_is_never_generated(loaded, batch):
-    scorer = IncrementalScorer(loaded.models, batch["net_input"], loaded.task.target_dictionary)
-    lprobs = scorer.next_lprobs(torch.full((12, 1), loaded.task.target_dictionary.eos()))
-    assert (lprobs[:, loaded.task.target_dictionary.pad()] == -float("inf")).all()
+    dictionary = loaded.task.target_dictionary
+    scorer = IncrementalScorer(loaded.models, batch["net_input"], dictionary.pad())
+    lprobs = scorer.next_lprobs(torch.full((12, 1), dictionary.eos()))
+    assert (lprobs[:, dictionary.pad()] == -float("inf")).all()
 
 
 def test_models_that_can_generate(loaded):

@@ -349,7 +349,7 @@ class TestCheckpoint:
         assert "--user-dir" in finding.remedy and "fairseq_seqkd" in finding.remedy
 
     def test_a_long_error_is_shortened(self, teacher, monkeypatch):
-        def fail(path, data):
+        def fail(path, data, languages):
             raise AssertionError("unknown architecture " + "x " * 999)
 
         monkeypatch.setattr(loading, "load_models", fail)

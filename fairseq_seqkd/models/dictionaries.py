@@ -1,0 +1,41 @@
+"""Compares the symbols of two dictionaries."""
+
+
+def first_difference(one, other):
+    """The first index at which two dictionaries differ.
+
+    Returns:
+        (index, the first's symbol, the other's), the symbols in quotes or "nothing"; None if
+        both have the same symbols
+    """
+    if one.symbols == other.symbols:
+        return None
+    pairs = zip(one.symbols, other.symbols)
+    index = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    return (index, *(repr(d[index]) if index < len(d) else "nothing" for d in (one, other)))
+
+
+def check_same_symbols(side, teacher_dict, student_dict, added):
+    """Refuse a student's dictionary whose symbols are not the teacher's.
+
+    Args:
+        side: ``source`` or ``target``
+        added: symbols that the teacher may have behind the student's
+    Raises:
+        ValueError: names the first index that differs and both symbols
+    """
+    size, difference = len(student_dict), first_difference(teacher_dict, student_dict)
+    if difference is None or (
+        difference[0] == size and set(teacher_dict.symbols[size:]) <= added
+    ):
+        return
+    index, ours, theirs = difference
+    raise ValueError(
+        f"the teacher's {side} dictionary ({len(teacher_dict)} symbols) is not the "
+        f"student's ({size} symbols): at index {index} the teacher has {ours}, the student "
+        f"{theirs}. Distributions over different symbols cannot be compared. Binarise the "
+        "student's data with the teacher's dictionary (fairseq-preprocess "
+        "--srcdict/--tgtdict), or distil on text: let fairseq-generate translate the training "
+        "set with the teacher, and train on that output as seq_kd does. If this is not the "
+        "teacher's own dictionary, name the folder that holds it with --teacher-data."
+    )
