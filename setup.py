@@ -26,9 +26,10 @@ setup(
         "ctranslate2": ["ctranslate2"],
         "moses": ["sacremoses"],
         "report": ["jinja2", "matplotlib>=3.7"],
+        "zstd": ["zstandard"],
         "dev": [
             *("hypothesis", "jinja2", "matplotlib", "pytest", "pytest-xdist", "ruff"),
-            "sacremoses",
+            *("sacremoses", "zstandard"),
         ],
     },
     entry_points={"console_scripts": ["fairseq-seqkd = fairseq_seqkd.cli.main:main"]},

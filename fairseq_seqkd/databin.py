@@ -16,6 +16,7 @@ from fairseq_seqkd.models.loading import (
     task_name_of,
     task_with_dictionaries_in,
 )
+from fairseq_seqkd.sides import check_sides
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Split:
         Raises:
             FileNotFoundError: the folder, the split or a dictionary does not exist
             ValueError: several folders or files, in which an id does not identify a
-                sentence; or the sentences have no targets to score
+                sentence; or see `check_sides`; or the sentences have no targets to score
         """
         folder = single_folder(data, name)
         if not split_files(folder, name):
@@ -60,6 +61,7 @@ class Split:
                 f"{folder!r} has no split {name!r} (no file whose name begins with "
                 f"{name + '.'!r}): expected a data-bin that fairseq-preprocess wrote"
             )
+        check_sides(folder, name)
         if is_multilingual(task_name_of(teacher_path)):
             split = DirectionSplit.from_pairs(open_split(data, name, *languages))
         else:
@@ -175,8 +177,10 @@ class PairSplit(Split):
             left_pad_source: whether batches have their padding in front of the source
         Raises:
             FileNotFoundError: the folder has no such split
+            ValueError: see `check_sides`
         """
         split = cls(folder, name, task, None, source_lang, target_lang)
+        check_sides(folder, split.prefix)
         split.dataset = load_langpair_dataset(
             folder,
             name,

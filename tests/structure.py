@@ -15,7 +15,7 @@ LEVELS = (
     ("compat",),
     ("io", "registry"),
     ("chunked",),
-    ("models", "axis_config"),
+    ("models", "axis_config", "sides"),
     ("decoding", "losses"),
     ("teacher", "prefixes", "databin"),
     ("pseudo", "cache", "pruning"),

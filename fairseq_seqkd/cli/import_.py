@@ -1,13 +1,15 @@
-"""Make a store from existing translations: the output of fairseq-generate, or plain text.
+"""Make a store from existing translations: of fairseq-generate, Marian, Moses, or plain text.
 
 In the output of fairseq-generate it reads the H- lines, whose subwords are kept, or with
---spm-model the D- lines; n-best lists, any order of lines and several files are accepted. Plain
-text has one hypothesis per line, or --nbest lines per sentence, best first, in the order of the
-split.
+--spm-model the D- lines; n-best lists, any order of lines and several files are accepted. Lists
+of Marian and Moses have lines NUMBER ||| hypothesis ||| features ||| score, counted from 0.
+Plain text has one hypothesis per line, or --nbest lines per sentence, best first, in the order
+of the split. Files may be compressed (gzip, bzip2, xz, zstd) or pipes; - is standard input.
 
 Example:
     fairseq-seqkd import data-bin generate-train.txt --pseudo-targets pseudo
     fairseq-seqkd import data-bin translations.en --spm-model spm.model --pseudo-targets pseudo
+    marian-decoder --n-best ... | fairseq-seqkd import data-bin - --pseudo-targets pseudo
 """
 
 import contextlib
@@ -23,7 +25,7 @@ from fairseq_seqkd.cli.stores import (
     threads_of,
 )
 from fairseq_seqkd.pseudo.generate import Recipe, open_store
-from fairseq_seqkd.pseudo.importing import Translations, import_store
+from fairseq_seqkd.pseudo.importing import FORMATS, Translations, import_store
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 
 
@@ -32,9 +34,9 @@ def add_arguments(parser):
     parser.add_argument("files", nargs="+", metavar="FILE", help="files to import")
     parser.add_argument(
         "--format",
-        choices=["auto", "fairseq", "text"],
+        choices=["auto", *FORMATS],
         default="auto",
-        help="auto recognises the output of fairseq-generate; default: auto",
+        help="auto recognises the output of fairseq-generate and n-best lists; default: auto",
     )
     parser.add_argument(
         "--nbest", type=int, default=1, help="lines per sentence of plain text; default: 1"

@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass
 
 from fairseq_seqkd.databin import PairSplit
+from fairseq_seqkd.io.line_counts import where_they_part
+from fairseq_seqkd.io.text import name_of, read_lines
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state
 from fairseq_seqkd.models.language_tokens import config_of_task, languages_of
 from fairseq_seqkd.models.loading import task_with_dictionaries_in
@@ -128,7 +130,7 @@ def load_references(candidate, detokenise, file_name=None):
     Args:
         candidate: its split's gold targets are the references if no file is given
         detokenise: `Detokeniser`
-        file_name: a text file with one reference a line
+        file_name: a text file with one reference a line, as for `read_lines`
     Raises:
         ValueError: the file has another number of lines than the split, or the split has no
             gold targets
@@ -138,11 +140,12 @@ def load_references(candidate, detokenise, file_name=None):
         if not split.has_gold:
             raise ValueError(f"{split.folder!r} has no targets: name a reference file, --ref")
         return [detokenise.reference(split.dataset.tgt[i].numpy()) for i in range(len(split))]
-    with open(file_name, encoding="utf-8") as lines:
-        references = [line.rstrip("\n") for line in lines]
+    references = list(read_lines(file_name))
     if len(references) != len(split):
+        lengths = list(map(len, references))
         raise ValueError(
-            f"--ref: {os.fspath(file_name)!r} has {len(references)} lines, expected the "
-            f"{len(split)} of {split.name!r} in {split.folder!r}"
+            f"--ref: {name_of(file_name)!r} has {len(references)} lines, expected the "
+            f"{len(split)} of {split.name!r} in {split.folder!r}."
+            f"{where_they_part(lengths, split.dataset.src_sizes)}"
         )
     return references

@@ -5,6 +5,8 @@ import math
 import os
 import re
 
+from fairseq_seqkd.io.text import text_lines
+
 # Both of fairseq's formats for files: "| valid on 'valid' subset | loss 4.5 | ..." and JSON.
 _SIMPLE = re.compile(r"\| valid on '[^']*' subset \|(.*)")
 _JSON = re.compile(r"\| valid[^|]*\| (\{.*\})")
@@ -56,8 +58,9 @@ def read_curves(path):
         ValueError: it reports no validation
     """
     curves = {}
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for values in map(_validation_values, lines):
+    for _, line, _ in text_lines(path, errors="replace"):
+        # A carriage return ends each state of a progress bar.
+        for values in map(_validation_values, line.split("\r")):
             if "num_updates" not in values:  # not a validation, or cut off
                 continue
             for metric in METRICS:

@@ -134,8 +134,14 @@ def summary(databin):
         for reason, number in sorted(numbers[kind].items()):
             lines.append(f"  {number} sentences {action}: {reason}")
     if report["mean_score"] is not None:
-        lines.append(f"  mean score {report['mean_score']:.3f} nats per token")
+        lines.append(f"  mean score {report['mean_score']:.3f} {_score_unit(databin)}")
     return lines
+
+
+def _score_unit(databin):
+    manifest = read_json(os.path.join(os.path.dirname(databin), "manifest.json"))
+    is_list = (manifest.get("import") or {}).get("format") == "n-best list"
+    return "as in the imported list" if is_list else "nats per token"
 
 
 def write_databin(path, split, ids, target_of, report):

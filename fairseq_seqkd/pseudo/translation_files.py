@@ -1,14 +1,19 @@
 """Reads translations from files: fairseq-generate's output, or one hypothesis per line.
 
-Both readers yield (id, score, text): a sentence's position in the split, its score in nats per
-token (None in plain text) and a hypothesis.
+Both readers, and that of ``nbest_lists.py``, yield (id, score, text): a sentence's position in
+the split, its score and a hypothesis. The score of fairseq-generate is in nats per token, that
+of an n-best list is as listed, and plain text has none (None).
 """
 
 import logging
 import math
 import re
+from array import array
 
-from fairseq_seqkd.io.text import text_lines
+import numpy as np
+
+from fairseq_seqkd.io.line_counts import where_they_part
+from fairseq_seqkd.pseudo.nbest_lists import parse_item
 
 logger = logging.getLogger(__name__)
 
@@ -19,46 +24,52 @@ _AFTER_BAR = re.compile(r"(?<=[\r\]])[STHD]-\d{1,18}\t.*", re.DOTALL)
 _WORD_MARK = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece puts it at a word's beginning
 
 
-def is_fairseq_output(path):
-    """Whether a file has a line like those of fairseq-generate."""
-    return any(_parse(line) for _, line, _ in text_lines(path))
+def format_of(file):
+    """The format of a `TextFile`, by its first line of one: fairseq, nbest, or else text."""
+    for _, line, _ in file.lines():
+        if _parse(line):
+            return "fairseq"
+        if parse_item(line):
+            return "nbest"
+    return "text"
 
 
-def read_fairseq_output(path, kind, check):
+def read_fairseq_output(file, kind, check):
     """Yield (id, score, text) of fairseq-generate's hypotheses, in the order of the file.
 
     Lines may have any order; other log lines are ignored.
 
     Args:
-        path: the file
+        file: `TextFile`
         kind: ``H`` reads hypotheses as they are, ``D`` detokenised ones
         check: `SourceCheck`
     Raises:
         ValueError: a hypothesis without a score, or ``check`` fails
     """
-    for number, line, is_ended in text_lines(path):
+    for number, line, is_ended in file.lines():
+        location = f"{file.name}:{number}"
         match = _parse(line)
         if not match:
             continue
         if not is_ended:
-            logger.warning("%s:%d was cut off and is ignored: %r", path, number, line[:80])
+            logger.warning("%s was cut off and is ignored: %r", location, line[:80])
             continue
         letter, id_, rest = match[1], int(match[2]), match[3]
         if letter == "S":
-            check.source(id_, rest, f"{path}:{number}")
+            check.source(id_, rest, location)
         elif letter == kind:
-            check.number(id_, path)
-            yield (id_, *_score_and_text(rest, f"{path}:{number}"))
+            check.number(id_, location)
+            yield (id_, *_score_and_text(rest, location))
 
 
-def read_plain_text(path, nbest, split):
+def read_plain_text(file, nbest, split):
     """Yield (id, None, text) of a file with ``nbest`` lines per sentence, best first.
 
     Raises:
         ValueError: the file does not have ``nbest`` lines for each sentence of the split
     """
-    _check_line_count(path, nbest, split)
-    for number, line, _ in text_lines(path):
+    _check_line_count(file, nbest, split)
+    for number, line, _ in file.lines():
         yield (number - 1) // nbest, None, line
 
 
@@ -125,27 +136,13 @@ def _letters(text):
     return re.sub(r"[\s@" + _WORD_MARK + r"]|&[a-z]+;|&#\d+;|\W", "", text)
 
 
-def _check_line_count(path, nbest, split):
-    found = sum(1 for _ in text_lines(path))
+def _check_line_count(file, nbest, split):
+    lengths = array("i", (len(line) for _, line, _ in file.lines()))
     expected = nbest * len(split)
-    if found != expected:
+    if len(lengths) != expected:
         raise ValueError(
-            f"{path!r} has {found} lines, expected {expected}: {nbest} for each of the "
-            f"{len(split)} sentences of {split.name!r} in {split.folder!r}."
-            f"{_first_mismatch(path, nbest, split)} Give one line per hypothesis, in the order "
-            "of the split (--nbest N for N lines per sentence)."
+            f"{file.name!r} has {len(lengths)} lines, expected {expected}: {nbest} for each of "
+            f"the {len(split)} sentences of {split.name!r} in {split.folder!r}."
+            f"{where_they_part(lengths, np.repeat(split.dataset.src_sizes, nbest))} Give one "
+            "line per hypothesis, in the order of the split (--nbest N: N lines per sentence)."
         )
-
-
-def _first_mismatch(path, nbest, split):
-    """Describe the first line that is empty while its source is not, or the reverse."""
-    lengths = split.dataset.src_sizes
-    for number, line, _ in text_lines(path):
-        id_ = (number - 1) // nbest
-        if id_ < len(split) and (lengths[id_] <= 1) != (not line.strip()):
-            kind = "empty" if lengths[id_] > 1 else "not empty"
-            return (
-                f" They are out of step at line {number} or earlier, which is {kind}, unlike "
-                f"source line {id_ + 1}."
-            )
-    return ""

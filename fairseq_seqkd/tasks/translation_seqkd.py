@@ -10,6 +10,7 @@ from typing import Optional
 
 import torch
 import torch.distributed as dist
+from fairseq import utils
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
@@ -24,6 +25,7 @@ from fairseq_seqkd.pseudo.generate import Recipe, new_search
 from fairseq_seqkd.pseudo.online import with_pseudo_targets
 from fairseq_seqkd.pseudo.selectors import METRICS, build_selector
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
+from fairseq_seqkd.sides import check_sides
 from fairseq_seqkd.tasks.pairs import PairsWithGold
 from fairseq_seqkd.teacher import TeacherConfig, load_teacher, shared_teacher, teacher_dtype_of
 
@@ -130,8 +132,10 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         Raises:
             FileNotFoundError: there is no store, and no teacher to make one with
             ValueError: the store was made from other data or with other settings, or
-                sentence numbers do not identify sentences in this data
+                sentence numbers do not identify sentences in this data; or `check_sides`
         """
+        for folder in utils.split_paths(self.cfg.data):
+            check_sides(folder, split, combine)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         if split != self.cfg.train_subset or not self._replaces_dataset():
             return

@@ -1,5 +1,7 @@
 """``fairseq-seqkd generate``, ``merge`` and ``import``."""
 
+import gzip
+import io
 import math
 import os
 import shutil
@@ -120,6 +122,34 @@ def test_import(run, tmp_path, data):
     assert written[0].tolist() == targets.tgt[159].tolist()
     message = run("merge", "--filter-score-percentile", 5, "--databin", "x", fails=True)
     assert "imported from plain text, which has no scores" in message
+
+
+@pytest.mark.parametrize("kind", ["compressed", "pipe", "standard input"])
+def test_import_of_text_that_is_no_plain_file(run, tmp_path, data, kind, monkeypatch):
+    """With a byte-order mark and Windows line ends; the store is that of the plain file."""
+    targets = load_split(data).dataset
+    lines = [targets.tgt_dict.string(tokens) for tokens in targets.tgt]
+    content = gzip.compress(("\ufeff" + "".join(line + "\r\n" for line in lines)).encode())
+    path = tmp_path / "text"
+    if kind == "pipe":
+        reading, writing = os.pipe()
+        os.write(writing, content)
+        os.close(writing)
+        path = f"/dev/fd/{reading}"
+    elif kind == "standard input":
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        path = "-"
+    else:
+        path.write_bytes(content)
+    assert "160 sentences translated" in run("import", path)
+    written = load_split(tmp_path / "store" / "best").dataset.tgt
+    assert [one.tolist() for one in written] == [one.tolist() for one in targets.tgt]
+    (tmp_path / "plain").write_bytes(gzip.decompress(content))
+    run("import", tmp_path / "plain")  # the same content: the same store
+
+
+def test_import_of_standard_input_twice(run):
+    assert "'-' twice: standard input can be read once" in run("import", "-", "-", fails=True)
 
 
 def test_an_import_that_was_cut_short_goes_on(run, tmp_path, data, monkeypatch):

@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 from conftest import train
 
@@ -29,6 +31,13 @@ def test_a_resumed_log_tells_an_update_twice(tmp_path):
     )
     (tmp_path / "log").write_text("something else\n" + text)
     assert read_curves(tmp_path / "log") == {"loss": [(10, 5.5), (20, 4.25), (30, 4.0)]}
+
+
+def test_a_compressed_log_with_a_progress_bar(tmp_path):
+    line = "2026 | INFO | valid | epoch 1 | valid on 'valid' subset | loss {} | num_updates {}"
+    text = f"epoch 1: 50%\r{line.format(5, 10)}\repoch 2: 3%\r\n{line.format(4, 20)}\r\n"
+    (tmp_path / "log").write_bytes(gzip.compress(text.encode() + b"\xff"))
+    assert read_curves(tmp_path / "log") == {"loss": [(10, 5.0), (20, 4.0)]}
 
 
 def test_no_log(tmp_path):

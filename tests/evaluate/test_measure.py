@@ -1,3 +1,4 @@
+import gzip
 import os
 import re
 import subprocess
@@ -263,6 +264,18 @@ def test_invalid_settings(fairseq_alone, teacher, settings, message):
 def test_reference_file_with_another_line_count(fairseq_alone, teacher, text):
     with pytest.raises(ValueError, match="valid.tgt' has 24 lines, expected the 20 of 'test'"):
         fairseq_alone({"t": str(teacher)}, reference_file=text / "valid.tgt")
+
+
+def test_references_may_be_compressed_and_have_any_characters(data, teacher, text, tmp_path):
+    candidate = Candidate.load("t", str(teacher), str(data), "test")
+    lines = (text / "test.tgt").read_text().splitlines()
+    lines[3] += "\r\u2028\x85 more"
+    content = "\ufeff" + "".join(line + "\r\n" for line in lines)
+    (tmp_path / "ref").write_bytes(gzip.compress(content.encode()))
+    assert load_references(candidate, None, tmp_path / "ref") == lines
+    (tmp_path / "ref").write_bytes("".join(line + "\n" for line in lines[1:]).encode())
+    with pytest.raises(ValueError, match="has 19 lines.* They probably part near line"):
+        load_references(candidate, None, tmp_path / "ref")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
