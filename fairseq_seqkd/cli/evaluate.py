@@ -91,6 +91,11 @@ def _add_text(parser):
         "--remove-bpe", help="as in fairseq-generate, such as sentencepiece or '@@ '"
     )
     parser.add_argument(
+        "--spm-model",
+        metavar="FILE",
+        help="the sentencepiece model that cut the text, in place of --remove-bpe",
+    )
+    parser.add_argument(
         "--moses", metavar="LANG", help="also undo Moses tokenisation of this language"
     )
     parser.add_argument(
@@ -116,6 +121,7 @@ def run(arguments):
             beams=sorted(set(arguments.beams)),
             remove_bpe=arguments.remove_bpe,
             moses=arguments.moses,
+            spm_model=arguments.spm_model,
             reference_file=arguments.ref,
             rounds=arguments.rounds,
             threads=arguments.threads,

@@ -42,9 +42,6 @@ def add_arguments(parser):
         "--nbest", type=int, default=1, help="lines per sentence of plain text; default: 1"
     )
     parser.add_argument(
-        "--spm-model", help="segment the text into subwords with this sentencepiece model"
-    )
-    parser.add_argument(
         "--ignore-sources",
         action="store_true",
         help="do not compare the S- lines with the split, for output whose source text was "

@@ -82,6 +82,12 @@ def _add_selector_arguments(parser):
         "sentencepiece or '@@ '",
     )
     group.add_argument(
+        "--spm-model",
+        metavar="FILE",
+        help="the sentencepiece model that cut the text; it joins the subwords (import: and "
+        "cuts the text)",
+    )
+    group.add_argument(
         "--moses", metavar="LANG", help="also undo Moses tokenisation of this language"
     )
     group.add_argument(
@@ -164,9 +170,10 @@ def target_spec_of(arguments, split):
     selector = build_selector(
         arguments.select,
         split.dataset.tgt_dict,
-        arguments.remove_bpe,
-        arguments.metric,
-        arguments.moses,
+        remove_bpe=arguments.remove_bpe,
+        metric=arguments.metric,
+        moses_lang=arguments.moses,
+        spm_model=arguments.spm_model,
     )
     filters = {name: getattr(arguments, f"filter_{name}") for name in FILTERS}
     action = arguments.filter_action or ("gold" if split.has_gold else "drop")

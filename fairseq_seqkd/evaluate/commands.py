@@ -5,6 +5,8 @@ import shlex
 
 from fairseq.tasks.translation import TranslationTask
 
+from fairseq_seqkd.decoding.text import has_byte_pieces
+
 
 def command_for(row, candidate, settings):
     """The command that prints a row's scores again.
@@ -31,6 +33,9 @@ def _is_reproducible_with_fairseq(row, candidate, settings):
         and isinstance(task, TranslationTask)
         and settings.reference_file is not None
         and settings.moses in (None, split.target_lang)
+        and settings.spm_model is None
+        # fairseq prints byte pieces as they are.
+        and not (settings.remove_bpe and has_byte_pieces(candidate.dictionary))
         and not split.is_source_only
         and all(os.path.exists(os.path.join(split.folder, name)) for name in dictionaries)
     )
@@ -63,6 +68,7 @@ def _evaluate_command(row, candidate, settings):
         *("--engines", row.engine, "--devices", row.device, "--beams", row.beam),
         *(["--remove-bpe", settings.remove_bpe] if settings.remove_bpe else []),
         *(["--moses", settings.moses] if settings.moses else []),
+        *(["--spm-model", settings.spm_model] if settings.spm_model else []),
         *(["--ref", settings.reference_file] if settings.reference_file else []),
     ]
     return _quote(command)

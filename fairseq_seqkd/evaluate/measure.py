@@ -37,7 +37,7 @@ class Settings:
         engines: engine names; None takes all that can be used
         devices: ``cpu``, ``cuda``; None takes the CPU, and a GPU if there is one
         beams: beam sizes, 1 is greedy
-        remove_bpe, moses: how tokens become text, see `Detokeniser`
+        remove_bpe, moses, spm_model: how tokens become text, see `Detokeniser`
         reference_file: text file with one reference a line; None takes the split's gold targets
         rounds: how often everything is timed
         threads: number of CPU threads; None leaves it to torch
@@ -52,6 +52,7 @@ class Settings:
     beams: tuple = (1, 5)
     remove_bpe: Optional[str] = None
     moses: Optional[str] = None
+    spm_model: Optional[str] = None
     reference_file: Optional[str] = None
     rounds: int = 5
     threads: Optional[int] = None
@@ -97,7 +98,9 @@ def evaluate(checkpoints, settings):
         torch.set_num_threads(settings.threads)
     candidates = _load_candidates(checkpoints, settings)
     detokenisers = {
-        candidate.name: Detokeniser(candidate.dictionary, settings.remove_bpe, settings.moses)
+        candidate.name: Detokeniser(
+            candidate.dictionary, settings.remove_bpe, settings.moses, settings.spm_model
+        )
         for candidate in candidates
     }
     first = candidates[0]

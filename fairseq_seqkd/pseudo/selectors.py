@@ -5,6 +5,7 @@ import functools
 from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_seqkd.decoding.text import Detokeniser
+from fairseq_seqkd.io.files import sha256
 
 # sacreBLEU's defaults for single sentences: exponential smoothing (one of Chen & Cherry
 # 2014) and effective order for BLEU; character 6-grams for chrF.
@@ -39,22 +40,25 @@ class Closest:
 
     Args:
         dictionary: the target dictionary
-        remove_bpe, moses_lang: as for `Detokeniser`, errors included
+        remove_bpe, moses_lang, spm_model: as for `Detokeniser`, errors included
         metric: a name in ``METRICS``
     """
 
     name = "closest"
     needs_gold = True
 
-    def __init__(self, dictionary, remove_bpe=None, metric="bleu", moses_lang=None):
-        self.detokenise = Detokeniser(dictionary, remove_bpe, moses_lang)
+    def __init__(
+        self, dictionary, remove_bpe=None, metric="bleu", moses_lang=None, spm_model=None
+    ):
+        self.detokenise = Detokeniser(dictionary, remove_bpe, moses_lang, spm_model)
         self.metric = METRICS[metric]
         self.folder = "closest" if metric == "bleu" else f"closest-{metric}"
         self.settings = {
             "selector": "closest",
             "metric": metric,
-            "remove_bpe": remove_bpe,
+            "remove_bpe": "sentencepiece" if spm_model else remove_bpe,
             "moses_lang": moses_lang,
+            **({"spm_model": sha256(spm_model)} if spm_model else {}),
         }
 
     def __call__(self, hypotheses, gold):
@@ -67,8 +71,8 @@ class Closest:
         return texts.index(max(texts, key=scores.get))
 
 
-def build_selector(name, dictionary, remove_bpe=None, metric="bleu", moses_lang=None):
-    """The selector called ``name``: ``best`` or ``closest``."""
+def build_selector(name, dictionary, **options):
+    """The selector called ``name``, ``best`` or ``closest``; options as for `Closest`."""
     if name == Best.name:
         return Best()
-    return Closest(dictionary, remove_bpe, metric, moses_lang)
+    return Closest(dictionary, **options)

@@ -3,13 +3,13 @@
 import logging
 
 import numpy as np
-import sentencepiece
+
+from fairseq_seqkd.decoding.text import WORD_MARK, decode_byte_pieces, load_sentencepiece
 
 logger = logging.getLogger(__name__)
 
 # A larger fraction of unknown symbols means that the subwords are probably the wrong ones.
 _MAX_UNKNOWN_FRACTION = 0.001
-_WORD_MARK = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece puts it at a word's beginning
 
 
 class TextEncoder:
@@ -22,14 +22,17 @@ class TextEncoder:
 
     def __init__(self, dictionary, spm_model=None):
         self.dictionary = dictionary
-        self.pieces = spm_model and _load_sentencepiece(spm_model)
+        self.pieces = spm_model and load_sentencepiece(spm_model)
+        self.has_bytes = self.pieces is not None and _has_byte_fallback(self.pieces)
         # Text that looks like a control symbol is an unknown word.
         self.control = {dictionary.bos(), dictionary.pad(), dictionary.eos()}
         self.tokens = self.unknown = 0
 
     def __call__(self, text):
         """(length,) token ids of a text, with EOS."""
-        if self.pieces is not None and _WORD_MARK not in text:
+        if self.pieces is not None and WORD_MARK not in text:
+            # fairseq-generate prints the model's byte pieces into detokenised text.
+            text = decode_byte_pieces(text) if self.has_bytes else text
             symbols = self.pieces.encode(text, out_type=str)
         else:
             symbols = text.split()
@@ -56,10 +59,6 @@ class TextEncoder:
         )
 
 
-def _load_sentencepiece(path):
-    try:
-        return sentencepiece.SentencePieceProcessor(model_file=path)
-    except RuntimeError as error:
-        raise ValueError(
-            f"--spm-model: {path!r} is not a sentencepiece model (expected a .model file)"
-        ) from error
+def _has_byte_fallback(pieces):
+    byte = pieces.piece_to_id("<0x41>")
+    return byte != pieces.unk_id() and pieces.is_byte(byte)

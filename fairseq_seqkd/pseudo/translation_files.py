@@ -12,6 +12,7 @@ from array import array
 
 import numpy as np
 
+from fairseq_seqkd.decoding.text import WORD_MARK
 from fairseq_seqkd.io.line_counts import where_they_part
 from fairseq_seqkd.pseudo.nbest_lists import parse_item
 
@@ -21,7 +22,6 @@ logger = logging.getLogger(__name__)
 _LINE = re.compile(r"([STHDPAI])-(\d{1,18})\t(.*)", re.DOTALL)
 # A progress bar in the same file may stand in front of a line.
 _AFTER_BAR = re.compile(r"(?<=[\r\]])[STHD]-\d{1,18}\t.*", re.DOTALL)
-_WORD_MARK = "\N{LOWER ONE EIGHTH BLOCK}"  # sentencepiece puts it at a word's beginning
 
 
 def format_of(file):
@@ -133,7 +133,7 @@ class SourceCheck:
 
 def _letters(text):
     """A text without the characters that subwords and tokenisers add or remove."""
-    return re.sub(r"[\s@" + _WORD_MARK + r"]|&[a-z]+;|&#\d+;|\W", "", text)
+    return re.sub(r"[\s@" + WORD_MARK + r"]|&[a-z]+;|&#\d+;|\W", "", text)
 
 
 def _check_line_count(file, nbest, split):

@@ -113,7 +113,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
             self.selector = build_selector(
                 targets,
                 self.tgt_dict,
-                self.cfg.pseudo_remove_bpe,
+                remove_bpe=self.cfg.pseudo_remove_bpe,
                 metric=str(self.cfg.pseudo_metric),
             )
 

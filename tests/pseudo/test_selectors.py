@@ -58,7 +58,8 @@ def test_agrees_with_a_plain_loop_over_sentence_bleu(dictionary):
 
 def test_built_by_name(dictionary):
     assert isinstance(build_selector("best", dictionary), Best)
-    assert build_selector("closest", dictionary, "@@ ").settings["remove_bpe"] == "@@ "
+    closest = build_selector("closest", dictionary, remove_bpe="@@ ")
+    assert closest.settings["remove_bpe"] == "@@ "
 
 
 def test_an_unknown_word_in_both_is_no_match(dictionary):
