@@ -12,6 +12,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask, load_l
 from fairseq_seqkd.io.files import sha256
 from fairseq_seqkd.models.language_tokens import is_multilingual
 from fairseq_seqkd.models.loading import (
+    check_byte_order_marks,
     infer_languages,
     task_name_of,
     task_with_dictionaries_in,
@@ -61,10 +62,10 @@ class Split:
                 f"{folder!r} has no split {name!r} (no file whose name begins with "
                 f"{name + '.'!r}): expected a data-bin that fairseq-preprocess wrote"
             )
-        check_sides(folder, name)
         if is_multilingual(task_name_of(teacher_path)):
             split = DirectionSplit.from_pairs(open_split(data, name, *languages))
         else:
+            check_sides(folder, name)
             task = task_with_dictionaries_in(teacher_path, folder, languages)
             task.load_dataset(name)
             split = cls(folder, name, task, task.dataset(name))
@@ -301,6 +302,7 @@ def open_split(data, name, source_lang=None, target_lang=None):
             )
     config = TranslationConfig(data=data, source_lang=languages[0], target_lang=languages[1])
     task = TranslationTask.setup_task(config)
+    check_byte_order_marks(task, folder)
     return PairSplit.load_for_translation(task, data, name, *languages)
 
 

@@ -15,6 +15,8 @@ from fairseq_seqkd.compat import complete_task, from_checkpoint
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state, writable
 from fairseq_seqkd.models.language_tokens import config_of_task, languages_of
 
+_BYTE_ORDER_MARK = "\ufeff"
+
 logger = logging.getLogger(__name__)
 
 
@@ -142,8 +144,30 @@ def _setup_task(config, folder, languages):
             config.data = view
             task = tasks.setup_task(config, **from_checkpoint(tasks.setup_task))
             complete_task(task)
+    check_byte_order_marks(task, folder)
     config_of_task(task).data = folder
     return task
+
+
+def check_byte_order_marks(task, folder):
+    """Refuse dictionaries that begin with a byte-order mark.
+
+    Args:
+        task: a fairseq task
+        folder: of its dictionaries
+    Raises:
+        ValueError: it became a part of their first symbol; gives the remedy
+    """
+    sides = (getattr(task, name, None) for name in ("src_dict", "tgt_dict", "dictionary"))
+    for dictionary in (*sides, *getattr(task, "dicts", {}).values()):
+        first = dictionary.symbols[dictionary.nspecial :][:1] if dictionary else []
+        if any(symbol.startswith(_BYTE_ORDER_MARK) for symbol in first):
+            files = os.path.join(folder, "dict.*txt")
+            raise ValueError(
+                f"a dictionary in {folder!r} begins with a byte-order mark, which became a "
+                "part of its first symbol. Remove it, which changes nothing else: "
+                f"sed -i '1s/^\\xEF\\xBB\\xBF//' {files}"
+            )
 
 
 def _fill_in_languages(config, folder, languages):

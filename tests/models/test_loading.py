@@ -1,11 +1,13 @@
 """Building models from checkpoints, with their own dictionaries."""
 
 import shutil
+import subprocess
 from argparse import Namespace
 
 import pytest
 import torch
 
+from fairseq_seqkd.databin import open_split
 from fairseq_seqkd.models.loading import load_models, task_with_dictionaries_in
 
 
@@ -36,6 +38,19 @@ class TestDictionary:
 
     def test_named(self, moved, data):
         assert knows_dictionary(moved, str(data))
+
+    def test_with_a_byte_order_mark(self, moved, data, tmp_path):
+        """Its first symbol would be in no text; the remedy in the message works."""
+        folder = shutil.copytree(data, tmp_path / "data")
+        path = folder / "dict.tgt.txt"
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        for load in (knows_dictionary, lambda _, data: open_split(data, "train")):
+            with pytest.raises(ValueError, match="begins with a byte-order mark") as error:
+                load(moved, str(folder))
+        remedy = str(error.value).split("else: ")[1]
+        subprocess.run(remedy, shell=True, check=True)
+        assert path.read_bytes() == (data / "dict.tgt.txt").read_bytes()
+        assert knows_dictionary(moved, str(folder))
 
     def test_named_wrongly(self, moved, tmp_path):
         with pytest.raises(FileNotFoundError, match="dictionary.*--teacher-data"):
