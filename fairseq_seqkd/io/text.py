@@ -201,7 +201,9 @@ def _decompressed(blocks, kind, name):
             try:
                 content = decompressor.decompress(block)
             except Exception as error:  # each module has its own class of errors
-                raise ValueError(f"{name} cannot be read as {kind}: {error}") from error
+                raise ValueError(
+                    f"{name} cannot be read as {kind}: {error}. Copy it again, or decompress it."
+                ) from error
             yield content
             block = decompressor.unused_data if decompressor.eof else b""
     if not decompressor.eof:
