@@ -1,4 +1,17 @@
 from setuptools import find_packages, setup
+from setuptools.command.sdist import sdist
+
+
+class SourceArchive(sdist):
+    """An sdist with all that the repository has: tests, docs, examples, Makefile."""
+
+    def make_distribution(self):
+        for folder in (".ci", "docs", "examples", "tests"):
+            self.filelist.graft(folder)
+        self.filelist.extend(["Makefile", "CHANGELOG.md", "CONTRIBUTING.md", ".gitignore"])
+        self.filelist.global_exclude("*.py[cod]")
+        super().make_distribution()
+
 
 setup(
     name="fairseq-seqkd",
@@ -7,15 +20,19 @@ setup(
     long_description=open("README.md", encoding="utf-8").read(),
     long_description_content_type="text/markdown",
     license="MIT",
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(8, 14)],
     python_requires=">=3.8",
     packages=find_packages(include=["fairseq_seqkd", "fairseq_seqkd.*"]),
     package_data={"fairseq_seqkd.evaluate": ["*.j2"]},
+    cmdclass={"sdist": SourceArchive},
     install_requires=[
         # Upstream fairseq does not import on Python 3.11 and later.
         'fairseq>=0.12.2; python_version < "3.11"',
         'fairseq-fixed>=0.12.3.1; python_version >= "3.11"',
         "torch>=1.12",
-        "numpy<2",
+        # Upstream fairseq uses names that numpy 1.24 removed.
+        'numpy<1.24; python_version < "3.11"',
+        'numpy; python_version >= "3.11"',
         "sacrebleu>=2.0",
         "safetensors",
         "sentencepiece",

@@ -9,7 +9,6 @@ import sys
 from dataclasses import asdict
 
 import pytest
-from conftest import ROOT
 
 from fairseq_seqkd.evaluate import files
 from fairseq_seqkd.evaluate.page import render_page
@@ -171,9 +170,3 @@ def test_names_with_special_characters():
     page = render_page(report, {})
     assert page.count('<td class="left">a|b$c$&lt;d&gt;</td>') == 2 and "<d>" not in page
     assert "svg" in plot_report(report)["speed"].svg
-
-
-def test_the_template_is_part_of_the_package(tmp_path):
-    build = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True)
-    assert (tmp_path / "fairseq_seqkd" / "evaluate" / "report.html.j2").exists()
