@@ -10,9 +10,16 @@ UPSTREAM := .venv-upstream
 # Two processes at most: each takes one core, and so do the trainings that it waits for.
 IN_PARALLEL = -n $$(($$(getconf _NPROCESSORS_ONLN) < 2 ? 1 : 2)) --dist loadfile --no-loadscope-reorder
 
+# Another PYTHON on the command line than that of the environment makes it anew.
+ifeq ($(origin PYTHON),command line)
+ifneq ($(shell $(PYTHON) --version),$(shell $(BIN)/python --version 2>/dev/null))
+OTHER_PYTHON := other-python
+endif
+endif
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: quickstart test lint format flags test-upstream clean
+.PHONY: quickstart test lint format flags test-upstream clean other-python
 
 quickstart: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh
@@ -35,12 +42,13 @@ format: $(VENV)/.installed
 
 # fairseq-fixed is compiled against the torch that is there (--no-build-isolation, some
 # minutes), and without its dependencies: torchaudio would bring a second torch.
-$(VENV)/.installed: setup.py Makefile .ci/constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { \
-	    echo "Python 3.11 or 3.12 is needed, $$($(PYTHON) --version) found: make PYTHON=..."; \
+$(VENV)/.installed: setup.py Makefile .ci/constraints.txt $(OTHER_PYTHON)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	    echo "Python 3.11, 3.12 or 3.13 is needed, $$($(PYTHON) --version) found: make PYTHON=..."; \
 	    echo "(with Python 3.10 and upstream fairseq: see the README)"; exit 1; }
 	@echo "Making $(VENV), once. First torch and the other packages (some minutes, by the network) ..."
-	@$(PYTHON) -m venv $(VENV)
+	@test "$$($(BIN)/python --version 2>&1)" = "$$($(PYTHON) --version)" || \
+	    $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet -c .ci/constraints.txt torch numpy cython setuptools wheel \
 	    bitarray cffi ctranslate2 hydra-core jinja2 matplotlib omegaconf regex sacrebleu sacremoses safetensors \
 	    scikit-learn sentencepiece tabulate tqdm zstandard hypothesis pytest pytest-xdist ruff

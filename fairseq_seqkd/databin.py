@@ -9,6 +9,7 @@ import numpy as np
 from fairseq import utils
 from fairseq.tasks.translation import TranslationConfig, TranslationTask, load_langpair_dataset
 
+from fairseq_seqkd.compat import check_numpy
 from fairseq_seqkd.io.files import sha256
 from fairseq_seqkd.models.language_tokens import is_multilingual
 from fairseq_seqkd.models.loading import (
@@ -54,7 +55,8 @@ class Split:
         Raises:
             FileNotFoundError: the folder, the split or a dictionary does not exist
             ValueError: several folders or files, in which an id does not identify a
-                sentence; or see `check_sides`; or the sentences have no targets to score
+                sentence; the sentences have no targets to score; or see `check_sides` and
+                `check_numpy`
         """
         folder = single_folder(data, name)
         if not split_files(folder, name):
@@ -67,6 +69,7 @@ class Split:
         else:
             check_sides(folder, name)
             task = task_with_dictionaries_in(teacher_path, folder, languages)
+            check_numpy(task)
             task.load_dataset(name)
             split = cls(folder, name, task, task.dataset(name))
         split.check_targets()

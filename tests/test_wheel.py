@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, TINY, TRAINING
 
 PACKAGE = Path("fairseq_seqkd")
-OFFLINE = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
+OFFLINE = ["--quiet", "--no-deps", "--no-index", "--no-cache-dir"]
 # Folders that a user or a tool makes in a checkout; see .gitignore.
 MADE = {"__pycache__", "build", "dist", "work", "outputs", "checkpoints"}
 

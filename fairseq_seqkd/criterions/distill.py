@@ -19,6 +19,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.logging import metrics
 
 from fairseq_seqkd.cache.lookup import open_cache_reader
+from fairseq_seqkd.compat import check_numpy
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.method import resolve_method
 from fairseq_seqkd.losses.blockwise_sum import masked_sum, weighted_sum
@@ -51,7 +52,8 @@ class DistillCriterion(FairseqCriterion):
             provides them (``translation_seqkd``)
         cfg: `DistillConfig` or a preset of it
     Raises:
-        ValueError: a value is out of its range, or the task has no pseudo-targets
+        ValueError: a value is out of its range, or the task has no pseudo-targets; or as
+            `check_numpy`
     """
 
     stock_name = "label_smoothed_cross_entropy"  # the criterion of an exported student
@@ -61,6 +63,7 @@ class DistillCriterion(FairseqCriterion):
 
     def __init__(self, task, cfg):
         super().__init__(task)
+        check_numpy(task)
         self.cfg = cfg
         self.method = resolve_method(cfg, self.preset)
         self.kd_targets = str(cfg.kd_targets)

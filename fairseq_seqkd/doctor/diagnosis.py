@@ -4,12 +4,12 @@ import re
 import textwrap
 from typing import NamedTuple
 
-from fairseq_seqkd.doctor.installation import inspect_installation
+from fairseq_seqkd.doctor.installation import COMPILED, inspect_installation
 
 OK, NOTE, TROUBLE = "ok", "note", "trouble"
 
 INSTALL_FIXED = """\
-pip install torch "numpy<2" cython setuptools wheel bitarray cffi hydra-core==1.3.2 \
+pip install torch numpy cython setuptools wheel bitarray cffi hydra-core==1.3.2 \
 omegaconf==2.3.0 regex sacrebleu scikit-learn tqdm
 pip install --no-build-isolation --no-deps fairseq-fixed"""
 INSTALL_UPSTREAM = """\
@@ -17,10 +17,12 @@ pip install "pip<24.1" "setuptools<70" wheel
 pip install torch==1.12.1 torchaudio==0.12.1 "numpy<1.24" cython
 pip install fairseq==0.12.2"""
 
+RECOMPILE = "pip install --force-reinstall --no-cache-dir --no-build-isolation --no-deps {}"
+
 # {package: what fairseq-fixed needs, what upstream fairseq needs}, as pip understands it.
 REQUIRED = {
     "torch": ("torch>=1.12", "torch>=1.12"),
-    "numpy": ("numpy<2", "numpy<1.24"),
+    "numpy": ("numpy", "numpy<1.24"),
     "omegaconf": ("omegaconf~=2.3.0", "omegaconf<2.1"),
     "hydra-core": ("hydra-core~=1.3.2", "hydra-core<1.1"),
     "sacrebleu": ("sacrebleu>=2.0", "sacrebleu>=2.0"),
@@ -37,9 +39,16 @@ EXTRAS = {
 NOTES = [
     (
         "Python",
-        lambda installed: not (3, 8) <= numbers(installed.python) < (3, 13),
+        lambda installed: not (3, 8) <= numbers(installed.python) < (3, 14),
         "this version is not tested",
-        "take Python 3.11 or 3.12, or 3.8 to 3.10 with upstream fairseq",
+        "take Python 3.11 to 3.13, or 3.8 to 3.10 with upstream fairseq",
+    ),
+    (
+        "numpy",
+        lambda installed: numbers(installed.versions.get("numpy")) >= (2,),
+        "fairseq needs numpy 1 for --sample-break-mode eos, --num-batch-buckets, "
+        "and fairseq-preprocess --workers of more than 2 GiB",
+        "for these, with Python 3.11 or 3.12: pip install numpy==1.26.4",
     ),
     (
         "batches",
@@ -169,7 +178,7 @@ def _package(installation, name, requirement, use=None):
 
 def _fairseq(installation, troubles):
     """Judge fairseq, given the names of the packages that are in trouble."""
-    error = installation.errors.get("fairseq")
+    error = installation.errors.get("fairseq") or installation.errors.get(COMPILED)
     installed = [f"{name} {installation.versions[name]}" for name in _installed(installation)]
     found = " and ".join(installed) or "not installed"
     if installation.fairseq_path:
@@ -192,6 +201,8 @@ def _fairseq_remedy(installation, error, troubles):
         return f"pip uninstall --yes fairseq\n{install}"
     if path and troubles:
         return f"cure {troubles[0]} first, as above"
+    if COMPILED in installation.errors and installed:
+        return RECOMPILE.format(*installed)
     if "torchaudio" in error:  # it is for another torch, and text models do not need it
         return "pip uninstall --yes torchaudio"
     if path and installed and "-packages" not in path:

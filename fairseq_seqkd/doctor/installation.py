@@ -13,6 +13,9 @@ from typing import Dict, Optional
 
 import fairseq_seqkd
 
+# A part of fairseq that is compiled for the numpy that was there, and that makes batches.
+COMPILED = "fairseq.data.data_utils_fast"
+
 
 @dataclass
 class Installation:
@@ -38,6 +41,8 @@ def inspect_installation():
     versions = _versions()
     modules = ["torch", "numpy", "fairseq", *({"ctranslate2"} & versions.keys())]
     errors = _import_errors(modules)
+    if "fairseq" not in errors:
+        errors.update(_import_errors([COMPILED]))
     if fairseq_seqkd.import_error is not None:
         # The first import shows the cause; a later one may fail because of the first.
         module = "fairseq" if "fairseq" in errors else "fairseq_seqkd"

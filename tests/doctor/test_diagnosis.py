@@ -24,7 +24,7 @@ from fairseq_seqkd.doctor.diagnosis import (
     numbers,
     satisfies,
 )
-from fairseq_seqkd.doctor.installation import Installation
+from fairseq_seqkd.doctor.installation import COMPILED, Installation
 from fairseq_seqkd.models import loading
 from fairseq_seqkd.models.parameters import parameters_of
 
@@ -93,12 +93,11 @@ def test_what_goes_together(installation):
 
 
 TROUBLES = {
-    "numpy 2, fairseq-fixed": (having(FIXED, {"numpy": "2.1.0"}), "numpy", '"numpy<2"'),
     "numpy 2, upstream": (having(UPSTREAM, {"numpy": "2.0.0"}), "numpy", '"numpy<1.24"'),
     "numpy 1.24, upstream": (having(UPSTREAM, {"numpy": "1.24.0"}), "numpy", '"numpy<1.24"'),
     "numpy does not import": (
         having(FIXED, errors={"numpy": "ImportError: libopenblas"}),
-        *("numpy", '--force-reinstall "numpy<2"'),
+        *("numpy", '--force-reinstall "numpy"'),
     ),
     "upstream on Python 3.11": (
         having(
@@ -133,12 +132,20 @@ TROUBLES = {
         having(FIXED, errors={"fairseq": MUTABLE}, fairseq_path="/home/me/fairseq/__init__.py"),
         *("fairseq", "unset PYTHONPATH"),
     ),
+    "compiled for numpy 1": (
+        having(FIXED, {"numpy": "2.5.5"}, {COMPILED: "ImportError: numpy.core.multiarray"}),
+        *("fairseq", "--no-cache-dir --no-build-isolation --no-deps fairseq-fixed"),
+    ),
+    "a checkout that is not compiled": (
+        having(FIXED, {"fairseq-fixed": None}, {COMPILED: "ModuleNotFoundError"}),
+        *("fairseq", INSTALL_FIXED),
+    ),
     "torchaudio of another torch": (
         having(FIXED, errors={"fairseq": "OSError: libtorchaudio.so: undefined symbol"}),
         *("fairseq", "pip uninstall --yes torchaudio"),
     ),
     "no torch": (having(FIXED, {"torch": None}), "torch", 'pip install "torch>=1.12"'),
-    "no numpy": (having(FIXED, {"numpy": None}), "numpy", 'pip install "numpy<2"'),
+    "no numpy": (having(FIXED, {"numpy": None}), "numpy", 'pip install "numpy"'),
     "no numpy, upstream": (having(UPSTREAM, {"numpy": None}), "numpy", '"numpy<1.24"'),
     "old torch": (having(UPSTREAM, {"torch": "1.11.0"}), "torch", '"torch>=1.12"'),
     "torch does not import": (
@@ -184,7 +191,12 @@ NOTES = {
         having(FIXED, {"torch": "2.5.1"}),
         *("checkpoints", "those that you trust"),
     ),
-    "Python that was not tested": (having(FIXED, python="3.13.0"), "Python", "3.11 or 3.12"),
+    "Python that was not tested": (having(FIXED, python="3.14.0"), "Python", "3.11 to 3.13"),
+    "numpy 2": (
+        having(FIXED, {"numpy": "2.5.5"}),
+        "numpy",
+        "Python 3.11 or 3.12 ... numpy==1.26.4",
+    ),
     **{
         f"no {name}": (having(FIXED, {name: None}), name, f'pip install "{name}"')
         for name in EXTRAS
@@ -192,6 +204,7 @@ NOTES = {
 }
 FINE = {
     "numpy 1.26, fairseq-fixed": (FIXED, "numpy", "1.26.4"),
+    "Python 3.13": (having(FIXED, python="3.13.0"), "Python", "3.13.0"),
     "fairseq-fixed, Python 3.10": (having(FIXED, python="3.10.0"), "numpy", "1.26.4"),
     "ctranslate2": (FIXED, "ctranslate2", "4.8.5"),
     "another fairseq that works": (

@@ -1,0 +1,53 @@
+"""The Makefile's environment: made once, and anew for another Python."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+MADE = "-m venv --clear"
+
+
+@pytest.fixture
+def steps(tmp_path):
+    """steps(*variables): what ``make test`` would do with an environment of a given Python."""
+
+    def steps(version, *variables):
+        (tmp_path / "bin").mkdir()
+        python = tmp_path / "bin" / "python"
+        python.write_text(f"#!/bin/sh\necho {version}\n")
+        python.chmod(0o755)
+        (tmp_path / ".installed").touch()
+        dry_run = ["make", "--dry-run", "test", f"VENV={tmp_path}", *variables]
+        return subprocess.run(
+            dry_run, cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout
+
+    return steps
+
+
+def test_an_environment_is_used_again(steps):
+    assert MADE not in steps("Python 3.9.1")
+
+
+def test_of_the_same_python(steps):
+    assert MADE not in steps(f"Python {sys.version.split()[0]}", f"PYTHON={sys.executable}")
+
+
+def test_of_another_python(steps):
+    assert MADE in steps("Python 3.9.1", f"PYTHON={sys.executable}")
+
+
+@pytest.mark.parametrize("version, status", [("3.10.13", 1), ("3.13.0", 0), ("3.14.0", 1)])
+def test_pythons_that_are_refused(tmp_path, version, status):
+    """Only the check runs: the recipe's first line, with that version."""
+    (line,) = [
+        line
+        for line in (ROOT / "Makefile").read_text().splitlines()
+        if "version_info <" in line
+    ]
+    check = line.partition("'")[2].partition("'")[0]
+    info = tuple(map(int, version.split(".")))
+    done = subprocess.run([sys.executable, "-c", check.replace("sys.version_info", str(info))])
+    assert done.returncode == status
