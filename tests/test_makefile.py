@@ -20,9 +20,7 @@ def steps(tmp_path):
         python.chmod(0o755)
         (tmp_path / ".installed").touch()
         dry_run = ["make", "--dry-run", "test", f"VENV={tmp_path}", *variables]
-        return subprocess.run(
-            dry_run, cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout
+        return subprocess.check_output(dry_run, cwd=ROOT, text=True)
 
     return steps
 
@@ -42,11 +40,8 @@ def test_of_another_python(steps):
 @pytest.mark.parametrize("version, status", [("3.10.13", 1), ("3.13.0", 0), ("3.14.0", 1)])
 def test_pythons_that_are_refused(tmp_path, version, status):
     """Only the check runs: the recipe's first line, with that version."""
-    (line,) = [
-        line
-        for line in (ROOT / "Makefile").read_text().splitlines()
-        if "version_info <" in line
-    ]
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    (line,) = [line for line in lines if "version_info <" in line]
     check = line.partition("'")[2].partition("'")[0]
     info = tuple(map(int, version.split(".")))
     done = subprocess.run([sys.executable, "-c", check.replace("sys.version_info", str(info))])
