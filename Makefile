@@ -46,6 +46,10 @@ $(VENV)/.installed: setup.py Makefile .ci/constraints.txt $(OTHER_PYTHON)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
 	    echo "Python 3.11, 3.12 or 3.13 is needed, $$($(PYTHON) --version) found: make PYTHON=..."; \
 	    echo "(with Python 3.10 and upstream fairseq: see the README)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' && \
+	    command -v c++ >/dev/null || { \
+	    echo "fairseq is compiled: Python with venv and its headers, and a C++ compiler are needed"; \
+	    echo "(Debian, Ubuntu: apt install python3-venv python3-dev g++)"; exit 1; }
 	@echo "Making $(VENV), once. First torch and the other packages (some minutes, by the network) ..."
 	@test "$$($(BIN)/python --version 2>&1)" = "$$($(PYTHON) --version)" || \
 	    $(PYTHON) -m venv --clear $(VENV)

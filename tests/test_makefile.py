@@ -37,12 +37,22 @@ def test_of_another_python(steps):
     assert MADE in steps("Python 3.9.1", f"PYTHON={sys.executable}")
 
 
-@pytest.mark.parametrize("version, status", [("3.10.13", 1), ("3.13.0", 0), ("3.14.0", 1)])
-def test_pythons_that_are_refused(tmp_path, version, status):
-    """Only the check runs: the recipe's first line, with that version."""
+def checks():
+    """The Python code by which the Makefile judges a Python, one string a check."""
     lines = (ROOT / "Makefile").read_text().splitlines()
-    (line,) = [line for line in lines if "version_info <" in line]
-    check = line.partition("'")[2].partition("'")[0]
+    return [line.split("'")[1] for line in lines if line.startswith("\t@$(PYTHON) -c '")]
+
+
+def test_python_with_what_compiling_needs():
+    _, headers = checks()
+    without = "import sysconfig; sysconfig.get_path = lambda _: '/no/such'; "
+    for code, status in ((headers, 0), (without + headers, 1)):
+        assert subprocess.run([sys.executable, "-c", code]).returncode == status
+
+
+@pytest.mark.parametrize("version, status", [("3.10.13", 1), ("3.13.0", 0), ("3.14.0", 1)])
+def test_pythons_that_are_refused(version, status):
+    check = checks()[0]
     info = tuple(map(int, version.split(".")))
     done = subprocess.run([sys.executable, "-c", check.replace("sys.version_info", str(info))])
     assert done.returncode == status
