@@ -11,6 +11,7 @@ import shutil
 import tempfile
 
 from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.export.subwords import copy_subword_model
 from fairseq_seqkd.io.files import atomic_directory
 from fairseq_seqkd.models.ctranslate2 import EngineUnavailable, convert_model
 
@@ -66,7 +67,7 @@ def export_ctranslate2(student, folder, task, quantization=None, spm_model=None)
             for lang, dictionary in _dictionaries(task):
                 dictionary.save(os.path.join(new_folder, f"dict.{lang}.txt"))
             if spm_model:
-                shutil.copyfile(spm_model, os.path.join(new_folder, "subwords.model"))
+                copy_subword_model(spm_model, os.path.join(new_folder, "subwords.model"))
             with open(os.path.join(new_folder, "translate.py"), "w") as file:
                 program = _WITH_SUBWORDS if spm_model else _WITHOUT_SUBWORDS
                 file.write(program.format(**_length_limits(student.config["model"])))

@@ -39,7 +39,7 @@ def write_sparse(student, path):
         tensors.update(pack(name, student.model[name].detach().cpu().contiguous()))
     content = json.dumps(
         {
-            "config": student.config,
+            "config": student.shipped_config,
             "updates": student.updates,
             "shapes": {name: list(student.model[name].shape) for name in aliases},
             "names": aliases,

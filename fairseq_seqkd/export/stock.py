@@ -1,8 +1,9 @@
 """Exports a student as a checkpoint that stock fairseq loads, without this package.
 
 Only the model is kept: no optimizer state, no meters. The configuration becomes plain
-containers, which every version of torch loads. This package's task and criterion are replaced
-by the stock ones that they extend, named by their attribute ``stock_name``.
+containers, which every version of torch loads, and names no path and no host. This package's
+task and criterion are replaced by the stock ones that they extend, named by their attribute
+``stock_name``.
 """
 
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from fairseq_seqkd.models.checkpoints import (
     write_checkpoint,
 )
 from fairseq_seqkd.models.parameters import aliases_of, parameters_of
+from fairseq_seqkd.models.paths import without_paths
 from fairseq_seqkd.pruning.checkpoint import heads_from_config
 from fairseq_seqkd.pruning.weights import Weights
 
@@ -56,12 +58,17 @@ class Student:
         updates = state["optimizer_history"][-1].get("num_updates", 0)
         return cls(model, stock_config(config), updates)
 
+    @property
+    def shipped_config(self):
+        """The configuration without paths and hosts of the training."""
+        return without_paths(self.config)
+
     def save(self, path):
         """Write the student as a checkpoint, atomically."""
         history = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}}
         state = {
             "args": None,
-            "cfg": self.config,
+            "cfg": self.shipped_config,
             "model": self.model,
             "criterion": None,
             "optimizer_history": [{**history, "num_updates": self.updates}],
@@ -109,10 +116,7 @@ def stock_config(config):
         a nested dictionary
     """
     plain = plain_containers(config)
-    model, common = plain["model"], plain["common"]
-    for settings in (model, common):
-        if "user_dir" in settings:
-            settings["user_dir"] = None
+    model = plain["model"]
     for key, registries in _REGISTRIES.items():
         plain[key], removed = _stock_settings(plain[key], *registries)
         # Trained from the command line, a model's configuration holds all other flags as well.

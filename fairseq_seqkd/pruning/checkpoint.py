@@ -5,12 +5,13 @@ from collections import defaultdict
 
 from fairseq_seqkd.models.checkpoints import read_checkpoint, writable, write_checkpoint
 from fairseq_seqkd.models.parameters import aliases_of, parameters_of
+from fairseq_seqkd.models.paths import remove_paths
 from fairseq_seqkd.pruning.schemes import Scheme
 from fairseq_seqkd.pruning.weights import Weights
 
 
 class Checkpoint:
-    """A checkpoint to prune, exactly as it is in its file but for the optimizer's state.
+    """A checkpoint to prune, as it is in its file but for the optimizer's state and for paths.
 
     Args:
         path: the file
@@ -132,7 +133,9 @@ class Checkpoint:
                 tensors[name] = tensors[name].index_select(dimension, kept)
 
     def save(self, path):
-        """Write the checkpoint; the file is complete, or it is not there."""
+        """Write the checkpoint, without paths of the training; it is complete or not there."""
+        for config in filter(None, (self.state.get("cfg"), self.state.get("args"))):
+            remove_paths(config)
         write_checkpoint(self.state, path)
 
 
