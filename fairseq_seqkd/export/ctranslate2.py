@@ -4,6 +4,7 @@ model.bin, config.json, ..._vocabulary.json   written by CTranslate2
 dict.LANG.txt                                 fairseq's dictionaries
 subwords.model                                the sentencepiece model, if one is given
 translate.py                                  a short program that translates standard input
+export.json                                   its limits, and how the folder was made
 """
 
 import os
@@ -12,40 +13,15 @@ import tempfile
 
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.export.subwords import copy_subword_model
-from fairseq_seqkd.io.files import atomic_directory
+from fairseq_seqkd.io.files import atomic_directory, write_json
 from fairseq_seqkd.models.ctranslate2 import EngineUnavailable, convert_model
 
+_PROGRAM = os.path.join(os.path.dirname(__file__), "translate.py")
 # CTranslate2's types of stored weights.
 QUANTIZATIONS = (
     *("float32", "float16", "bfloat16", "int16"),
     *("int8", "int8_float32", "int8_float16", "int8_bfloat16"),
 )
-
-_WITH_SUBWORDS = '''\
-"""Translates standard input, a sentence a line: pip install ctranslate2 sentencepiece"""
-import os, sys, ctranslate2, sentencepiece
-sys.stdin.reconfigure(encoding="utf-8"), sys.stdout.reconfigure(encoding="utf-8")
-here = os.path.dirname(os.path.abspath(__file__))
-translator = ctranslate2.Translator(here, device="auto")
-pieces = sentencepiece.SentencePieceProcessor(model_file=os.path.join(here, "subwords.model"))
-sources = [pieces.encode(line.strip(), out_type=str) for line in sys.stdin]
-limits = {{"max_input_length": {longest_source}, "max_decoding_length": {longest}}}
-batches = {{"max_batch_size": 1024, "batch_type": "tokens"}}
-for result in translator.translate_batch(sources, beam_size=1, **batches, **limits):
-    print(pieces.decode(result.hypotheses[0]))
-'''
-_WITHOUT_SUBWORDS = '''\
-"""Translates standard input, a sentence a line in subwords: pip install ctranslate2"""
-import os, sys, ctranslate2
-sys.stdin.reconfigure(encoding="utf-8"), sys.stdout.reconfigure(encoding="utf-8")
-here = os.path.dirname(os.path.abspath(__file__))
-translator = ctranslate2.Translator(here, device="auto")
-sources = [line.split() for line in sys.stdin]
-limits = {{"max_input_length": {longest_source}, "max_decoding_length": {longest}}}
-batches = {{"max_batch_size": 1024, "batch_type": "tokens"}}
-for result in translator.translate_batch(sources, beam_size=1, **batches, **limits):
-    print(" ".join(result.hypotheses[0]))
-'''
 
 
 def export_ctranslate2(student, folder, task, quantization=None, spm_model=None):
@@ -68,22 +44,25 @@ def export_ctranslate2(student, folder, task, quantization=None, spm_model=None)
                 dictionary.save(os.path.join(new_folder, f"dict.{lang}.txt"))
             if spm_model:
                 copy_subword_model(spm_model, os.path.join(new_folder, "subwords.model"))
-            with open(os.path.join(new_folder, "translate.py"), "w") as file:
-                program = _WITH_SUBWORDS if spm_model else _WITHOUT_SUBWORDS
-                file.write(program.format(**_length_limits(student.config["model"])))
+            shutil.copyfile(_PROGRAM, os.path.join(new_folder, "translate.py"))
+            details = {"quantization": quantization, "limits": _length_limits(student, task)}
+            write_json(os.path.join(new_folder, "export.json"), details)
     except EngineUnavailable as error:
         raise ValueError(
             f"--to ctranslate2: {error} (--to fairseq exports any model)"
         ) from error
 
 
-def _length_limits(model_config):
-    """The longest source and translation in tokens, without EOS; longer ones are cut."""
-    positions = [
-        model_config.get(f"max_{side}_positions") or 1024 for side in ("source", "target")
-    ]
+def _length_limits(student, task):
+    """The limits of translate.py: longest source and target in tokens without EOS; EOS."""
+    settings = student.config["model"]
+    positions = [settings.get(f"max_{side}_positions") or 1024 for side in ("source", "target")]
     longest = SearchOptions().longest(0, positions[1])
-    return {"longest_source": positions[0] - 1, "longest": longest}
+    return {
+        "source": positions[0] - 1,
+        "target": longest,
+        "end": task.target_dictionary.eos_word,
+    }
 
 
 def _dictionaries(task):
