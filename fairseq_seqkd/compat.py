@@ -5,12 +5,15 @@ A fairseq checkpoint contains a few of them. They are allow-listed here one by o
 else is still refused, and nothing of it is executed.
 
 Before torch 2.6 there is no such list: loading a checkpoint runs the code in its pickle.
+
+This module imports nothing of fairseq, and is imported before it.
 """
 
 import argparse
 import collections
 import importlib
 import inspect
+import logging
 import typing
 from typing import Callable, NamedTuple
 
@@ -128,4 +131,14 @@ def _lacks_numpy_1(module):
     return "np.compat" in source and not hasattr(np, "compat")
 
 
+def silence_tensorboard_advice():
+    """Leave out "Please install tensorboardX", which fairseq logs whenever it is imported.
+
+    fairseq's own commands import their tasks before a plug-in, and log it before this runs.
+    """
+    logger = logging.getLogger("fairseq.tasks.text_to_speech")
+    logger.addFilter(lambda record: "install tensorboardX" not in record.getMessage())
+
+
 allow_fairseq_checkpoints()
+silence_tensorboard_advice()

@@ -17,8 +17,9 @@ def test_user_dir_is_this_package(capsys):
 
 def test_console_script():
     program = Path(sys.executable).parent / "fairseq-seqkd"
-    output = subprocess.run([program, "user-dir"], stdout=subprocess.PIPE, check=True).stdout
-    assert output.decode() == USER_DIR + "\n"
+    result = subprocess.run([program, "user-dir"], capture_output=True, text=True, check=True)
+    assert result.stdout == USER_DIR + "\n"
+    assert "tensorboardX" not in result.stderr  # fairseq's advice to everybody
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
