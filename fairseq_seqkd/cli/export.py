@@ -20,6 +20,7 @@ from typing import Callable, NamedTuple
 from omegaconf import OmegaConf
 
 from fairseq_seqkd.cli.files import check_out
+from fairseq_seqkd.export.check import check_folder, split_to_check
 from fairseq_seqkd.export.ctranslate2 import QUANTIZATIONS, export_ctranslate2
 from fairseq_seqkd.export.sparse import SUFFIX, read_sparse, write_sparse
 from fairseq_seqkd.export.stock import Student
@@ -53,9 +54,24 @@ def _export_ctranslate2(student, arguments):
     task, _ = task_with_own_dictionaries(
         config, arguments.student, arguments.data, flag="--data", languages=languages
     )
-    export_ctranslate2(
-        student, arguments.out, task, arguments.quantization, arguments.spm_model
-    )
+    split, reason = _split_to_check(student, arguments, task)
+
+    def check(folder):
+        if split is None:
+            print(f"not checked: {reason}")
+            return None
+        agreement = check_folder(student, folder, arguments.quantization, split)
+        print(f"checked on {split.folder} ({split.name}): {agreement}")
+        return agreement
+
+    quantization, spm_model = arguments.quantization, arguments.spm_model
+    export_ctranslate2(student, arguments.out, task, quantization, spm_model, check)
+
+
+def _split_to_check(student, arguments, task):
+    if arguments.no_check:
+        return None, "--no-check"
+    return split_to_check(arguments.check, student, arguments.data, task)
 
 
 FORMATS = {
@@ -71,7 +87,7 @@ FORMATS = {
         _export_ctranslate2,
         size_of,
         "Translate with it:\n  python {out}/translate.py < sentences",
-        ("quantization", "spm_model", "data"),
+        ("quantization", "spm_model", "data", "check", "no_check"),
     ),
     "sparse": Format(
         SUFFIX,
@@ -115,6 +131,19 @@ def add_arguments(parser):
         "--data",
         help="folder with the student's dictionaries (default: beside the checkpoint, else "
         "the data-bin it was trained on)",
+    )
+    check = group.add_mutually_exclusive_group()
+    check.add_argument(
+        "--check",
+        metavar="DATA[:SPLIT]",
+        help="data-bin whose sentences are translated with fairseq as well, to compare; "
+        "default: the validation split of the data it was trained on, if that is there",
+    )
+    check.add_argument(
+        "--no-check",
+        action="store_true",
+        default=None,
+        help="export the model without comparing its translations",
     )
 
 

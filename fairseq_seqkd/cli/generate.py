@@ -93,6 +93,11 @@ def _add_engine_arguments(parser):
         "--compute-type",
         help="float32, float16, or with CTranslate2 int8; default: float32",
     )
+    group.add_argument(
+        "--no-check",
+        action="store_true",
+        help="do not compare the first of CTranslate2's translations with fairseq's",
+    )
     group.add_argument("--max-tokens", type=int, help="source tokens per batch")
     group.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
@@ -149,4 +154,5 @@ def recipe_of(arguments, task, threads, worker):
         },
         device=device_of(arguments.cpu, worker),
         threads=threads,
+        check=not arguments.no_check,
     )

@@ -27,7 +27,7 @@ SUBCOMMANDS = {
 
 
 def main(arguments=None):
-    """Run one subcommand; an expected error becomes one line and exit status 2."""
+    """Run one subcommand; an expected error becomes one line, and exit status 2 or its own."""
     arguments = sys.argv[1:] if arguments is None else arguments
     name = next((word for word in arguments if word in SUBCOMMANDS), None)
     module = name and _import(name)
@@ -38,7 +38,7 @@ def main(arguments=None):
     try:
         module.run(parsed)
     except (OSError, ValueError) as error:
-        _fail(name, error, 2)
+        _fail(name, error, getattr(error, "exit_status", 2))
     except KeyboardInterrupt:
         _fail(name, "interrupted", 130)
 

@@ -24,7 +24,9 @@ QUANTIZATIONS = (
 )
 
 
-def export_ctranslate2(student, folder, task, quantization=None, spm_model=None):
+def export_ctranslate2(
+    student, folder, task, quantization=None, spm_model=None, check=lambda folder: None
+):
     """Convert a student and write its folder, atomically.
 
     Args:
@@ -33,9 +35,11 @@ def export_ctranslate2(student, folder, task, quantization=None, spm_model=None)
         task: the fairseq task with the student's dictionaries
         quantization: one of `QUANTIZATIONS`; None stores the weights as they are
         spm_model: path of a sentencepiece model, which is copied into the folder
+        check: called with the folder before it gets its name; returns an `Agreement`, or None
     Raises:
         ValueError: CTranslate2 is not installed or cannot convert the student; gives the reason
         FileExistsError: the folder exists
+        Disagreement: the check found that the converted model translates otherwise
     """
     try:
         with atomic_directory(folder) as new_folder:
@@ -45,7 +49,12 @@ def export_ctranslate2(student, folder, task, quantization=None, spm_model=None)
             if spm_model:
                 copy_subword_model(spm_model, os.path.join(new_folder, "subwords.model"))
             shutil.copyfile(_PROGRAM, os.path.join(new_folder, "translate.py"))
-            details = {"quantization": quantization, "limits": _length_limits(student, task)}
+            agreement = check(new_folder)
+            details = {
+                "quantization": quantization,
+                "limits": _length_limits(student, task),
+                "check": agreement and agreement._asdict(),
+            }
             write_json(os.path.join(new_folder, "export.json"), details)
     except EngineUnavailable as error:
         raise ValueError(

@@ -102,11 +102,16 @@ def convert_teacher(teacher, folder, quantization=None):
         config = plain_containers(config_of(state, paths[0]))
         model = os.path.join(new, "model")
         convert_model(state["model"], config, teacher.task, model, quantization)
-        limits = {
-            "max_source_positions": teacher.max_source_positions(),
-            "max_target_positions": teacher.max_target_positions(),
-        }
-        write_json(os.path.join(new, "limits.json"), limits)
+        write_limits(teacher, new)
+
+
+def write_limits(teacher, folder):
+    """Write a teacher's limits into the folder of the converted model; see `limits_of`."""
+    limits = {
+        "max_source_positions": teacher.max_source_positions(),
+        "max_target_positions": teacher.max_target_positions(),
+    }
+    write_json(os.path.join(folder, "limits.json"), limits)
 
 
 def limits_of(folder):

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Callable, Dict, Optional
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
 from fairseq_seqkd.chunked.plan import chunk_size
 from fairseq_seqkd.chunked.workers import Worker
+from fairseq_seqkd.decoding.agreement import compare_engines, evenly_spread
 from fairseq_seqkd.decoding.engines import build_engine, resolve_engine
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.io.locks import wait_until
@@ -24,6 +25,12 @@ logger = logging.getLogger(__name__)
 
 # Kim & Rush 2016, section 4: K = 5 for Seq-KD, K = 35 for Seq-Inter.
 DEFAULT_BEAM = {"best": 5, "closest": 35}
+# Sentences times beam that are translated by fairseq as well, to check a conversion.
+_HYPOTHESES = 1000
+_REMEDY = (
+    "fairseq-seqkd generate --engine fairseq --overwrite translates with any model; --no-check "
+    "takes this one as it is."
+)
 
 
 @dataclass
@@ -41,6 +48,7 @@ class Recipe:
         half: whether a new store is made in half precision, unless ``engine`` says otherwise
         device: the device to translate on
         threads: the number of threads to use; None keeps torch's
+        check: whether a converted teacher's translations are compared with fairseq's
     """
 
     teacher_path: Optional[str] = None
@@ -51,6 +59,7 @@ class Recipe:
     half: bool = False
     device: Any = "cpu"
     threads: Optional[int] = None
+    check: bool = True
 
     def teacher_sha256(self):
         """The SHA-256 of each of the teacher's checkpoints."""
@@ -150,8 +159,18 @@ def translate(store, split, recipe, worker):
     if not mine:
         return
     search = SearchOptions(**store.manifest["search"])
-    engine = build_engine(
-        store.manifest["engine"],
+    engine = _engine(store, split, recipe, store.manifest["engine"], search)
+    if 0 in mine and recipe.check and recipe.load_teacher and not store.is_checked:
+        check_engine(store, split, recipe, engine, chunks[0])
+    n_sentences = sum(len(chunks[index]) for index in mine)
+    logger.info("%s translates %d sentences: %s", engine.name, n_sentences, search)
+    start = functools.partial(start_translating, engine, split.dataset)
+    fill_chunks(store, chunks, mine, start, worker)
+
+
+def _engine(store, split, recipe, settings, search):
+    return build_engine(
+        settings,
         search,
         recipe.device,
         recipe.threads,
@@ -159,10 +178,36 @@ def translate(store, split, recipe, worker):
         recipe.load_teacher,
         (split.dataset.src_dict, split.dataset.tgt_dict),
     )
-    n_sentences = sum(len(chunks[index]) for index in mine)
-    logger.info("%s translates %d sentences: %s", engine.name, n_sentences, search)
-    start = functools.partial(start_translating, engine, split.dataset)
-    fill_chunks(store, chunks, mine, start, worker)
+
+
+def check_engine(store, split, recipe, engine, ids):
+    """Compare a converted teacher's best hypotheses with fairseq's, and record the outcome.
+
+    Args:
+        store, split, recipe: as for `translate`
+        engine: the store's engine; nothing is compared unless it is CTranslate2
+        ids: sentence ids, of which some are translated
+    Raises:
+        Disagreement: they differ too much
+    """
+    if engine.name != "ctranslate2":
+        return
+    settings, search = store.manifest["engine"], replace(engine.search, nbest=1)
+    is_quantised = settings["compute_type"] != "float32"
+    fairseq = {"name": "fairseq", "compute_type": "float32", "max_tokens": None}
+    original = _engine(store, split, recipe, fairseq, search)
+    converted = own = engine.with_search(search)
+    if is_quantised:
+        float32 = {**settings, "compute_type": "float32"}
+        converted = _engine(store, split, recipe, float32, search)
+    lengths = split.dataset.src_sizes[ids]
+    ids = ids[(lengths > 1) & (lengths <= engine.max_source_positions)]
+    ids = evenly_spread(ids, max(1, _HYPOTHESES // search.beam))
+    quantised = own if is_quantised else None
+    agreement = compare_engines(original, converted, quantised, split.dataset, ids)
+    logger.info("CTranslate2: %s", agreement)
+    agreement.refuse(_REMEDY)
+    store.write_check(agreement._asdict())
 
 
 def translate_remaining(store, split, recipe):

@@ -6,6 +6,7 @@ nbest/chunk-00000-SUM.npz     n-best lists of token ids by sentence id; SUM is t
 nbest/sums.json               the whole SHA-256 of every chunk, once all are there
 best/, closest/, ...          data-bins to train on, with stock fairseq too
 ctranslate2-SUM/              the teacher converted to CTranslate2, if that engine is used
+check.json                    how far its translations equal fairseq's
 """
 
 import io
@@ -16,8 +17,10 @@ from typing import List, Tuple
 import numpy as np
 
 from fairseq_seqkd.chunked.store import ChunkedStore
+from fairseq_seqkd.io.files import write_json
 
 _CONVERTED = "ctranslate2-"
+_CHECK = "check.json"
 
 # All but the first are reasons why a sentence has no hypothesis.
 STATUSES = (
@@ -66,9 +69,19 @@ class PseudoTargetStore(ChunkedStore):
         """The folder for a converted teacher, by the SHA-256 of its checkpoints."""
         return self.path(_CONVERTED + checksums[0][:16])
 
+    @property
+    def is_checked(self):
+        """Whether the converted teacher's translations were compared with fairseq's."""
+        return os.path.exists(self.path(_CHECK))
+
+    def write_check(self, outcome):
+        """Record the comparison, a dictionary."""
+        write_json(self.path(_CHECK), outcome)
+
     def _is_ours(self, entry):
         return (
             super()._is_ours(entry)
+            or entry.name == _CHECK
             or entry.name.startswith(_CONVERTED)
             or os.path.exists(os.path.join(entry.path, "target_spec.json"))
         )

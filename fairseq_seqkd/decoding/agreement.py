@@ -1,0 +1,99 @@
+"""Compares the translations of a converted model with fairseq's.
+
+A conversion can go wrong without an error: the model translates, but not as the one that was
+trained. A quantised model is compared with the one in float32.
+"""
+
+from typing import NamedTuple, Optional
+
+import numpy as np
+import sacrebleu
+
+SENTENCES = 200
+_LEAST_PERCENT = 90
+_LEAST_BLEU = 60
+
+
+class Disagreement(ValueError):
+    """A converted model translates otherwise than its original."""
+
+    exit_status = 1
+
+
+class Agreement(NamedTuple):
+    """How far the best hypotheses of a converted model are those of its original.
+
+    Attributes:
+        sentences: how many were compared; those that neither model finished are not
+        equal: how many of them the conversion to float32 translates as fairseq does
+        bleu: corpus BLEU of a quantised model's tokens against float32's; None without one
+    """
+
+    sentences: int
+    equal: int
+    bleu: Optional[float] = None
+
+    def __str__(self):
+        bleu = "" if self.bleu is None else f"; quantised, BLEU {self.bleu} against float32"
+        return f"{self.equal} of {self.sentences} translations equal fairseq's{bleu}"
+
+    def refuse(self, remedy):
+        """Raise `Disagreement` if a model differs too much.
+
+        Two sentences may always differ: scores that are nearly equal change places.
+
+        Args:
+            remedy: what to do about it
+        """
+        differing = self.sentences - self.equal
+        if differing > 2 and 100 * self.equal < _LEAST_PERCENT * self.sentences:
+            raise Disagreement(
+                f"converted to CTranslate2, the model translates otherwise: {self}, expected "
+                f"{_LEAST_PERCENT} %. {remedy}"
+            )
+        if self.bleu is not None and self.bleu < _LEAST_BLEU:
+            raise Disagreement(
+                f"quantised, the model translates otherwise: {self}, expected BLEU "
+                f"{_LEAST_BLEU} or more. Take another type, such as float32. {remedy}"
+            )
+
+
+def compare_engines(original, converted, quantised, dataset, ids):
+    """Decode some sentences with each engine; returns the `Agreement`.
+
+    Args:
+        original: the fairseq engine
+        converted: the CTranslate2 engine in float32
+        quantised: the CTranslate2 engine with another type; None: there is none
+        dataset: a fairseq LanguagePairDataset
+        ids: sentence ids; at most `SENTENCES` of them, evenly spread, are decoded
+    """
+    ids = evenly_spread(ids, SENTENCES)
+    engines = [original, converted] + [quantised] * (quantised is not None)
+    expected, found, *others = (_best_hypotheses(engine, dataset, ids) for engine in engines)
+    compared = [id_ for id_ in ids.tolist() if expected[id_] or found[id_]]
+    equal = sum(expected[id_] == found[id_] for id_ in compared)
+    bleu = _bleu(others[0], found) if others and compared else None
+    return Agreement(len(compared), equal, bleu)
+
+
+def evenly_spread(ids, number):
+    """At most ``number`` of some sentence ids, from the whole range of them."""
+    ids = np.asarray(ids, dtype=np.int64)
+    return ids[np.linspace(0, len(ids) - 1, min(number, len(ids))).astype(np.int64)]
+
+
+def _best_hypotheses(engine, dataset, ids):
+    """{id: token ids of the best hypothesis}; without one, an empty list."""
+    return {
+        id_: hypotheses[0][0].tolist() if hypotheses else []
+        for id_, hypotheses in engine(dataset, ids)
+    }
+
+
+def _bleu(hypotheses, references):
+    texts = [
+        [" ".join(map(str, tokens[id_][:-1])) for id_ in references]
+        for tokens in (hypotheses, references)
+    ]
+    return round(sacrebleu.corpus_bleu(texts[0], texts[1:], tokenize="none").score, 2)
