@@ -6,11 +6,16 @@ holds at the moment of a fork, such as a progress bar's, would block the child f
 """
 
 import atexit
+import builtins
+import errno
+import fcntl
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
+import time
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -76,8 +81,13 @@ def fairseq(command, *arguments, fails=False, folder=None):
     return output_of(start(command, *arguments, folder=folder), fails=fails)
 
 
-def run_command(arguments):
-    """In the child: run a subcommand of ``fairseq-seqkd`` with small chunks, silently."""
+def run_command(arguments, prepare=None):
+    """In the child: run a subcommand of ``fairseq-seqkd`` with small chunks, silently.
+
+    Args:
+        arguments: its arguments
+        prepare: called first
+    """
     import torch
 
     from fairseq_seqkd.cache import build
@@ -90,14 +100,89 @@ def run_command(arguments):
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
+    if prepare:
+        prepare()
     main.main(arguments)
 
 
-def start_command(*arguments):
-    """Start a subcommand of ``fairseq-seqkd`` with small chunks; returns the process."""
-    child = PROCESSES.Process(target=run_command, args=([*map(str, arguments)],))
+def start_command(*arguments, prepare=None):
+    """Start a subcommand of ``fairseq-seqkd`` as `run_command` does; returns the process."""
+    child = PROCESSES.Process(target=run_command, args=([*map(str, arguments)], prepare))
     child.start()
     return child
+
+
+def without_locks():
+    """Fake a file system that has no locks."""
+    fcntl.flock = _refuse_lock
+
+
+def _refuse_lock(file, operation):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def dies_while_writing():
+    """The process is killed at the first flush of an output to the disk."""
+    os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+
+
+class LateHost:
+    """Fakes a host of several, without locks, that sees others' renames after a while.
+
+    Args:
+        rank, world_size: of this process
+    """
+
+    SECONDS = 0.5
+
+    def __init__(self, rank, world_size):
+        self.environment = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": 1}
+        self.mine = set()
+
+    def __call__(self):
+        from fairseq_seqkd.io import files
+
+        without_locks()
+        os.environ.update({key: str(value) for key, value in self.environment.items()})
+        files._HOST = f"host-{self.environment['RANK']}"
+        for name in ("rename", "replace", "link"):
+            setattr(os, name, self._noting(getattr(os, name)))
+        self.open, self.exists, self.listdir = open, os.path.exists, os.listdir
+        builtins.open, os.path.exists, os.listdir = self._open, self._exists, self._listdir
+
+    def _noting(self, function):
+        def noting(old, new, **options):
+            function(old, new, **options)
+            self.mine.add(os.path.abspath(new))
+
+        return noting
+
+    def _hidden(self, path):
+        if not isinstance(path, (str, os.PathLike)):
+            return False
+        path = os.path.abspath(path)
+        for one in (path, os.path.dirname(path)):
+            try:
+                age = time.time() - os.lstat(one).st_ctime
+            except OSError:
+                continue
+            if one not in self.mine and age < self.SECONDS and one.endswith(LATE_NAMES):
+                return True
+        return False
+
+    def _open(self, path, mode="r", *arguments, **options):
+        if "r" in mode and self._hidden(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return self.open(path, mode, *arguments, **options)
+
+    def _exists(self, path):
+        return self.exists(path) and not self._hidden(path)
+
+    def _listdir(self, path="."):
+        return [n for n in self.listdir(path) if not self._hidden(os.path.join(path, n))]
+
+
+LATE_NAMES = (".json", ".npz", "/best")
 
 
 def ended_well(child):

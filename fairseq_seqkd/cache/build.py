@@ -72,7 +72,7 @@ def fill(cache, split, load_teacher, worker):
         teacher = load_teacher(cache.manifest["dtype"])
         teacher.check_dictionaries(split.task)
         fill_chunks(cache, chunks, mine, Scorer(teacher, split, cache.manifest), worker)
-    return len(cache.chunks.missing(len(chunks)))
+    return cache.n_missing(len(chunks), worker)
 
 
 class Scorer:

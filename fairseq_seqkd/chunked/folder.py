@@ -50,7 +50,8 @@ class ChunkFolder:
         """
         digest = hashlib.sha256(content).hexdigest()[:16]
         name = f"chunk-{index:05d}-{digest}.{self.suffix}"
-        with atomic_file(os.path.join(self.path, name)) as file:
+        # A finished store is swept as a whole.
+        with atomic_file(os.path.join(self.path, name), sweep=False) as file:
             file.write(content)
         self._remove_other_versions(index)
 

@@ -10,7 +10,7 @@ from fairseq_seqkd.chunked.folder import ChunkFolder
 from fairseq_seqkd.chunked.manifest import differences
 from fairseq_seqkd.chunked.plan import plan_chunks
 from fairseq_seqkd.io.files import read_json, remove_partial_files, sha256, write_json
-from fairseq_seqkd.io.locks import file_lock
+from fairseq_seqkd.io.locks import file_lock, seen_at_last
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class ChunkedStore:
             ValueError: another process wrote a different one, or the folder has chunks
                 without a manifest
         """
-        if self.chunks.find() and not self.exists:
+        if self.chunks.find() and not seen_at_last(lambda: self.exists):
             raise ValueError(
                 f"{self.FLAG}: {self.root!r} has chunks, but no manifest.json that "
                 "describes them. Delete the folder, or name another."
@@ -81,6 +81,7 @@ class ChunkedStore:
         try:
             write_json(self.path("manifest.json"), manifest, exclusive=True)
         except FileExistsError:
+            seen_at_last(lambda: self.exists)
             self.check(manifest)
 
     def check(self, expected):
@@ -146,16 +147,26 @@ class ChunkedStore:
             logger.warning("%s was damaged: it is made again", path)
         return self.chunks.missing(n_chunks)
 
+    def n_missing(self, n_chunks, worker):
+        """The number of missing chunks, as soon as those of other hosts are seen.
+
+        Args:
+            n_chunks: how many chunks a finished store has
+            worker: `Worker` of this process, which has computed its own chunks
+        """
+        if worker.spans_hosts:
+            seen_at_last(lambda: not self.chunks.missing(n_chunks))
+        return len(self.chunks.missing(n_chunks))
+
     @contextlib.contextmanager
     def sealed(self):
         """Seal a finished store and hold its lock: nothing partial is left in it.
 
         The whole SHA-256 of every chunk is stored, unless that was done before.
         """
-        with self.lock() as has_lock:
-            if has_lock:
-                remove_partial_files(self.root)
-                remove_partial_files(self.path(self.FOLDER))
+        with self.lock():  # without locks, several processes may do the same at once
+            remove_partial_files(self.root)
+            remove_partial_files(self.path(self.FOLDER))
             self._write_sums()
             yield
 

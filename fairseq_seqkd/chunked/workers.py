@@ -33,6 +33,11 @@ class Worker:
         return range(self.rank, n_chunks, self.world_size)
 
     @property
+    def spans_hosts(self):
+        """Whether the job is known to have workers on other machines."""
+        return self.world_size > self.on_this_host
+
+    @property
     def threads(self):
         """The cores that this process may use, divided by the workers on this machine."""
         return max(1, available_cores() // self.on_this_host)

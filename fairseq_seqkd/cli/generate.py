@@ -112,7 +112,7 @@ def run(arguments):
     with overwriting(PseudoTargetStore(arguments.pseudo_targets), arguments.overwrite, worker):
         store = open_store(arguments.pseudo_targets, split, spec, recipe)
     translate(store, split, recipe, worker)
-    left = chunks_left(store, split)
+    left = chunks_left(store, split, worker)
     if left:
         print(
             f"This process is done; {left} chunks of {store.root} are left to others. The last "

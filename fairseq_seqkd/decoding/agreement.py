@@ -9,6 +9,9 @@ from typing import NamedTuple, Optional
 import numpy as np
 import sacrebleu
 
+from fairseq_seqkd.decoding.search import SearchOptions
+
+GREEDY = SearchOptions(beam=1)
 SENTENCES = 200
 _LEAST_PERCENT = 90
 _LEAST_BLEU = 60

@@ -100,10 +100,12 @@ class CTranslate2Engine:
         threads = threads or torch.get_num_threads()
         return cls(folder, search, settings, device, threads, dictionaries)
 
-    def with_search(self, search):
-        """The same engine with other `SearchOptions`."""
+    def with_search(self, search, keep_unfinished=None):
+        """The same engine with other `SearchOptions`, and another ``keep_unfinished``."""
         other = copy.copy(self)
         other.search = search
+        if keep_unfinished is not None:
+            other.keep_unfinished = keep_unfinished
         return other
 
     def __call__(self, dataset, ids):

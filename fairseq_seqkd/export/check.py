@@ -8,15 +8,13 @@ import torch
 from fairseq import utils
 
 from fairseq_seqkd.databin import open_split
-from fairseq_seqkd.decoding.agreement import compare_engines
+from fairseq_seqkd.decoding.agreement import GREEDY, compare_engines
 from fairseq_seqkd.decoding.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
-from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.models.ctranslate2 import convert_teacher, write_limits
 from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.teacher import Teacher
 
-_GREEDY = SearchOptions(beam=1)  # as translate.py decodes
 _REMEDY = "--to fairseq exports any model; --no-check exports this one as it is."
 
 
@@ -37,7 +35,7 @@ def check_folder(student, folder, quantization, split):
     with tempfile.TemporaryDirectory() as temporary:
         teacher = _teacher(student, temporary, folder, split.task)
         shipped = _engine(_linked(teacher, folder, os.path.join(temporary, "out")), teacher)
-        original = FairseqEngine(teacher, _GREEDY, keep_unfinished=True)
+        original = FairseqEngine(teacher, GREEDY, keep_unfinished=True)
         converted, quantised = shipped, None
         if quantization not in (None, "float32"):
             float32 = os.path.join(temporary, "float32")
@@ -70,7 +68,7 @@ def _engine(folder, teacher):
     settings = {"compute_type": "default", "max_tokens": 512}
     device, threads = torch.device("cpu"), torch.get_num_threads()
     return CTranslate2Engine(
-        folder, _GREEDY, settings, device, threads, dictionaries, keep_unfinished=True
+        folder, GREEDY, settings, device, threads, dictionaries, keep_unfinished=True
     )
 
 

@@ -12,24 +12,28 @@ import tempfile
 import time
 
 # Temporary names look like .NAME.HOST.PID.RANDOM.part; a killed process leaves them behind.
-_PARTIAL_NAME = re.compile(r"\..+\.([^.]*)\.(\d+)\.[^.]*\.part")
+_PARTIAL_NAME = re.compile(r"\.(.+)\.([^.]*)\.(\d+)\.[^.]*\.part")
 _HOST = re.sub(r"\W", "-", platform.node())
 _SECONDS_A_DAY = 24 * 3600
 
 
 @contextlib.contextmanager
-def atomic_file(path, exclusive=False):
+def atomic_file(path, exclusive=False, sweep=True):
     """Open a binary file that appears under its name when the block ends without error.
 
     Args:
         path: the final name; an existing file of that name is replaced
         exclusive: keep an existing file, and raise FileExistsError
+        sweep: first remove what killed processes left of a file of that name; this lists
+            the folder
     Raises:
         FileExistsError: the file exists, and ``exclusive`` is True
         OSError: it could not be written, such as on a full disk; names the file
     """
     folder, name = os.path.split(os.path.abspath(path))
     with name_in_errors(path, replace=True):
+        if sweep:
+            remove_partial_files(folder, name)
         handle, temporary = tempfile.mkstemp(**_temporary_name(name), dir=folder)
     try:
         with name_in_errors(path), os.fdopen(handle, "wb") as file:
@@ -52,6 +56,8 @@ def atomic_file(path, exclusive=False):
 def atomic_directory(path):
     """Make a folder that appears under its name when the block ends without error.
 
+    What killed processes left of a folder of that name is removed first.
+
     Args:
         path: the final name
     Raises:
@@ -60,6 +66,7 @@ def atomic_directory(path):
     """
     parent, name = os.path.split(os.path.abspath(path))
     with name_in_errors(path, replace=True):
+        remove_partial_files(parent, name)
         temporary = tempfile.mkdtemp(**_temporary_name(name), dir=parent)
     try:
         with name_in_errors(path):
@@ -92,12 +99,19 @@ def name_in_errors(path, replace=False):
         raise
 
 
-def remove_partial_files(folder):
-    """Remove the half-written files and folders that killed processes left in ``folder``."""
+def remove_partial_files(folder, name=None):
+    """Remove the half-written files and folders that killed processes left in ``folder``.
+
+    Args:
+        folder: the folder; those of processes that still run are kept
+        name: only those that were to become a file of this name; None: all
+    """
     for entry in list(os.scandir(folder)):
         match = _PARTIAL_NAME.fullmatch(entry.name)
+        if not match or name not in (None, match[1]):
+            continue
         with contextlib.suppress(FileNotFoundError):
-            if match and _is_abandoned(match[1], int(match[2]), entry.stat().st_mtime):
+            if _is_abandoned(match[2], int(match[3]), entry.stat().st_mtime):
                 if entry.is_dir():
                     shutil.rmtree(entry.path)
                 else:

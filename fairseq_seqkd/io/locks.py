@@ -5,6 +5,10 @@ import fcntl
 import logging
 import time
 
+# A rename is seen by all hosts after so many seconds: NFS clients keep directory entries for a
+# minute at most, unless the mount option acdirmax says otherwise.
+SECONDS_SEEN_LATE = 60
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,3 +46,18 @@ def wait_until(condition, description, poll_seconds=0.2, warn_every=60):
             logger.warning("waiting for %s", description)
             last_warning = time.monotonic()
         time.sleep(poll_seconds)
+
+
+def seen_at_last(condition, poll_seconds=0.2):
+    """Whether a condition holds, or does as soon as this host sees what others have renamed.
+
+    Args:
+        condition: a function without arguments
+        poll_seconds: the pause between two calls of ``condition``
+    """
+    end = time.monotonic() + SECONDS_SEEN_LATE
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(poll_seconds)
+    return True

@@ -15,7 +15,7 @@ from fairseq_seqkd.io.files import (
     read_json,
     write_json,
 )
-from fairseq_seqkd.io.locks import wait_until
+from fairseq_seqkd.io.locks import seen_at_last, wait_until
 from fairseq_seqkd.pseudo.filters import FILTERS, apply_filters
 from fairseq_seqkd.pseudo.generate import (
     open_store,
@@ -76,6 +76,7 @@ def build_databin(store, split, spec, processes=0):
         if not os.path.exists(databin):
             selected = select_hypotheses(store, split, spec.selector, processes)
             write_targets(databin, split, selected, spec)
+    seen_at_last(lambda: os.path.exists(databin))  # another host's, perhaps
     spec.check(databin)
     return databin
 

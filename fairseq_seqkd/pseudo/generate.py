@@ -4,16 +4,18 @@ import contextlib
 import functools
 import itertools
 import logging
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, Optional
 
 import numpy as np
+import torch
 
 from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
 from fairseq_seqkd.chunked.plan import chunk_size
 from fairseq_seqkd.chunked.workers import Worker
-from fairseq_seqkd.decoding.agreement import compare_engines, evenly_spread
+from fairseq_seqkd.decoding.agreement import GREEDY, compare_engines
 from fairseq_seqkd.decoding.engines import build_engine, resolve_engine
+from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.io.locks import wait_until
 from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
@@ -25,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 # Kim & Rush 2016, section 4: K = 5 for Seq-KD, K = 35 for Seq-Inter.
 DEFAULT_BEAM = {"best": 5, "closest": 35}
-# Sentences times beam that are translated by fairseq as well, to check a conversion.
-_HYPOTHESES = 1000
 _REMEDY = (
     "fairseq-seqkd generate --engine fairseq --overwrite translates with any model; --no-check "
     "takes this one as it is."
@@ -181,7 +181,9 @@ def _engine(store, split, recipe, settings, search):
 
 
 def check_engine(store, split, recipe, engine, ids):
-    """Compare a converted teacher's best hypotheses with fairseq's, and record the outcome.
+    """Compare a converted teacher's translations with fairseq's, and record the outcome.
+
+    Both decode greedily: the model is compared, and not how a beam search ends.
 
     Args:
         store, split, recipe: as for `translate`
@@ -192,17 +194,16 @@ def check_engine(store, split, recipe, engine, ids):
     """
     if engine.name != "ctranslate2":
         return
-    settings, search = store.manifest["engine"], replace(engine.search, nbest=1)
+    settings = store.manifest["engine"]
     is_quantised = settings["compute_type"] != "float32"
-    fairseq = {"name": "fairseq", "compute_type": "float32", "max_tokens": None}
-    original = _engine(store, split, recipe, fairseq, search)
-    converted = own = engine.with_search(search)
+    teacher = recipe.load_teacher(recipe.device, torch.float32)
+    original = FairseqEngine(teacher, GREEDY, keep_unfinished=True)
+    converted = own = engine.with_search(GREEDY, keep_unfinished=True)
     if is_quantised:
-        float32 = {**settings, "compute_type": "float32"}
-        converted = _engine(store, split, recipe, float32, search)
+        float32 = _engine(store, split, recipe, {**settings, "compute_type": "float32"}, GREEDY)
+        converted = float32.with_search(GREEDY, keep_unfinished=True)
     lengths = split.dataset.src_sizes[ids]
     ids = ids[(lengths > 1) & (lengths <= engine.max_source_positions)]
-    ids = evenly_spread(ids, max(1, _HYPOTHESES // search.beam))
     quantised = own if is_quantised else None
     agreement = compare_engines(original, converted, quantised, split.dataset, ids)
     logger.info("CTranslate2: %s", agreement)
@@ -273,6 +274,6 @@ def wait_for_chunks(store, split):
     )
 
 
-def chunks_left(store, split):
-    """The number of missing chunks."""
-    return len(store.chunks.missing(store.n_chunks(len(split))))
+def chunks_left(store, split, worker=None):
+    """The number of missing chunks; see `ChunkedStore.n_missing`."""
+    return store.n_missing(store.n_chunks(len(split)), worker or Worker())

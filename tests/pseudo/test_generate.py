@@ -242,7 +242,8 @@ def test_a_store_is_made_of_a_split_of_any_size(split, recipe, tmp_path):
         assert sorted(all_nbest(store.root)) == list(range(size))
 
 
-def test_chunks_without_a_manifest_are_refused(store, split, recipe, tmp_path):
+def test_chunks_without_a_manifest_are_refused(store, split, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("fairseq_seqkd.io.locks.SECONDS_SEEN_LATE", 0)
     shutil.copytree(store / "nbest", tmp_path / "store" / "nbest")
     with pytest.raises(ValueError, match="has chunks, but no manifest.json"):
         open_store(str(tmp_path / "store"), split, BEST, recipe)

@@ -1,23 +1,45 @@
 """Processes that are killed at random moments, and started again."""
 
+import os
 import random
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
-from conftest import files, load_split
-from processes import ended_well, start_command
+from conftest import ROOT, files, load_split
+from processes import LateHost, ended_well, start_command, without_locks
 
 KILLS = 20
 
 
-def start(*arguments):
-    return start_command("generate", *arguments)
+def start(*arguments, **options):
+    return start_command("generate", *arguments, **options)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("engine", ["fairseq", "ctranslate2"])
+@pytest.fixture
+def common(data, teacher):
+    """The flags of all stores here but their folder."""
+    return [data, "--teacher-path", teacher, "--engine", "fairseq", "--threads", 1]
+
+
+@pytest.fixture
+def unbroken(common, tmp_path):
+    """The files of a store that one process made without a break."""
+    assert ended_well(start(*common, "--pseudo-targets", tmp_path / "unbroken"))
+    return files(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize(
+    "engine, processes, prepare",
+    [
+        *[(engine, n, None) for engine in ("fairseq", "ctranslate2") for n in (1, 2)],
+        pytest.param("fairseq", 2, without_locks, id="fairseq-2-without-locks"),
+    ],
+)
 def test_a_store_is_the_same_after_any_number_of_kills(
-    data, teacher, tmp_path, processes, engine
+    data, teacher, tmp_path, processes, engine, prepare
 ):
     pytest.importorskip("ctranslate2" if engine == "ctranslate2" else "fairseq")
     moments = random.Random(processes)
@@ -41,7 +63,7 @@ def test_a_store_is_the_same_after_any_number_of_kills(
         running = {}
         while not (root / "best").exists():
             for rank in set(range(processes)) - set(running):
-                running[rank] = start(*command(root, rank))
+                running[rank] = start(*command(root, rank), prepare=prepare)
             if kills < KILLS:
                 time.sleep(moments.uniform(0, longest / processes))
                 rank = moments.choice(sorted(running))
@@ -50,5 +72,52 @@ def test_a_store_is_the_same_after_any_number_of_kills(
             else:
                 assert all([ended_well(running.pop(rank)) for rank in sorted(running)])
         assert all([ended_well(child) for child in running.values()])
-        assert ended_well(start(*command(root, 0)))  # nothing is left to do
+        assert ended_well(start(*command(root, 0), prepare=prepare))  # nothing is left to do
         assert files(root) == expected
+
+
+def test_hosts_that_see_renames_late_make_the_same_store(common, unbroken, tmp_path):
+    """Each sees the chunks, the manifest and the data-bin of the other half a second late."""
+    root = tmp_path / "late"
+    flags = [*common, "--pseudo-targets", root]
+    running = [start(*flags, prepare=LateHost(rank, 2)) for rank in range(2)]
+    assert all([ended_well(child) for child in running])
+    assert files(root) == unbroken
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--max-restarts", "3"]
+SCRIPT = "import sys; from processes import run_command; run_command(sys.argv[1:])"
+
+
+def test_torchrun_starts_killed_workers_again(common, unbroken, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    root, moments = tmp_path / "store", random.Random(3)
+    command = [sys.executable, *TORCHRUN, "--monitor-interval", "0.1", tmp_path / "script.py"]
+    flags = ["generate", *common, "--pseudo-targets", root]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    with subprocess.Popen(
+        [*map(str, [*command, *flags])],
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as torchrun:
+        for n_chunks in (2, 12):
+            while len(list((root / "nbest").glob("chunk-*"))) < n_chunks:
+                assert torchrun.poll() is None, torchrun.stderr.read()
+                time.sleep(0.005)
+            os.kill(moments.choice(children(torchrun.pid)), 9)
+        assert torchrun.wait() == 0, torchrun.stderr.read()
+    assert files(root) == unbroken
+
+
+def children(pid):
+    """The processes that a process has started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(status.parent.name))
+    return found
