@@ -137,7 +137,7 @@ class LateHost:
 
     def __init__(self, rank, world_size):
         self.environment = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": 1}
-        self.mine = set()
+        self.mine, self.noticed = set(), {}
 
     def __call__(self):
         from fairseq_seqkd.io import files
@@ -160,15 +160,13 @@ class LateHost:
     def _hidden(self, path):
         if not isinstance(path, (str, os.PathLike)):
             return False
-        path = os.path.abspath(path)
-        for one in (path, os.path.dirname(path)):
-            try:
-                age = time.time() - os.lstat(one).st_ctime
-            except OSError:
-                continue
-            if one not in self.mine and age < self.SECONDS and one.endswith(LATE_NAMES):
-                return True
-        return False
+        folder, path = os.path.dirname(os.path.abspath(path)), os.path.abspath(path)
+        if folder.endswith("/best"):  # as a whole
+            path = folder
+        if path in self.mine or not path.endswith(LATE_NAMES) or not self.exists(path):
+            return False
+        age = time.time() - self.noticed.setdefault(path, time.time())
+        return age < self.SECONDS
 
     def _open(self, path, mode="r", *arguments, **options):
         if "r" in mode and self._hidden(path):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fairseq_seqkd.io.locks import file_lock, wait_until
+from fairseq_seqkd.io.locks import file_lock, seen_at_last, wait_until
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
@@ -42,3 +42,14 @@ def test_waiting_warns_now_and_then(caplog):
     answers = iter([False] * 5 + [True])
     wait_until(lambda: next(answers), "godot", poll_seconds=0.01, warn_every=0.02)
     assert "waiting for godot" in caplog.text
+
+
+@pytest.mark.parametrize("answers, expected", [([True], True), ([False, False, True], True)])
+def test_what_is_seen_late_is_seen_at_last(answers, expected):
+    answers = iter(answers)
+    assert seen_at_last(lambda: next(answers), poll_seconds=0.01) == expected
+
+
+def test_what_is_not_there_is_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr("fairseq_seqkd.io.locks.SECONDS_SEEN_LATE", 0.02)
+    assert not seen_at_last(lambda: False, poll_seconds=0.01)
