@@ -116,7 +116,10 @@ def add_arguments(parser):
         help="export the moving average of the weights (of a training with --store-ema); "
         "pruned weights stay zero",
     )
-    group = parser.add_argument_group("for ctranslate2")
+    _add_ctranslate2_arguments(parser.add_argument_group("for ctranslate2"))
+
+
+def _add_ctranslate2_arguments(group):
     group.add_argument(
         "--quantization",
         choices=QUANTIZATIONS,
