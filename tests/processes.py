@@ -121,9 +121,22 @@ def _refuse_lock(file, operation):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
-def dies_while_writing():
-    """The process is killed at the first flush of an output to the disk."""
-    os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+def dies_while_writing(n_flushes=0):
+    """The process is killed when it flushes a file or folder to the disk after so many."""
+    left, flush = iter(range(n_flushes)), os.fsync
+
+    def flush_or_die(descriptor):
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(descriptor)
+
+    os.fsync = flush_or_die
+
+
+def dies_without_locks():
+    """The process writes the manifest and three chunks, and is killed in the fourth."""
+    without_locks()
+    dies_while_writing(8)  # each a file and its folder
 
 
 class LateHost:

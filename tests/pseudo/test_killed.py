@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, files, load_split
-from processes import LateHost, ended_well, start_command, without_locks
+from processes import (
+    LateHost,
+    dies_without_locks,
+    ended_well,
+    start_command,
+    without_locks,
+)
 
 KILLS = 20
 
@@ -74,6 +80,14 @@ def test_a_store_is_the_same_after_any_number_of_kills(
         assert all([ended_well(child) for child in running.values()])
         assert ended_well(start(*command(root, 0), prepare=prepare))  # nothing is left to do
         assert files(root) == expected
+
+
+def test_without_locks_nothing_half_written_stays(common, unbroken, tmp_path):
+    flags = [*common, "--pseudo-targets", tmp_path / "store"]
+    assert not ended_well(start(*flags, prepare=dies_without_locks))
+    assert list((tmp_path / "store" / "nbest").glob(".*.part"))
+    assert ended_well(start(*flags, prepare=without_locks))
+    assert files(tmp_path / "store") == unbroken
 
 
 def test_hosts_that_see_renames_late_make_the_same_store(common, unbroken, tmp_path):
