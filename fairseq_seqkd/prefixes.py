@@ -22,7 +22,7 @@ from fairseq_seqkd.decoding.rollout import (
 from fairseq_seqkd.decoding.sampling import SentenceStreams, draw_tokens, top_candidates
 from fairseq_seqkd.losses.schedules import SCHEDULES, needs_progress
 from fairseq_seqkd.models.adapters import eval_mode
-from fairseq_seqkd.models.batches import input_rows, replace_targets
+from fairseq_seqkd.models.batches import replace_targets
 from fairseq_seqkd.models.language_tokens import given_symbols
 from fairseq_seqkd.registry import Axis, Parameter
 
@@ -287,11 +287,10 @@ class StudentRows:
                 check_probabilities(of_model, name, active, ids, dictionary, step.update)
             return self.token_rule.next_tokens(active.tolist(), draws, log, *lprobs)
 
-        inputs = input_rows(sample["net_input"], rows, len(sample["target"]))
+        inputs, pad = sample["net_input"], dictionary.pad()
         starts, ends = given_symbols(sample, rows, task)
-        n_given = starts.size(1)
-        limits = self.limit.limits(inputs["src_lengths"], student, teacher, n_given)
-        pad = dictionary.pad()
+        lengths, n_given = inputs["src_lengths"][rows], starts.size(1)
+        limits = self.limit.limits(lengths, student, teacher, n_given)
         # Under autocast, torch 1.12 would cast weights here without gradient and keep them for
         # the step that follows.
         no_autocast = torch.autocast(rows.device.type, enabled=False)
@@ -299,6 +298,8 @@ class StudentRows:
             scorers = [IncrementalScorer([student], inputs, pad)]
             if self.token_rule.uses_teacher:
                 scorers.append(teacher.incremental_scorer(inputs))
+            for scorer in scorers:
+                scorer.keep(rows)
             return roll_out(scorers, next_tokens, limits, starts, ends, pad)
 
 

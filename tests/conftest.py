@@ -49,6 +49,13 @@ LSTM = [
     *["--encoder-hidden-size", "16", "--decoder-hidden-size", "16"],
     *["--decoder-out-embed-dim", "16"],
 ]
+S2T = [
+    *["--arch", "s2t_transformer", "--config-yaml", "config.yaml", "--conv-channels", "16"],
+    *["--encoder-layers", "1", "--decoder-layers", "1", "--encoder-embed-dim", "16"],
+    *["--encoder-ffn-embed-dim", "16", "--decoder-embed-dim", "16"],
+    *["--decoder-ffn-embed-dim", "16", "--encoder-attention-heads", "2"],
+    *["--decoder-attention-heads", "2", "--share-decoder-input-output-embed"],
+]
 TRAINING = [
     *["--cpu", "--seed", "3", "--optimizer", "adam", "--lr", "0.005"],
     *["--max-tokens", "300", "--required-batch-size-multiple", "1"],
@@ -115,8 +122,13 @@ def files(root):
 
 def synthetic():
     """Import the module ``examples/synthetic.py``."""
-    path = ROOT / "examples" / "synthetic.py"
-    spec = importlib.util.spec_from_file_location("synthetic", path)
+    return example("synthetic.py")
+
+
+def example(name):
+    """Import a module of ``examples/`` by its path there."""
+    path = ROOT / "examples" / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

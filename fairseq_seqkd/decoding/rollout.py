@@ -27,7 +27,9 @@ class IncrementalScorer:
 
     Args:
         models: fairseq encoder-decoders, in eval mode
-        net_input: the sources, as fairseq collates them
+        net_input: the sources, as fairseq collates them; prefixes are of all of its rows until
+            `keep` is called. A batch is encoded as a whole, since an encoder's output may
+            depend on the width of the batch (fairseq's for speech does)
         pad: the padding symbol of the targets
         encoded: each model's encoder output for them, where it is known already
         start: symbols that these models read in the place of a context's first one
@@ -64,7 +66,7 @@ class IncrementalScorer:
         return lprobs
 
     def keep(self, rows):
-        """Go on with these rows only."""
+        """Go on with these rows only, (n,) indices among the present ones."""
         self._encoded = self._model.reorder_encoder_out(self._encoded, rows)
         self._model.reorder_incremental_state(self._states, rows)
 

@@ -1,6 +1,5 @@
-"""Operations on fairseq's batches: collate targets, replace targets, cut to some rows."""
+"""Operations on fairseq's batches: collate targets, replace targets."""
 
-import torch
 from fairseq.data import data_utils
 
 
@@ -69,21 +68,3 @@ def _merge(old, rows, new, pad):
     merged[rows] = pad
     merged[rows, : new.size(1)] = new.to(old)
     return merged
-
-
-def input_rows(net_input, rows, batch):
-    """The encoder's inputs, cut to some rows.
-
-    Args:
-        net_input: the arguments of the model's forward, as fairseq collates them
-        rows: (n,) indices
-        batch: the number of rows in the batch
-    Returns:
-        the same arguments without ``prev_output_tokens``; tensors with one entry per row
-        keep these rows only
-    """
-    return {
-        key: value[rows] if torch.is_tensor(value) and len(value) == batch else value
-        for key, value in net_input.items()
-        if key != "prev_output_tokens"
-    }
