@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 CHANNELS = 16
-FRAMES = (3, 9)  # of a word: from 3 to 8
-NOISE = 1.0  # standard deviation; that of a word's vector is 1
+FRAMES = (2, 7)  # of a word: from 2 to 6
+NOISE = 0.5  # standard deviation; that of a word's vector is 1
 CONFIG = f"""\
 input_channels: 1
 input_feat_per_channel: {CHANNELS}
