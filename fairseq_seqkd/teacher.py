@@ -27,6 +27,7 @@ from fairseq_seqkd.models.adapters import (
     features_of,
 )
 from fairseq_seqkd.models.dictionaries import check_same_symbols
+from fairseq_seqkd.models.fit import check_teacher
 from fairseq_seqkd.models.language_tokens import tokens_to_add
 from fairseq_seqkd.models.loading import load_models
 
@@ -111,9 +112,13 @@ class Teacher:
 
         Args:
             net_input: the arguments of the student's forward, as fairseq collates them
+        Raises:
+            ValueError: a model is of a kind that does not score targets
         """
-        encoded = self.encoder_outputs(net_input)
         inputs = self.language_tokens.add_to_inputs(net_input)
+        for model in self.models:
+            check_teacher(model, inputs)
+        encoded = self.encoder_outputs(net_input)
         rows = len(net_input["src_tokens"])
         outputs = [features_of(model, inputs, one) for model, one in zip(self.models, encoded)]
         shift = self.language_tokens.shift

@@ -26,6 +26,7 @@ from fairseq_seqkd.losses.blockwise_sum import masked_sum, weighted_sum
 from fairseq_seqkd.losses.statistics import Masks, PositionStatistics
 from fairseq_seqkd.losses.support import NoTeacher, TopKAndTail, WholeVocabulary
 from fairseq_seqkd.models.adapters import encoder_outputs_of, logits_of, unwrapped
+from fairseq_seqkd.models.fit import check_student
 from fairseq_seqkd.prefixes import PrefixedBatch, TrainingStep
 from fairseq_seqkd.teacher import shared_teacher, teacher_dtype_of
 
@@ -89,6 +90,7 @@ class DistillCriterion(FairseqCriterion):
             reduce: fairseq's argument; the loss is always summed
         """
         student = unwrapped(model)
+        check_student(student, sample)
         teacher = self.get_teacher(student, sample["target"].device)
         sample, student_rows_mask, prefix_log = self.with_prefixes(sample, student, teacher)
         # Before the student runs: a GPU would have to be waited for afterwards.

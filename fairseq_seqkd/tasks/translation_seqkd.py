@@ -133,16 +133,12 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         Raises:
             FileNotFoundError: there is no store, and no teacher to make one with
             ValueError: the store was made from other data or with other settings, or
-<<<<<<< HEAD
-                sentence numbers do not identify sentences in this data; or `check_sides`
-        """
-        for folder in utils.split_paths(self.cfg.data):
-            check_sides(folder, split, combine)
-=======
-                sentence numbers do not identify sentences in this data; or as `check_numpy`
+                sentence numbers do not identify sentences in this data; or see `check_sides`
+                and `check_numpy`
         """
         check_numpy(self)
->>>>>>> f52d921 (Python 3.13 and numpy 2: refused by name what fairseq cannot do with it; make takes another PYTHON)
+        for folder in utils.split_paths(self.cfg.data):
+            check_sides(folder, split, combine)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         if split != self.cfg.train_subset or not self._replaces_dataset():
             return

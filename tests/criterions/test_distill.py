@@ -127,7 +127,8 @@ def loss_and_gradient(criterion, student, target):
     target = torch.tensor(target)
     n_tokens = int(target.ne(criterion.padding_idx).sum())
     ids = torch.arange(len(target))
-    sample = {"id": ids, "net_input": {}, "target": target, "ntokens": n_tokens}
+    inputs = {"src_tokens": target}
+    sample = {"id": ids, "net_input": inputs, "target": target, "ntokens": n_tokens}
     loss, _, log = criterion(model, sample)
     loss.backward()
     return loss.item(), model.logits.grad, log
