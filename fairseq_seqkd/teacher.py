@@ -101,6 +101,7 @@ class Teacher:
         self.knows_dictionary = knows_dictionary
         self._generators = {}
         self._encoded = None
+        self._is_checked = False
 
     @property
     def device(self):
@@ -116,8 +117,10 @@ class Teacher:
             ValueError: a model is of a kind that does not score targets
         """
         inputs = self.language_tokens.add_to_inputs(net_input)
-        for model in self.models:
-            check_teacher(model, inputs)
+        if not self._is_checked:
+            for model in self.models:
+                check_teacher(model, inputs)
+            self._is_checked = True
         encoded = self.encoder_outputs(net_input)
         rows = len(net_input["src_tokens"])
         outputs = [features_of(model, inputs, one) for model, one in zip(self.models, encoded)]

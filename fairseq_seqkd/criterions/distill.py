@@ -71,6 +71,7 @@ class DistillCriterion(FairseqCriterion):
         self.gold_weight = cfg.gold_weight
         self._teacher = None  # no module, so fairseq neither saves nor trains it
         self._teacher_is_missing = False
+        self._is_student_checked = False
         self._cache = None
         if self.kd_targets != "gold" and not hasattr(task, "use_targets"):
             raise ValueError(
@@ -90,7 +91,9 @@ class DistillCriterion(FairseqCriterion):
             reduce: fairseq's argument; the loss is always summed
         """
         student = unwrapped(model)
-        check_student(student, sample)
+        if not self._is_student_checked:
+            check_student(student, sample)
+            self._is_student_checked = True
         teacher = self.get_teacher(student, sample["target"].device)
         sample, student_rows_mask, prefix_log = self.with_prefixes(sample, student, teacher)
         # Before the student runs: a GPU would have to be waited for afterwards.
@@ -191,11 +194,8 @@ class DistillCriterion(FairseqCriterion):
 
     def kd_weights(self, statistics, masks):
         """(positions,) the divergence's weight, (1 - g) a w; a is 1 in student rows."""
-        a, g = (
-            masks.student_position_mask.float().clamp(min=self.cfg.kd_alpha),
-            self.gold_weight,
-        )
-        weight = (1 - g) * a
+        a = masks.student_position_mask.float().clamp(min=self.cfg.kd_alpha)
+        weight = (1 - self.gold_weight) * a
         if self.method.weighting is not None:
             weight = weight * self.method.weighting(statistics)
         return weight * masks.compared_mask

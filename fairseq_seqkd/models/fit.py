@@ -30,7 +30,7 @@ def check_student(model, sample):
             f"{who} {misfit}. {EXPECTED} {ON_TRANSLATIONS} fairseq's own criterion for it: "
             "--task translation_lev --criterion nat_loss, if it is non-autoregressive."
         )
-    if getattr(getattr(model, "decoder", None), "adaptive_softmax", None) is not None:
+    if has_adaptive_softmax(model):
         raise ValueError(
             f"{who} has an adaptive softmax, whose probabilities of the whole vocabulary have "
             "no gradient. Leave out --adaptive-softmax-cutoff (the teacher may have one). "
@@ -66,23 +66,27 @@ def misfit_of(model, net_input):
         inspect.signature(model.forward).bind(**net_input)
     except TypeError as error:
         return f"does not take the batches of the task ({error})"
-    reads_source = hasattr(model, "encoder") and hasattr(model, "decoder")
-    if reads_source == ("prev_output_tokens" in net_input):
+    if reads_source(model) == ("prev_output_tokens" in net_input):
         return None
-    return (
-        "needs prefixes of targets (prev_output_tokens), which the task's batches do not have"
-        if reads_source
-        else "reads no prefixes of targets (prev_output_tokens) beside sources"
-    )
+    if reads_source(model):
+        return "needs prefixes of targets (prev_output_tokens), which the task does not have"
+    return "reads no prefixes of targets (prev_output_tokens) beside sources"
+
+
+def reads_source(model):
+    """Whether a model decodes targets of sources."""
+    return hasattr(model, "encoder") and hasattr(model, "decoder")
+
+
+def has_adaptive_softmax(model):
+    """Whether the decoder's output layer is an adaptive softmax."""
+    return getattr(getattr(model, "decoder", None), "adaptive_softmax", None) is not None
 
 
 def has_context_of_each_target(sample):
     """Whether a batch has (batch, length) inputs of the decoder for (batch, length) targets."""
     net_input, target = sample["net_input"], sample.get("target")
     contexts = net_input.get("prev_output_tokens", net_input.get("src_tokens"))
-    return (
-        torch.is_tensor(contexts)
-        and torch.is_tensor(target)
-        and contexts.shape == target.shape
-        and not target.is_floating_point()
-    )
+    if not (torch.is_tensor(contexts) and torch.is_tensor(target)):
+        return False
+    return contexts.shape == target.shape and not target.is_floating_point()

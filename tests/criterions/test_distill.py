@@ -97,7 +97,9 @@ def cache_fixed(root, task, logits, target, temperature):
         rows[name] = values.half() if name != "symbols" else values
     ends = target_mask.sum(-1).cumsum(0).tolist()
     sentences = [
-        SentenceTopK(id_, hash_of([], target[id_][target_mask[id_]].numpy()), rows[begin:end])
+        SentenceTopK(
+            id_, hash_of(*[target[id_][target_mask[id_]].numpy()] * 2), rows[begin:end]
+        )
         for id_, (begin, end) in enumerate(zip([0, *ends], ends))
     ]
     cache = DistributionCache(str(root))
