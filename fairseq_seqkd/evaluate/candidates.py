@@ -75,8 +75,9 @@ def _check_task(name, config):
     if "target_lang" not in config:
         raise ValueError(
             f"--checkpoints: {name!r} is no translation model, its task is "
-            f"{getattr(config, '_name', None)}. (fairseq-eval-lm measures a language model's "
-            "perplexity.)"
+            f"{getattr(config, '_name', None)}. Expected text-to-text models. fairseq-eval-lm "
+            "measures a language model's perplexity, fairseq-generate --scoring sacrebleu or "
+            "wer a speech model."
         )
 
 

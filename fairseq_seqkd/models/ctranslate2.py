@@ -58,6 +58,8 @@ def convert_model(weights, config, task, folder, quantization=None):
         )
     from ctranslate2.converters import FairseqConverter
 
+    if task.source_dictionary is None:
+        raise CannotConvert("it converts models of text, and this one reads no text")
     try:
         languages = task.cfg.source_lang, task.cfg.target_lang
         with tempfile.TemporaryDirectory() as temporary:

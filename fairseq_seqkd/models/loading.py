@@ -231,6 +231,11 @@ def infer_languages(folder, source_lang=None, target_lang=None):
     }
     if len(fitting) == 1:
         return fitting.pop()
+    if not pairs:
+        raise ValueError(
+            f"{folder!r} has no binarised sentence pairs: expected files of fairseq-preprocess "
+            "such as train.de-en.de.idx. Speech has no stores: train with --teacher-path."
+        )
     raise ValueError(
         f"the languages of {folder!r} cannot be inferred from its files (found "
         f"{sorted('-'.join(pair) for pair in pairs)}): give --source-lang and --target-lang"

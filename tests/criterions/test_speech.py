@@ -1,20 +1,23 @@
 """Distillation of models that read features: ``--task speech_to_text`` with ragged lengths."""
 
 import copy
+import re
 
 import pytest
 import torch
-from conftest import S2T, batch_of, logged, train, without_dropout
+from conftest import CTRANSLATE2, S2T, batch_of, logged, train, without_dropout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from fairseq_seqkd.cli import main as cli
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.criterions.gkd import GKDConfig, GKDCriterion
 from fairseq_seqkd.criterions.imit_kd import ImitKDConfig, ImitKDCriterion
 from fairseq_seqkd.criterions.word_kd import WordKDConfig
 from fairseq_seqkd.models.adapters import eval_mode
+from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.prefixes import PREFIXES, TrainingStep
 from fairseq_seqkd.teacher import load_teacher
 
@@ -130,3 +133,40 @@ def test_imit_kd_as_a_command(speech, speech_teacher, tmp_path):
     )
     shares = [float(line["student_rows"]) for line in logged(output, "train_inner")]
     assert len(shares) == 8 and any(0 < share < 100 for share in shares)
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        (
+            "generate DATA --pseudo-targets OUT --teacher-path MODEL",
+            "no binarised sentence pairs",
+        ),
+        (
+            "cache DATA --kd-cache OUT --teacher-path MODEL --top-k 8",
+            "Train with --teacher-path",
+        ),
+        ("evaluate DATA --checkpoints MODEL", "speech_to_text.* --scoring sacrebleu or wer"),
+        pytest.param(
+            "export MODEL --to ctranslate2 --out OUT",
+            "reads no text.*--to fairseq exports any model",
+            marks=CTRANSLATE2,
+        ),
+    ],
+)
+def test_commands_of_text_refuse_speech(
+    speech, speech_teacher, refused, tmp_path, command, message
+):
+    paths = {"DATA": speech, "MODEL": speech_teacher, "OUT": tmp_path / "out"}
+    assert re.search(message, refused(*[paths.get(word, word) for word in command.split()]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_export_takes_a_speech_model(speech, speech_teacher, tmp_path):
+    out = tmp_path / "exported.pt"
+    cli.main(["export", str(speech_teacher), "--to", "fairseq", "--out", str(out)])
+    exported, alone = (
+        load_models(str(path), str(speech))[0][0] for path in (out, speech_teacher)
+    )
+    for name, tensor in alone.state_dict().items():
+        assert torch.equal(exported.state_dict()[name], tensor)

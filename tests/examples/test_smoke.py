@@ -96,6 +96,15 @@ def test_language_model(tmp_path):
     assert all(1 < float(perplexity) < words for perplexity in perplexities)
 
 
+def test_speech_to_text(tmp_path):
+    names, parameters, bleu = zip(*rows_of(smoke("speech_to_text", tmp_path))[1:])
+    assert names == ("teacher", "no distillation", "Word-KD", "ImitKD + Full")
+    teacher, *students = (int(number.replace(",", "")) for number in parameters)
+    assert len(set(students)) == 1 and students[0] < teacher
+    assert all(0 <= float(score) < 100 for score in bleu)
+    assert "student_rows" in (tmp_path / "logs" / "imit_kd.log").read_text()
+
+
 @CTRANSLATE2
 def test_multi30k(tmp_path):
     settings = {"SMOKE": 1, "WORK": tmp_path, "OUT": tmp_path / "out"}
