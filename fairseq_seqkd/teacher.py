@@ -75,21 +75,11 @@ class Teacher:
             their place: comparing the two would prove nothing
         path: the checkpoints that they were loaded from
         language_tokens: `LanguageTokens` that the batches lack which it gets; None: nothing
-        n_symbols: the number of the student's symbols, if the teacher has more; None: all
     """
 
-    def __init__(
-        self,
-        models,
-        task,
-        knows_dictionary=True,
-        path=None,
-        language_tokens=None,
-        n_symbols=None,
-    ):
+    def __init__(self, models, task, knows_dictionary=True, path=None, language_tokens=None):
         self.path = path
         self.language_tokens = language_tokens or NothingAdded()
-        self.n_symbols = n_symbols
         self.models = list(models)
         for model in self.models:
             model.eval()
@@ -129,7 +119,7 @@ class Teacher:
             (features.unflatten(0, (rows, -1))[:, shift:].flatten(0, 1), layer)
             for features, layer in outputs
         ]
-        return LazyLogits(outputs, self.n_symbols)
+        return LazyLogits(outputs, self.language_tokens.n_symbols)
 
     @torch.no_grad()
     def encoder_outputs(self, net_input):
@@ -157,8 +147,9 @@ class Teacher:
         """
         encoded = self.encoder_outputs(net_input)  # serves when the rows are scored as well
         inputs = self.language_tokens.add_to_inputs(net_input)
-        pad, start = self.task.target_dictionary.pad(), self.language_tokens.context_start
-        return IncrementalScorer(self.models, inputs, pad, encoded, start, self.n_symbols)
+        start, n_symbols = self.language_tokens.context_start, self.language_tokens.n_symbols
+        pad = self.task.target_dictionary.pad()
+        return IncrementalScorer(self.models, inputs, pad, encoded, start, n_symbols)
 
     def generate(self, net_input, options, ids=None, draw=0):
         """The ``options.nbest`` best finished hypotheses of every sentence.
@@ -247,7 +238,7 @@ class NothingAdded:
     """In the place of `LanguageTokens` where the models read the batches as they are."""
 
     n_source = shift = n_target = 0
-    context_start = None
+    context_start = n_symbols = None
     names = frozenset()
 
     def add_to_inputs(self, net_input):
@@ -352,5 +343,4 @@ def load_teacher(
     models = [model.to(device=device, dtype=dtype) for model in models]
     logger.info("teacher: %s on %s, %s", path, device, dtype)
     tokens = tokens_to_add(task, student_task)
-    n_symbols = len(student_task.target_dictionary) if tokens and student_task else None
-    return Teacher(models, task, knows_dictionary, path, tokens, n_symbols)
+    return Teacher(models, task, knows_dictionary, path, tokens)

@@ -4,8 +4,8 @@ A data-bin has plain pairs: words, then EOS. A model of a multilingual task read
 more, such as ``__de__``. `LanguageTokens` says what, for one direction.
 """
 
-from dataclasses import dataclass
-from typing import FrozenSet, Tuple
+from dataclasses import dataclass, replace
+from typing import FrozenSet, Optional, Tuple
 
 import torch
 from fairseq.data.multilingual.multilingual_utils import get_lang_tok
@@ -29,6 +29,7 @@ class LanguageTokens:
         names: all symbols that the task adds to its dictionaries, of every language
         symbols: their indices in the target dictionary
         pad, eos: of both dictionaries
+        n_symbols: how many symbols count, the first ones; None: all
     """
 
     source_start: Tuple[int, ...]
@@ -39,6 +40,7 @@ class LanguageTokens:
     symbols: FrozenSet[int]
     pad: int
     eos: int
+    n_symbols: Optional[int] = None
 
     @property
     def is_plain(self):
@@ -203,7 +205,8 @@ def tokens_to_add(teacher_task, student_task=None):
     if wanted == found:
         return None
     if found is None or found.is_plain:
-        return None if wanted.is_plain else wanted
+        dictionary = getattr(student_task, "target_dictionary", teacher_task.target_dictionary)
+        return None if wanted.is_plain else replace(wanted, n_symbols=len(dictionary))
     raise ValueError(
         f"the student's task {type(student_task).__name__} adds language tokens that the "
         f"teacher, of the task {type(teacher_task).__name__}, does not read. Train the student "

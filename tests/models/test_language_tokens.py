@@ -93,7 +93,7 @@ def test_scores_are_those_of_the_model_alone(case, data):
     student = open_split(str(data), "train").task
     tokens = tokens_to_add(task, student)
     n_symbols = len(student.target_dictionary)
-    teacher = Teacher([model], task, language_tokens=tokens, n_symbols=n_symbols)
+    teacher = Teacher([model], task, language_tokens=tokens)
     teacher.check_dictionaries(student)
     found = torch.log_softmax(teacher.logits(plain["net_input"]).at(slice(None)), -1)
     with torch.no_grad():
