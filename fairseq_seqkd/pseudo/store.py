@@ -74,9 +74,9 @@ class PseudoTargetStore(ChunkedStore):
         """Whether the converted teacher's translations were compared with fairseq's."""
         return os.path.exists(self.path(_CHECK))
 
-    def write_check(self, outcome):
-        """Record the comparison, a dictionary."""
-        write_json(self.path(_CHECK), outcome)
+    def write_check(self, agreement):
+        """Record the comparison, an `Agreement` as a dictionary."""
+        write_json(self.path(_CHECK), agreement)
 
     def _is_ours(self, entry):
         return (
