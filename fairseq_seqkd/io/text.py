@@ -202,8 +202,7 @@ def _decompressed(blocks, kind, name):
                 content = decompressor.decompress(block)
             except Exception as error:  # each module has its own class of errors
                 raise ValueError(
-                    f"{name} cannot be read as {kind}: {error}. Copy it again, or decompress "
-                    "it."
+                    f"{name} cannot be read as {kind}: {error}. Copy or decompress the file."
                 ) from error
             yield content
             block = decompressor.unused_data if decompressor.eof else b""
