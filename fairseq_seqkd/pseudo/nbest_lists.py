@@ -6,7 +6,7 @@ import re
 
 logger = logging.getLogger(__name__)
 
-_SEPARATOR = re.compile(r"(?:^|(?<=\s))\|\|\|(?=\s|$)")
+_SEPARATOR = re.compile(r"(?:^|(?<= ))\|\|\|(?= |$)")
 _NUMBER = re.compile(r"\s*\d{1,18}\s*")
 # A word of a field of features (F0= -1.5), word scores or alignments (0-0, 0.1,0.9, |0-1|).
 _DETAIL = re.compile(r"\S*=\S*|[-+|,.:\deE]+|[-+]?(nan|inf)")
@@ -26,7 +26,7 @@ def parse_item(line):
     details = [word for field in fields[1:] for word in field.split()]
     if not _NUMBER.fullmatch(number) or not found or not all(map(_DETAIL.fullmatch, details)):
         return None
-    return int(number), found[-1], fields[0].strip()
+    return int(number), found[-1], fields[0].strip(" ")
 
 
 def _as_score(field):
