@@ -21,10 +21,14 @@ def checkpoint_paths(path):
 
     Raises:
         FileNotFoundError: names the first file that does not exist
+        ValueError: it is there in shards
     """
     paths = utils.split_paths(path)
     for checkpoint in paths:
         if not os.path.isfile(checkpoint):
+            shard = f"{os.path.splitext(checkpoint)[0]}-shard0.pt"
+            if os.path.isfile(shard):
+                raise _is_sharded(shard)
             raise FileNotFoundError(
                 f"no checkpoint at {checkpoint!r}. Expected a file that fairseq-train wrote "
                 "(several are separated by colons)."
@@ -70,6 +74,8 @@ def _checked_state(path, load):
         raise
     except Exception as error:  # a damaged or foreign file can raise anything
         raise _not_a_checkpoint(path, f"{type(error).__name__}: {_reason(error)}") from error
+    if isinstance(state, dict) and "fsdp_metadata" in state:
+        raise _is_sharded(path)
     model = state.get("model") if isinstance(state, dict) else None
     if not isinstance(model, dict) or not any(map(torch.is_tensor, model.values())):
         raise _not_a_checkpoint(path, "it holds no model")
@@ -99,6 +105,14 @@ def _not_a_checkpoint(path, found):
     return ValueError(
         f"{path!r} is not a fairseq checkpoint ({found}). Expected a "
         "file that fairseq-train wrote, such as checkpoints/checkpoint_best.pt."
+    )
+
+
+def _is_sharded(path):
+    return ValueError(
+        f"{path!r} is one shard of a model (--ddp-backend fully_sharded --use-sharded-state). "
+        "Expected a whole model: train without --use-sharded-state, or join the shards with "
+        "fairscale's FullyShardedDataParallel.consolidate_shard_weights."
     )
 
 

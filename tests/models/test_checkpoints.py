@@ -43,6 +43,18 @@ def test_checkpoint_of_something_else(tmp_path, load):
 
 
 @LOADERS
+@pytest.mark.parametrize("named", ["model.pt", "model-shard0.pt"])
+def test_a_shard_of_a_model(tmp_path, load, named):
+    """As --use-sharded-state writes them: flat parameters, and how they were cut."""
+    shard = {"model": {"flat_param_0": torch.zeros(3)}, "cfg": None, "fsdp_metadata": {}}
+    torch.save(shard, tmp_path / "model-shard0.pt")
+    if load is not load_models and named == "model.pt":
+        pytest.skip("commands name checkpoints to load_models")
+    with pytest.raises(ValueError, match="model-shard0.pt' is one shard of a model.*Expected"):
+        load(str(tmp_path / named))
+
+
+@LOADERS
 @guarded
 def test_malicious_checkpoint_is_refused_and_not_executed(tmp_path, load):
     trace = tmp_path / "was-executed"
