@@ -44,10 +44,11 @@ def test_checkpoint_of_something_else(tmp_path, load):
 
 @LOADERS
 @pytest.mark.parametrize("named", ["model.pt", "model-shard0.pt"])
-def test_a_shard_of_a_model(tmp_path, load, named):
+def test_a_shard_of_a_model(teacher, tmp_path, load, named):
     """As --use-sharded-state writes them: flat parameters, and how they were cut."""
-    shard = {"model": {"flat_param_0": torch.zeros(3)}, "cfg": None, "fsdp_metadata": {}}
-    torch.save(shard, tmp_path / "model-shard0.pt")
+    state = read_checkpoint(str(teacher))
+    flat = {"flat_param_0": torch.cat([t.flatten() for t in state["model"].values()])}
+    torch.save({**state, "model": flat, "fsdp_metadata": {}}, tmp_path / "model-shard0.pt")
     if load is not load_models and named == "model.pt":
         pytest.skip("commands name checkpoints to load_models")
     with pytest.raises(ValueError, match="model-shard0.pt' is one shard of a model.*Expected"):
