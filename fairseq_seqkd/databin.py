@@ -1,9 +1,8 @@
 """Splits of a data-bin as fairseq-preprocess wrote them: no truncation, no bucketing."""
 
-import hashlib
 import os
 from dataclasses import dataclass
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 from fairseq import utils
@@ -11,6 +10,15 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask, load_l
 
 from fairseq_seqkd.compat import check_numpy
 from fairseq_seqkd.io.files import sha256
+from fairseq_seqkd.models.data_folders import (
+    check_dictionaries,
+    check_split,
+    describe_dictionary,
+    shard_folders,
+    single_folder,
+    split_checksums,
+)
+from fairseq_seqkd.models.datasets import data_sha256, random_access
 from fairseq_seqkd.models.language_tokens import is_multilingual
 from fairseq_seqkd.models.loading import (
     check_byte_order_marks,
@@ -58,22 +66,37 @@ class Split:
                 sentence; the sentences have no targets to score; or see `check_sides` and
                 `check_numpy`
         """
-        folder = single_folder(data, name)
-        if not split_files(folder, name):
-            raise FileNotFoundError(
-                f"{folder!r} has no split {name!r} (no file whose name begins with "
-                f"{name + '.'!r}): expected a data-bin that fairseq-preprocess wrote"
-            )
+        single_folder(data, name)
+        return next(cls.load_shards_for_scoring(teacher_path, data, name, languages))
+
+    @classmethod
+    def load_shards_for_scoring(cls, teacher_path, data, name, languages=(None, None)):
+        """Yield a split of every data-bin in ``DATA1:DATA2``, as `load_for_scoring` loads it.
+
+        Dictionaries are those of the first.
+        """
+        folders = shard_folders(data, name)
+        for folder in folders:
+            check_split(folder, name)
         if is_multilingual(task_name_of(teacher_path)):
-            split = DirectionSplit.from_pairs(open_split(data, name, *languages))
+            splits = map(DirectionSplit.from_pairs, open_shards(data, name, *languages))
         else:
-            check_sides(folder, name)
-            task = task_with_dictionaries_in(teacher_path, folder, languages)
-            check_numpy(task)
-            task.load_dataset(name)
-            split = cls(folder, name, task, task.dataset(name))
-        split.check_targets()
-        return split
+            splits = (
+                cls._load_with_task(teacher_path, folder, name, languages, folders[0])
+                for folder in folders
+            )
+        for split in splits:
+            split.check_targets()
+            yield split
+
+    @classmethod
+    def _load_with_task(cls, teacher_path, folder, name, languages, dictionaries):
+        check_dictionaries(folder, dictionaries)
+        check_sides(folder, name)
+        task = task_with_dictionaries_in(teacher_path, dictionaries, languages, folder)
+        check_numpy(task)
+        task.load_dataset(name)
+        return cls(folder, name, task, random_access(task.dataset(name)))
 
     def check_targets(self):
         """Raise a ValueError unless every sentence has a target made of symbols."""
@@ -97,11 +120,22 @@ class Split:
         If the data set has the sizes of both sides, the key is the target's length, and
         among equal targets the source's, so that batches have little padding on both sides.
         """
+        sizes = self._sizes()
+        if len(sizes) == 1:
+            return sizes[0]
+        target, source = sizes
+        return target * (source.max(initial=0) + 1) + source
+
+    def token_counts(self):
+        """(sentences,) tokens of source and target together."""
+        return sum(self._sizes())
+
+    def _sizes(self):
+        """(sentences,) lengths of targets and sources; of one side, if it knows no other."""
         sides = [getattr(self.dataset, f"{side}_sizes", None) for side in ("tgt", "src")]
         if any(side is None for side in sides):
-            return np.array([self.dataset.num_tokens(id_) for id_ in range(len(self))])
-        target, source = (np.asarray(side, dtype=np.int64) for side in sides)
-        return target * (source.max(initial=0) + 1) + source
+            sides = [[self.dataset.num_tokens(id_) for id_ in range(len(self))]]
+        return [np.asarray(side, dtype=np.int64) for side in sides]
 
     def target_tokens(self):
         """The number of target tokens; an estimate if the data set has no target sizes."""
@@ -110,8 +144,9 @@ class Split:
     def describe(self):
         """The manifest's entries ``data`` and ``dictionary``, which identify the split."""
         data = {"split": self.name, "sentences": len(self)}
+        sums = split_checksums(self.folder, self.name, self.task)
         return {
-            "data": {**data, "sha256": split_checksums(self.folder, self.name)},
+            "data": {**data, "sha256": sums},
             "dictionary": describe_dictionary(self.task.target_dictionary),
         }
 
@@ -138,7 +173,7 @@ class DirectionSplit(Split):
     def describe(self):
         """As `Split.describe`, of the files of this direction."""
         described = super().describe()
-        sha256 = split_checksums(self.folder, self.direction["prefix"])
+        sha256 = split_checksums(self.folder, self.direction["prefix"], self.task)
         data = {**described["data"], **self.direction, "sha256": sha256}
         return {**described, "data": data}
 
@@ -151,23 +186,30 @@ class PairSplit(Split):
 
     Attributes, in addition to those of `Split`:
         source_lang, target_lang: language codes
+        dictionary_folder: where its dictionaries are, if not in ``folder``
     """
 
     source_lang: str
     target_lang: str
+    dictionary_folder: Optional[str] = None
 
     @classmethod
-    def load_for_translation(cls, task, data, name, *languages):
-        """Load a split whose sentences a store identifies by their position.
+    def load_shards(cls, task, data, name, *languages):
+        """Yield the split of every data-bin in ``DATA1:DATA2``; dictionaries are the first's.
 
         Args:
             data: fairseq's ``data`` argument
             task, name, languages: as for `load`
         Raises:
             FileNotFoundError: as for `load`
-            ValueError: see `single_folder`
+            ValueError: see `shard_folders` and `check_dictionaries`
         """
-        return cls.load(task, single_folder(data, name), name, *languages)
+        folders = shard_folders(data, name)
+        for folder in folders:
+            check_dictionaries(folder, folders[0])
+            split = cls.load(task, folder, name, *languages)
+            split.dictionary_folder = folders[0]
+            yield split
 
     @classmethod
     def load(cls, task, folder, name, source_lang, target_lang, left_pad_source=True):
@@ -185,7 +227,7 @@ class PairSplit(Split):
         """
         split = cls(folder, name, task, None, source_lang, target_lang)
         check_sides(folder, split.prefix)
-        split.dataset = load_langpair_dataset(
+        dataset = load_langpair_dataset(
             folder,
             name,
             source_lang,
@@ -200,6 +242,7 @@ class PairSplit(Split):
             max_source_positions=None,
             max_target_positions=None,
         )
+        split.dataset = random_access(dataset)
         return split
 
     @property
@@ -229,8 +272,8 @@ class PairSplit(Split):
                 return prefix
         raise FileNotFoundError(
             f"{self.folder!r} has no binarised {self.name!r} split "
-            f"({self.name}.{self.source_lang}-{self.target_lang}.*.idx): pseudo-targets "
-            "need data from fairseq-preprocess without --dataset-impl raw"
+            f"({self.name}.{self.source_lang}-{self.target_lang}.*.idx): expected data from "
+            "fairseq-preprocess without --dataset-impl raw"
         )
 
     @property
@@ -240,44 +283,34 @@ class PairSplit(Split):
 
     def describe(self):
         """The manifest's entries ``data`` and ``dictionaries``, which identify the split."""
-        pair = (self.source_lang, self.target_lang)
+        files = [f"{self.prefix}.{lang}.bin" for lang in self.languages]
         return {
             "data": {
                 "split": self.name,
-                "pair": "-".join(pair),
+                "pair": f"{self.source_lang}-{self.target_lang}",
                 "sentences": len(self),
-                "sha256": self._checksums(
-                    f"{self.prefix}.{lang}.bin" for lang in self.languages
-                ),
+                "sha256": {
+                    name: data_sha256(os.path.join(self.folder, name), self.vocab(lang))
+                    for name, lang in zip(files, self.languages)
+                },
             },
-            "dictionaries": self._checksums(f"dict.{lang}.txt" for lang in pair),
+            "dictionaries": {
+                os.path.basename(path): sha256(path) for path in self.dictionary_paths()
+            },
         }
 
-    def _checksums(self, names):
-        return {name: sha256(os.path.join(self.folder, name)) for name in names}
+    def vocab(self, lang):
+        """The size of a language's dictionary; None for another language."""
+        if lang == self.source_lang:
+            return len(self.task.source_dictionary)
+        return len(self.task.target_dictionary) if lang == self.target_lang else None
 
-
-def single_folder(data, name):
-    """The data-bin that fairseq's ``data`` argument names, if there is just one.
-
-    Raises:
-        ValueError: several data-bins, or a second file of the split; in both cases the
-            position of a sentence would not identify it
-    """
-    paths = utils.split_paths(data)
-    if len(paths) > 1:
-        raise ValueError(
-            f"data is {data!r}: expected one data-bin, found {len(paths)} separated by "
-            "colons, in which the number of a sentence does not identify it. Binarise them as "
-            "one."
-        )
-    if split_files(paths[0], name + "1"):
-        raise ValueError(
-            f"{data!r} has {name}1 files, which fairseq appends to {name}: expected "
-            f"{name} alone, in which the number of a sentence identifies it. Binarise them as "
-            "one split (repeat lines in place of --upsample-primary)."
-        )
-    return paths[0]
+    def dictionary_paths(self):
+        """The files of its dictionaries: its own, or those of the first data-bin."""
+        names = [f"dict.{lang}.txt" for lang in (self.source_lang, self.target_lang)]
+        own = [os.path.join(self.folder, name) for name in names]
+        first = [os.path.join(self.dictionary_folder or self.folder, name) for name in names]
+        return [path if os.path.exists(path) else other for path, other in zip(own, first)]
 
 
 def open_split(data, name, source_lang=None, target_lang=None):
@@ -291,6 +324,12 @@ def open_split(data, name, source_lang=None, target_lang=None):
         FileNotFoundError: the folder, the split or a dictionary does not exist
         ValueError: the languages cannot be inferred, or see `single_folder`
     """
+    single_folder(data, name)
+    return next(open_shards(data, name, source_lang, target_lang))
+
+
+def open_shards(data, name, source_lang=None, target_lang=None):
+    """Yield the `PairSplit` of every data-bin in ``DATA1:DATA2``, as `open_split` loads it."""
     folder = utils.split_paths(data)[0]
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"no folder {folder!r}: expected a data-bin")
@@ -306,23 +345,4 @@ def open_split(data, name, source_lang=None, target_lang=None):
     config = TranslationConfig(data=data, source_lang=languages[0], target_lang=languages[1])
     task = TranslationTask.setup_task(config)
     check_byte_order_marks(task, folder)
-    return PairSplit.load_for_translation(task, data, name, *languages)
-
-
-def split_files(folder, split):
-    """The names of a split's files."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(name for name in names if name.startswith(split + "."))
-
-
-def split_checksums(folder, split):
-    """{file name: SHA-256} of a split: its .bin files, or all files if it is raw text."""
-    names = split_files(folder, split)
-    names = [name for name in names if name.endswith(".bin")] or names
-    return {name: sha256(os.path.join(folder, name)) for name in names}
-
-
-def describe_dictionary(dictionary):
-    """The manifest's entry for a dictionary: its size and the SHA-256 of its symbols."""
-    symbols = "\n".join(dictionary.symbols).encode()
-    return {"symbols": len(dictionary), "sha256": hashlib.sha256(symbols).hexdigest()}
+    yield from PairSplit.load_shards(task, data, name, *languages)

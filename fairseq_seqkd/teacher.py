@@ -29,7 +29,7 @@ from fairseq_seqkd.models.adapters import (
 from fairseq_seqkd.models.dictionaries import check_same_symbols
 from fairseq_seqkd.models.fit import check_teacher
 from fairseq_seqkd.models.language_tokens import tokens_to_add
-from fairseq_seqkd.models.loading import load_models
+from fairseq_seqkd.models.loading import TEACHER, load_models
 
 logger = logging.getLogger(__name__)
 
@@ -325,22 +325,23 @@ def load_teacher(
     device="cpu",
     dtype=torch.float32,
     student_task=None,
+    role=TEACHER,
     languages=(None, None),
 ):
     """Load one or several checkpoints as one frozen model.
 
     Args:
         device, dtype: of the parameters
-        path, data, student_task, languages: as for `load_models`, which also says what is
-            raised; and see `tokens_to_add`
+        path, data, student_task, role, languages: as for `load_models`, which also says what
+            is raised; and see `tokens_to_add`
     """
     device = torch.device(device)
-    check_dtype(device, dtype)
+    check_dtype(device, dtype, role.dtype_flag)
     # Building a model draws its initial weights: in the middle of a training step that
     # would shift the student's dropout, and a resumed run would not equal an unbroken one.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        models, task, knows_dictionary = load_models(path, data, student_task, languages)
+        models, task, knows_dictionary = load_models(path, data, student_task, role, languages)
     models = [model.to(device=device, dtype=dtype) for model in models]
-    logger.info("teacher: %s on %s, %s", path, device, dtype)
+    logger.info("%s: %s on %s, %s", role.name, path, device, dtype)
     tokens = tokens_to_add(task, student_task)
     return Teacher(models, task, knows_dictionary, path, tokens)

@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shutil
 
 # Set before torch is imported: the tests' models are too small for two threads.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -20,6 +21,7 @@ from types import SimpleNamespace  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from advice import errors_of, unknown_flags  # noqa: E402
 from fairseq.data import Dictionary  # noqa: E402
 from processes import fairseq, output_of, start  # noqa: E402
 
@@ -221,6 +223,13 @@ def data(text, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def older(text, tmp_path_factory):
+    """The same data-bin in the format of ``--dataset-impl cached`` and ``lazy``."""
+    folder = tmp_path_factory.mktemp("older") / "data-bin"
+    return preprocess(text, folder, "--dataset-impl", "cached")
+
+
+@pytest.fixture(scope="session")
 def teacher(data, tmp_path_factory):
     """The checkpoint of a trained teacher, which takes sources of at most 30 tokens."""
     folder = tmp_path_factory.mktemp("teacher")
@@ -295,7 +304,9 @@ def refused(capsys):
     def call(*arguments):
         with pytest.raises(SystemExit, match="2"):
             cli.main([*map(str, arguments)])
-        return capsys.readouterr().err
+        output = capsys.readouterr().err
+        assert unknown_flags(arguments[0], errors_of(arguments[0], output)) == set()
+        return output
 
     return call
 
@@ -312,3 +323,57 @@ def store(data, teacher, tmp_path_factory):
             *["--max-update", "2", "--teacher-engine", "fairseq"],
         )
     return folder / "store"
+
+
+HALF_SIZE = 70  # sentences of the first of the ``halves``
+HALF_SEARCH = ["--beam", 3, "--engine", "fairseq", "--accept-unfinished", 0.5]
+
+
+def colons(*paths):
+    """Paths, separated by colons."""
+    return ":".join(map(str, paths))
+
+
+def _half(text, data, root, part):
+    """The data-bin of some lines of the training text, with the dictionaries of ``data``."""
+    root.mkdir()
+    for side in ("src", "tgt"):
+        lines = (text / f"train.{side}").read_text().split("\n")[:160][part]
+        (root / f"train.{side}").write_text("\n".join(lines) + "\n")
+    pair = ["--source-lang", "src", "--target-lang", "tgt", "--destdir", root / "data-bin"]
+    dictionaries = ["--srcdict", data / "dict.src.txt", "--tgtdict", data / "dict.tgt.txt"]
+    fairseq("preprocess", *pair, *dictionaries, "--trainpref", root / "train")
+    return root / "data-bin"
+
+
+@pytest.fixture(scope="session")
+def halves(text, data, tmp_path_factory):
+    """Two data-bins with the sentences of ``data``; only the first has the other files."""
+    folder = tmp_path_factory.mktemp("halves")
+    first = _half(text, data, folder / "1", slice(0, HALF_SIZE))
+    second = _half(text, data, folder / "2", slice(HALF_SIZE, None))
+    for path in data.glob("valid.*"):
+        shutil.copy(path, first)
+    for path in second.glob("dict.*"):
+        path.unlink()
+    return first, second
+
+
+@pytest.fixture(scope="session")
+def half_stores(halves, teacher, tmp_path_factory):
+    """The stores of the ``halves``, made by one command."""
+    root = tmp_path_factory.mktemp("half-stores")
+    folders = root / "1", root / "2"
+    flags = ["--pseudo-targets", colons(*folders), "--teacher-path", teacher, "--threads", 1]
+    words = ["generate", colons(*halves), *flags, *HALF_SEARCH]
+    cli.main([str(word) for word in words])
+    return folders
+
+
+@pytest.fixture(scope="session")
+def half_caches(halves, teacher, tmp_path_factory):
+    """The caches of the ``halves``, made by one command."""
+    root = tmp_path_factory.mktemp("half-caches")
+    folders = root / "1", root / "2"
+    make_cache(colons(*folders), colons(*halves), teacher)
+    return folders

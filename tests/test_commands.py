@@ -12,6 +12,7 @@ from conftest import (
     TINY,
     TRAINING,
     USER_DIR,
+    files,
     logged,
     make_cache,
     preprocess,
@@ -85,6 +86,12 @@ def test_language_modelling(text, tmp_path):
     train(tmp_path / "data", tmp_path / "teacher", *task, *stock, model=model)
     teacher = tmp_path / "teacher" / "checkpoint_last.pt"
     cache = make_cache(tmp_path / "cache", tmp_path / "data", teacher, "--top-k", 336)
+    fairseq(
+        *["preprocess", "--only-source", "--destdir", tmp_path / "older"],
+        *["--trainpref", text / "train.tgt", "--dataset-impl", "lazy"],
+    )
+    make_cache(tmp_path / "older-cache", tmp_path / "older", teacher, "--top-k", 336)
+    assert files(tmp_path / "older-cache") == files(cache)
     losses = []
     for number, source in enumerate((["--teacher-path", teacher], ["--kd-cache", cache])):
         distil = ["--criterion", "word_kd", *source]
@@ -92,6 +99,25 @@ def test_language_modelling(text, tmp_path):
         log = train(tmp_path / "data", student, *task, *distil, model=model)
         losses.append(float(logged(log, "train")[-1]["train_kd_loss"]))
     assert losses[0] > 0 and losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "criterion, impl", [("seq_kd", []), ("word_kd", ["--dataset-impl", "lazy"])]
+)
+def test_trains_on_fairseqs_older_format_as_on_mmap(
+    data, older, store, cache, tmp_path, criterion, impl
+):
+    """With gold beside pseudo-targets, and from a cache, in several loading processes."""
+    flags = {
+        "seq_kd": ["--pseudo-targets", store, "--gold-weight", "0.3"],
+        "word_kd": ["--kd-cache", cache],
+    }[criterion]
+    run = ["--task", "translation_seqkd", "--criterion", criterion, *flags]
+    run += ["--num-workers", "3", "--max-update", "3"]
+    train(data, tmp_path / "mmap", *run)
+    train(older, tmp_path / "older", *run, *impl)
+    weights = (parameters(tmp_path / n / "checkpoint_last.pt") for n in ("mmap", "older"))
+    assert_same(*weights, rtol=0, atol=0)
 
 
 def test_stock_fairseq_trains_on_the_stores_data_bin(store, tmp_path):

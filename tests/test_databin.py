@@ -41,18 +41,13 @@ class TestPairSplit:
         with pytest.raises(FileNotFoundError, match="has no binarised 'nosuch' split"):
             load_split(data, "nosuch")
 
-    def test_two_data_bins(self, data, split):
-        with pytest.raises(ValueError, match="found 2 separated by colons"):
-            both = f"{data}:{data}"
-            PairSplit.load_for_translation(split.task, both, "train", "src", "tgt")
-
     def test_a_second_file_of_the_split(self, copied, split):
         for path in copied.glob("valid.*"):
             shutil.copy(path, copied / path.name.replace("valid", "train1"))
         with pytest.raises(
             ValueError, match="has train1 files, which fairseq appends to train"
         ):
-            PairSplit.load_for_translation(split.task, str(copied), "train", "src", "tgt")
+            next(PairSplit.load_shards(split.task, str(copied), "train", "src", "tgt"))
         # Each file by itself can be loaded, as evaluate does with several test sets.
         assert len(load_split(copied)) == 160
         assert len(load_split(copied, "train1")) == 24
@@ -64,6 +59,28 @@ class TestPairSplit:
         assert train["dictionaries"] == valid["dictionaries"]
         names = [f"train.src-tgt.{side}.bin" for side in ("src", "tgt")]
         assert train["data"]["sha256"] == {name: sha256(data / name) for name in names}
+
+
+class TestOlderFormat:
+    """``--dataset-impl cached`` and ``lazy``: the same sentences and the same identity."""
+
+    def test_of_pairs(self, older, split):
+        found = load_split(older)
+        assert found.describe() == split.describe()
+        for id_ in (159, 0, 42, 6):
+            for side in ("source", "target"):
+                assert found.dataset[id_][side].tolist() == split.dataset[id_][side].tolist()
+
+    def test_for_scoring(self, older, data, teacher):
+        found, expected = (
+            Split.load_for_scoring(str(teacher), str(folder), "train")
+            for folder in (older, data)
+        )
+        assert found.describe() == expected.describe()
+        assert found.dataset[42]["target"].tolist() == expected.dataset[42]["target"].tolist()
+
+    def test_other_sentences_are_other_data(self, older, split):
+        assert load_split(older, "valid").describe()["data"] != split.describe()["data"]
 
 
 class TestOpenSplit:
@@ -123,6 +140,7 @@ class TestLoadForScoring:
         order = np.argsort(found.length_sort_keys(), kind="stable").tolist()
         assert order == sorted(range(160), key=lambda id_: sizes[id_])
         assert found.target_tokens() == sum(target for target, _ in sizes)
+        assert found.token_counts().tolist() == [sum(both) for both in sizes]
 
     def test_description_identifies_data_and_dictionary(self, data, teacher):
         found = Split.load_for_scoring(str(teacher), str(data), "valid").describe()

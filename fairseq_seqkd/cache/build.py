@@ -71,7 +71,8 @@ def fill(cache, split, load_teacher, worker):
     if mine:
         teacher = load_teacher(cache.manifest["dtype"])
         teacher.check_dictionaries(split.task)
-        fill_chunks(cache, chunks, mine, Scorer(teacher, split, cache.manifest), worker)
+        scorer = Scorer(teacher, split, cache.manifest)
+        fill_chunks(cache, chunks, mine, scorer, worker, split.token_counts())
     return cache.n_missing(len(chunks), worker)
 
 
@@ -103,7 +104,9 @@ class Scorer:
                 too_long[0],
             )
         for id_ in too_long:
-            yield SentenceTopK(int(id_), 0, np.empty(0, self.dtype))
+            sample = self.dataset.collater([self.dataset[id_]])
+            (pair,) = pairs_of(sample, self.pad)
+            yield SentenceTopK(int(id_), hash_of(*pair[1:]), np.empty(0, self.dtype))
         for batch in self.batches(np.array(fitting, dtype=np.int64)):
             yield from self.score(batch)
 

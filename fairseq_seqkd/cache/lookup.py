@@ -4,12 +4,18 @@ import os
 
 import numpy as np
 import torch
+from fairseq import utils
 
-from fairseq_seqkd.cache.store import DistributionCache, hash_of, pairs_of
+from fairseq_seqkd.cache.sentences import CachedSentences
+from fairseq_seqkd.cache.store import DistributionCache, pairs_of
 from fairseq_seqkd.chunked.manifest import differences
-from fairseq_seqkd.databin import describe_dictionary, split_checksums
 from fairseq_seqkd.losses.support import TopK
 from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
+from fairseq_seqkd.models.data_folders import (
+    describe_dictionary,
+    folder_of_each,
+    split_checksums,
+)
 
 
 def open_cache_reader(cfg, task):
@@ -19,70 +25,89 @@ def open_cache_reader(cfg, task):
         cfg: with the attributes kd_cache, kd_top_k, kd_temperature, teacher_path, train_subset
         task: the student's task
     Raises:
-        FileNotFoundError, ValueError: as for `CacheReader`; or it has fewer than the top k
+        FileNotFoundError: there is no cache
+        ValueError: a cache has another dictionary or other settings than expected, is
+            unfinished or damaged, or has fewer than the top k; or there are more or fewer
+            caches than data-bins
     """
-    path = cfg.teacher_path
+    path, data = cfg.teacher_path, _data_of(task)
+    folders = utils.split_paths(cfg.kd_cache)
+    if data is not None:
+        folders = folder_of_each(data, cfg.kd_cache, "--kd-cache")
     expected = {
+        "dictionary": describe_dictionary(task.target_dictionary),
         "temperature": float(cfg.kd_temperature),
         "teacher": None if path is None else sha256_of_checkpoints(path),
         "data": {"split": cfg.train_subset},
     }
-    cache = CacheReader(cfg.kd_cache, task, expected)
-    if (cfg.kd_top_k or 0) > cache.k:
+    stores = []
+    for folder in folders:
+        stores.append(_finished_cache(folder, expected))
+        first = stores[0].manifest
+        expected.update({name: first[name] for name in ("teacher", "top_k")})
+    reader = CacheReader(stores, task)
+    if (cfg.kd_top_k or 0) > reader.k:
         raise ValueError(
             f"--kd-top-k is {cfg.kd_top_k}, but the cache {cfg.kd_cache!r} has the top "
-            f"{cache.k}: expected that or less, or another cache."
+            f"{reader.k}: expected that or less, or another cache."
         )
-    return cache
+    return reader
+
+
+def _data_of(task):
+    """fairseq's ``data`` argument of a task, or None."""
+    return getattr(getattr(task, "cfg", None), "data", None)
+
+
+def _finished_cache(root, expected):
+    """The `DistributionCache` in a folder; raises as `open_cache_reader`."""
+    store = DistributionCache(root)
+    if not store.exists:
+        raise FileNotFoundError(
+            f"--kd-cache: there is no cache at {root!r}. Make it with fairseq-seqkd cache "
+            f"DATA --teacher-path CHECKPOINT --kd-cache {root}"
+        )
+    store.check(expected)
+    missing = store.chunks.missing(store.n_chunks(store.manifest["data"]["sentences"]))
+    if missing:
+        raise ValueError(
+            f"--kd-cache: the cache {root!r} is not finished: {len(missing)} chunks are "
+            f"missing, the first is number {missing[0]}. Run fairseq-seqkd cache again with "
+            "the same flags: it makes what is missing."
+        )
+    return store
 
 
 class CacheReader:
-    """A finished cache, opened for a training.
+    """Finished caches, opened for a training: one for each of its data-bins.
+
+    fairseq trains on one data-bin an epoch. Which cache is of that one follows from the hashes
+    of a batch's sentences.
 
     Args:
-        root: the cache's folder
+        stores: `DistributionCache` objects of the same teacher and top k
         task: the student's task
-        expected: entries of the manifest, as for `ChunkedStore.check`
     Raises:
-        FileNotFoundError: there is no cache
-        ValueError: the cache has another dictionary or other settings than expected, or it
-            is unfinished or damaged
+        ValueError: the first one is damaged
     """
 
-    def __init__(self, root, task, expected):
-        self.store = DistributionCache(root)
-        if not self.store.exists:
-            raise FileNotFoundError(
-                f"--kd-cache: there is no cache at {root!r}. Make it with fairseq-seqkd cache "
-                f"DATA --teacher-path CHECKPOINT --kd-cache {root}"
-            )
-        dictionary = describe_dictionary(task.target_dictionary)
-        self.store.check({"dictionary": dictionary, **expected})
+    def __init__(self, stores, task):
+        self.stores = stores
         self.task = task
-        self.manifest = self.store.manifest
-        self.k = self.manifest["top_k"]
-        self._open()
+        self.k = stores[0].manifest["top_k"]
+        self._sentences = self._open(0)
 
-    def _open(self):
-        sentences = self.manifest["data"]["sentences"]
-        paths = self.store.chunks.find()
-        missing = self.store.chunks.missing(self.store.n_chunks(sentences))
-        if missing:
+    def _open(self, index):
+        """The `CachedSentences` of a cache."""
+        sentences = CachedSentences(self.stores[index])
+        if len(self.stores) > 1 and not sentences.has_all_hashes:
             raise ValueError(
-                f"--kd-cache: the cache {self.store.root!r} is not finished: {len(missing)} "
-                f"chunks are missing, the first is number {missing[0]}. Run fairseq-seqkd "
-                "cache again with the same flags: it makes what is missing."
+                f"--kd-cache: the cache {self.stores[index].root!r} is of an earlier version, "
+                "without checksums of sentences that are too long for the teacher, by which "
+                "several caches are told apart. Make it again: fairseq-seqkd cache with "
+                "--overwrite."
             )
-        self._rows = []
-        self._chunk, self._begin = np.zeros(sentences, np.int32), np.zeros(sentences, np.int64)
-        self._length, self._hash = (np.zeros(sentences, np.uint32) for _ in range(2))
-        for _, path in sorted(paths.items()):
-            entries, rows = self.store.read_chunk(path)
-            ids, lengths = entries["id"], entries["length"]
-            self._chunk[ids] = len(self._rows)
-            self._begin[ids] = np.cumsum(lengths) - lengths
-            self._length[ids], self._hash[ids] = lengths, entries["hash"]
-            self._rows.append(rows)
+        return sentences
 
     def look_up(self, sample, pad):
         """The teacher's `TopK` at all positions of a batch.
@@ -98,8 +123,9 @@ class CacheReader:
             ValueError: a sentence is not in the cache, or the cache has another source or
                 target for it
         """
-        target = sample["target"]
-        sentences = [self._rows_of(*pair) for pair in pairs_of(sample, pad)]
+        target, pairs = sample["target"], list(pairs_of(sample, pad))
+        self._turn_to_cache_of(pairs)
+        sentences = [self._rows_of(*pair) for pair in pairs]
         has_rows = torch.tensor([len(rows) > 0 for rows in sentences], device=target.device)
         teacher_mask = target.ne(pad) & has_rows.unsqueeze(-1)
         positions = teacher_mask.flatten().nonzero().squeeze(-1)
@@ -114,28 +140,30 @@ class CacheReader:
             tensor.index_copy_(0, positions, values.to(tensor))
         return top, teacher_mask
 
+    def _turn_to_cache_of(self, pairs):
+        """Open the cache that has all sentences of a batch, if it is not the open one."""
+        if len(self.stores) == 1 or self._has_all(self._sentences, pairs):
+            return
+        if any(self._is_of_another_split(id_, target) for id_, _, target in pairs):
+            return
+        current = self.stores.index(self._sentences.store)
+        for step in range(1, len(self.stores)):
+            candidate = self._open((current + step) % len(self.stores))
+            if self._has_all(candidate, pairs):
+                self._sentences = candidate
+                return
+
+    @staticmethod
+    def _has_all(sentences, pairs):
+        return all(sentences.mismatch(*pair) is None for pair in pairs)
+
     def _rows_of(self, id_, source, target):
-        mismatch = self._mismatch(id_, source, target)
+        mismatch = self._sentences.mismatch(id_, source, target)
         if mismatch is None:
-            begin, length = int(self._begin[id_]), int(self._length[id_])
-            return self._rows[self._chunk[id_]][begin : begin + length]
+            return self._sentences.rows_of(id_)
         if not self._is_of_another_split(id_, target):
             raise self._other_data(mismatch)
-        return self._rows[0][:0]
-
-    def _mismatch(self, id_, source, target):
-        """The difference between a sentence and the cache's of that id, in words, or None."""
-        if id_ >= len(self._length):
-            return (
-                f"sentence {id_} is not in it: it has those from 0 to {len(self._length) - 1}"
-            )
-        if self._length[id_] and self._hash[id_] != hash_of(source, target):
-            return (
-                f"sentence {id_} has {len(source)} source and {len(target)} target tokens in "
-                f"this batch, and another source, or {self._length[id_]} other target tokens, "
-                "in the cache"
-            )
-        return None
+        return self._sentences.no_rows()
 
     def _is_of_another_split(self, id_, target):
         """Whether the sentence is in another loaded split, such as the validation set.
@@ -144,26 +172,28 @@ class CacheReader:
         fairseq then repeats the first batch of the last validation, and ignores the result.
         """
         for split, dataset in self.task.datasets.items():
-            if split != self.manifest["data"]["split"] and id_ < len(dataset):
+            if split != self.stores[0].manifest["data"]["split"] and id_ < len(dataset):
                 if np.array_equal(dataset[id_]["target"].numpy(), target):
                     return True
         return False
 
     def _other_data(self, mismatch):
         """The error for a sentence that is not the cache's; lists the files that differ."""
-        data = self.manifest["data"]
+        store = self._sentences.store
+        data, folders = store.manifest["data"], utils.split_paths(_data_of(self.task) or "")
+        folder = folders[self.stores.index(store) % len(folders)]
         lines = []
-        folder = getattr(getattr(self.task, "cfg", None), "data", None)
-        if folder and os.path.isdir(folder):
+        if os.path.isdir(folder):
             prefix = data.get("prefix", data["split"])
-            trained_on = {"sha256": split_checksums(folder, prefix)}
-            lines = differences(trained_on, {"sha256": data["sha256"]})
+            found = split_checksums(folder, prefix, self.task)
+            lines = differences({"sha256": found}, {"sha256": data["sha256"]})
         if not lines and getattr(self.task, "targets", "gold") != "gold":
             lines = [f"the training is on {self.task.targets!r} targets of a store"]
         differing = "".join(f"\n  {line}" for line in lines)
+        others = " (nor is any other of --kd-cache)" if len(self.stores) > 1 else ""
         return ValueError(
-            f"--kd-cache: the cache {self.store.root!r} is of other sentences than this "
-            f"training: {mismatch}. It was made from the split {data['split']!r} with "
+            f"--kd-cache: the cache {store.root!r} is of other sentences than this "
+            f"training{others}: {mismatch}. It was made from the split {data['split']!r} with "
             f"{data['sentences']} sentences.{differing}\nMake one from the data-bin that "
             "is trained on; with pseudo-targets that is a folder of their store, such as best."
         )

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
+from fairseq_seqkd.chunked.folder import is_damaged
 from fairseq_seqkd.chunked.store import ChunkedStore
 
 # A sentence of a chunk. If it is too long for the teacher, it has length 0 and no rows.
@@ -34,11 +35,6 @@ class SentenceTopK(NamedTuple):
     id: int
     hash: int
     rows: np.ndarray
-
-    @property
-    def n_tokens(self):
-        """The number of target positions with a row."""
-        return len(self.rows)
 
 
 def record_dtype(k, vocab):
@@ -107,16 +103,26 @@ class DistributionCache(ChunkedStore):
                 shape, _, dtype = npy.read_array_header_1_0(file)
                 begin = file.tell()
             expected = begin + shape[0] * dtype.itemsize
-        except (ValueError, EOFError) as error:
-            raise self._damaged(path, f"it cannot be read ({error})") from error
+            if sentences.dtype != SENTENCE:
+                raise ValueError(f"found {sentences.dtype}, expected {SENTENCE}")
+        except OSError:
+            raise
+        except Exception as error:  # numpy evaluates the header, which may be anything
+            raise self.damaged(path, f"it cannot be read ({error})") from error
         if os.path.getsize(path) != expected:
             reason = f"it has {os.path.getsize(path)} bytes, expected {expected}"
-            raise self._damaged(path, reason)
+            raise self.damaged(path, reason)
         if not shape[0]:
             return sentences, np.empty(shape, dtype)
         return sentences, np.memmap(path, dtype, "r", offset=begin, shape=shape)
 
-    def _damaged(self, path, reason):
+    def verify(self, path):
+        """Raise a ValueError if a chunk does not have the checksum in its name."""
+        if is_damaged(path):
+            raise self.damaged(path, "it does not have the checksum in its name")
+
+    def damaged(self, path, reason):
+        """The error for a damaged chunk."""
         return ValueError(
             f"{self.FLAG}: {path!r} is cut short or damaged: {reason}. Run fairseq-seqkd cache "
             "again with the same flags: it makes what is missing or damaged."

@@ -2,7 +2,9 @@
 
 import itertools
 
-from fairseq_seqkd.io.progress import SentenceProgress
+import numpy as np
+
+from fairseq_seqkd.io.progress import WorkProgress
 
 
 def missing_chunks(store, n_chunks, worker):
@@ -20,7 +22,7 @@ def missing_chunks(store, n_chunks, worker):
     return missing, [index for index in missing if index in indices]
 
 
-def fill_chunks(store, chunks, indices, start, worker):
+def fill_chunks(store, chunks, indices, start, worker, lengths):
     """Compute some chunks and write them to a store.
 
     Args:
@@ -28,17 +30,19 @@ def fill_chunks(store, chunks, indices, start, worker):
         chunks: the sentence ids of every chunk, as the store's ``plan`` gives them
         indices: the chunks to compute
         start: called with the ids of a chunk, starts work on it and returns an iterator
-            over its sentences in any order; each has an ``id`` and ``n_tokens``
+            over its sentences in any order; each has an ``id``
         worker: `Worker`; the first one shows the progress
+        lengths: (sentences,) lengths in tokens, by which the time left is estimated
     """
-    n_sentences = sum(len(chunks[index]) for index in indices)
-    with SentenceProgress(n_sentences, disable=worker.rank != 0) as progress:
+    ids = np.concatenate([chunks[index] for index in indices])
+    tokens = int(np.sum(lengths[ids], dtype=np.int64))
+    with WorkProgress(tokens, len(ids), disable=worker.rank != 0) as progress:
         started = ((index, start(chunks[index])) for index in indices)
         for index, sentences in prefetch_by_one(started):
             by_id = {}
             for sentence in sentences:
                 by_id[sentence.id] = sentence
-                progress.add(sentence.n_tokens)
+                progress.add(lengths[sentence.id])
             store.write_chunk(index, [by_id[id_] for id_ in chunks[index].tolist()])
 
 

@@ -76,11 +76,12 @@ class ChunkFolder:
         for path in (present[index] for index in indices if index in present):
             # Another process may remove it at the same time.
             with contextlib.suppress(FileNotFoundError):
-                if sha256(path)[:16] != _digest(path):
+                if is_damaged(path):
                     os.unlink(path)
                     removed.append(path)
         return removed
 
 
-def _digest(path):
-    return _NAME.fullmatch(os.path.basename(path))[2]
+def is_damaged(path):
+    """Whether a chunk's content does not match the checksum in its name."""
+    return sha256(path)[:16] != _NAME.fullmatch(os.path.basename(path))[2]

@@ -8,6 +8,7 @@ After an interruption, run it again and it continues. Several processes share th
 are started by torchrun or Slurm, or by hand with --num-shards and --shard-id.
 
 DATA is a data-bin with the teacher's dictionaries, such as one of a store of pseudo-targets.
+DATA1:DATA2 are scored into --kd-cache DIR1:DIR2, one cache each.
 
 Example:
     fairseq-seqkd cache data-bin --teacher-path teacher.pt --kd-cache cache
@@ -30,6 +31,7 @@ from fairseq_seqkd.cli.stores import (
 from fairseq_seqkd.databin import Split
 from fairseq_seqkd.models.adapters import DTYPES
 from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
+from fairseq_seqkd.models.data_folders import folder_of_each
 from fairseq_seqkd.teacher import load_teacher
 
 
@@ -69,28 +71,46 @@ def run(arguments):
         raise ValueError("--kd-cache is empty, expected the name of a folder")
     worker = this_worker(arguments.num_shards, arguments.shard_id)
     torch.set_num_threads(threads_of(arguments, worker))
-    path, device = arguments.teacher_path, device_of(arguments.cpu, worker)
+    path, data, device = (
+        arguments.teacher_path,
+        arguments.data,
+        device_of(arguments.cpu, worker),
+    )
+    folders = folder_of_each(data, arguments.kd_cache, "--kd-cache")
     teacher_sha256 = sha256_of_checkpoints(path)
     languages = arguments.source_lang, arguments.target_lang
-    split = Split.load_for_scoring(path, arguments.data, arguments.split, languages)
-    cache = DistributionCache(arguments.kd_cache)
-    with overwriting(cache, arguments.overwrite, worker):
-        open_cache(cache, split, teacher_sha256, settings_of(arguments), device)
-    print(estimate(cache, split))
+    splits = list(Split.load_shards_for_scoring(path, data, arguments.split, languages))
+    caches = [DistributionCache(folder) for folder in folders]
+    for cache, split in zip(caches, splits):  # all of them, before anything is scored
+        with overwriting(cache, arguments.overwrite, worker):
+            open_cache(cache, split, teacher_sha256, settings_of(arguments), device)
+        print(estimate(cache, split))
 
     def load(dtype):
-        return load_teacher(path, arguments.teacher_data, device, DTYPES[dtype], split.task)
+        task = splits[0].task
+        return load_teacher(path, arguments.teacher_data, device, DTYPES[dtype], task)
 
+    finished = [fill_and_seal(*pair, load, worker) for pair in zip(caches, splits)]
+    if all(finished):
+        print(next_command(arguments, caches[0].manifest["temperature"]))
+
+
+def fill_and_seal(cache, split, load, worker):
+    """Score this process's chunks, and seal the cache if it is finished then.
+
+    Returns:
+        whether it is
+    """
     left = fill(cache, split, load, worker)
     if left:
         print(
             f"This process is done; {left} chunks of {cache.root} are left to others. If one "
             "died, start it\nagain, or run this command without the others."
         )
-        return
+        return False
     for line in seal(cache):
         print(line)
-    print(next_command(arguments, cache.manifest["temperature"]))
+    return True
 
 
 def settings_of(arguments):

@@ -2,7 +2,10 @@
 
 After an interruption, run it again and it continues. Several processes share the work if they
 are started by torchrun or Slurm, or by hand with --num-shards and --shard-id; the one that
-finishes last builds the data-bin.
+finishes last builds the data-bin. If the teacher finished few of its translations, that process
+ends with exit status 3 (--accept-unfinished).
+
+DATA1:DATA2 are translated into --pseudo-targets DIR1:DIR2, one store each.
 
 Example:
     fairseq-seqkd generate data-bin --teacher-path teacher.pt --pseudo-targets pseudo
@@ -19,11 +22,12 @@ from fairseq_seqkd.cli.stores import (
     add_worker_arguments,
     build_and_report,
     device_of,
+    next_command,
     overwriting,
-    split_of,
-    target_spec_of,
+    stores_of,
     threads_of,
 )
+from fairseq_seqkd.models.loading import TEACHER
 from fairseq_seqkd.pseudo.generate import (
     Recipe,
     chunks_left,
@@ -104,13 +108,27 @@ def _add_engine_arguments(parser):
 
 def run(arguments):
     worker = this_worker(arguments.num_shards, arguments.shard_id)
-    threads = threads_of(arguments, worker)
-    split = split_of(arguments)
-    spec = target_spec_of(arguments, split)
     check_numbers(arguments)
-    recipe = recipe_of(arguments, split.task, threads, worker)
-    with overwriting(PseudoTargetStore(arguments.pseudo_targets), arguments.overwrite, worker):
-        store = open_store(arguments.pseudo_targets, split, spec, recipe)
+    splits = list(stores_of(arguments))
+    recipe = recipe_of(arguments, splits[0][1].task, worker)
+    stores = []
+    for root, split, spec in splits:  # all of them, before anything is translated
+        with overwriting(PseudoTargetStore(root), arguments.overwrite, worker):
+            stores.append((open_store(root, split, spec, recipe), split, spec))
+    finished = [
+        translate_and_build(store, split, spec, recipe, worker, arguments)
+        for store, split, spec in stores
+    ]
+    if all(finished):
+        print(next_command(arguments, split, spec))
+
+
+def translate_and_build(store, split, spec, recipe, worker, arguments):
+    """Translate this process's chunks, and build the data-bin if the store is finished then.
+
+    Returns:
+        whether it is
+    """
     translate(store, split, recipe, worker)
     left = chunks_left(store, split, worker)
     if left:
@@ -119,9 +137,10 @@ def run(arguments):
             "process\nbuilds the data-bin. If one died, start it again, or run this command "
             "without the others."
         )
-        return
+        return False
     translate_remaining(store, split, recipe)
-    build_and_report(store, split, spec, threads)
+    build_and_report(store, split, spec, arguments)
+    return True
 
 
 def check_numbers(arguments):
@@ -132,12 +151,13 @@ def check_numbers(arguments):
             raise ValueError(f"--{name.replace('_', '-')} is {value}, expected 1 or more")
 
 
-def recipe_of(arguments, task, threads, worker):
+def recipe_of(arguments, task, worker):
     """Build the `Recipe` that the flags describe."""
 
     def load(device, dtype):
         path, data = arguments.teacher_path, arguments.teacher_data
-        teacher = load_teacher(path, data, device, dtype, student_task=task)
+        role = TEACHER._replace(dtype_flag="--compute-type")
+        teacher = load_teacher(path, data, device, dtype, task, role)
         teacher.check_dictionaries(task)
         return teacher
 
@@ -153,6 +173,6 @@ def recipe_of(arguments, task, threads, worker):
             "max_tokens": arguments.max_tokens,
         },
         device=device_of(arguments.cpu, worker),
-        threads=threads,
+        threads=threads_of(arguments, worker),
         check=not arguments.no_check,
     )

@@ -20,9 +20,9 @@ from fairseq_seqkd.cli.stores import (
     add_target_spec_arguments,
     add_threads_argument,
     build_and_report,
+    next_command,
     split_of,
     target_spec_of,
-    threads_of,
 )
 from fairseq_seqkd.pseudo.generate import Recipe, open_store
 from fairseq_seqkd.pseudo.importing import FORMATS, Translations, import_store
@@ -66,4 +66,5 @@ def run(arguments):
     with store.replaced() if arguments.overwrite else contextlib.nullcontext():
         import_store(store.root, split, translations)
     store = open_store(store.root, split, spec, Recipe())
-    build_and_report(store, split, spec, threads_of(arguments))
+    build_and_report(store, split, spec, arguments)
+    print(next_command(arguments, split, spec))

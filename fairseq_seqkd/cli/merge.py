@@ -13,9 +13,8 @@ from fairseq_seqkd.cli.stores import (
     add_target_spec_arguments,
     add_threads_argument,
     build_and_report,
-    split_of,
-    target_spec_of,
-    threads_of,
+    next_command,
+    stores_of,
 )
 from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate_remaining
 
@@ -27,8 +26,8 @@ def add_arguments(parser):
 
 
 def run(arguments):
-    split = split_of(arguments)
-    spec = target_spec_of(arguments, split)
-    store = open_store(arguments.pseudo_targets, split, spec, Recipe())
-    translate_remaining(store, split, Recipe())  # raises an error if chunks are missing
-    build_and_report(store, split, spec, threads_of(arguments))
+    for root, split, spec in stores_of(arguments):
+        store = open_store(root, split, spec, Recipe())
+        translate_remaining(store, split, Recipe())  # raises an error if chunks are missing
+        build_and_report(store, split, spec, arguments)
+    print(next_command(arguments, split, spec))

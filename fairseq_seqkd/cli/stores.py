@@ -7,11 +7,13 @@ import re
 import torch
 
 from fairseq_seqkd.chunked.workers import Worker
-from fairseq_seqkd.databin import open_split
+from fairseq_seqkd.databin import open_shards, open_split
+from fairseq_seqkd.models.data_folders import folder_of_each
 from fairseq_seqkd.pseudo.build_databin import build_databin, summary
 from fairseq_seqkd.pseudo.filters import FILTERS
 from fairseq_seqkd.pseudo.selectors import METRICS, build_selector
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
+from fairseq_seqkd.pseudo.unfinished import check_accepted, check_unfinished
 
 
 def add_data_arguments(parser):
@@ -57,9 +59,16 @@ def add_worker_arguments(parser):
 
 
 def add_target_spec_arguments(parser):
-    """Add the flags of a `TargetSpec`."""
+    """Add the flags of a `TargetSpec`, and --accept-unfinished."""
     _add_selector_arguments(parser)
     _add_filter_arguments(parser)
+    parser.add_argument(
+        "--accept-unfinished",
+        type=float,
+        metavar="FRACTION",
+        help="end with exit status 3 if the teacher finished no hypothesis for more than this "
+        "fraction of the sentences, such as 0.3; default: 0.2",
+    )
 
 
 def _add_selector_arguments(parser):
@@ -132,6 +141,15 @@ def split_of(arguments):
     )
 
 
+def stores_of(arguments):
+    """Yield the folder, `PairSplit` and `TargetSpec` of the store of every data-bin in DATA."""
+    data, roots = arguments.data, arguments.pseudo_targets
+    folders = folder_of_each(data, roots, "--pseudo-targets")
+    languages = arguments.source_lang, arguments.target_lang
+    for folder, split in zip(folders, open_shards(data, arguments.split, *languages)):
+        yield folder, split, target_spec_of(arguments, split)
+
+
 def threads_of(arguments, worker=None):
     """The value of --threads, or this process's part of the machine's cores."""
     if arguments.threads is not None and arguments.threads < 1:
@@ -167,6 +185,7 @@ def device_of(cpu, worker):
 
 def target_spec_of(arguments, split):
     """Build the `TargetSpec` that the flags describe."""
+    check_accepted(arguments.accept_unfinished)
     selector = build_selector(
         arguments.select,
         split.dataset.tgt_dict,
@@ -185,23 +204,36 @@ def target_spec_of(arguments, split):
     return TargetSpec(selector, filters, action == "drop", folder)
 
 
-def build_and_report(store, split, spec, threads):
-    """Build the data-bin, print a summary of it, and the next command to run."""
-    for line in summary(build_databin(store, split, spec, threads)):
+def build_and_report(store, split, spec, arguments):
+    """Build the data-bin and print a summary of it.
+
+    Raises:
+        TooManyUnfinished: see `check_unfinished`
+    """
+    databin = build_databin(store, split, spec, threads_of(arguments))
+    for line in summary(databin):
         print(line)
-    print(next_command(split, store.root, spec))
+    check_unfinished(databin, arguments.accept_unfinished)
 
 
-def next_command(split, root, spec):
-    """The text that says how to train on a finished data-bin."""
-    stock = f"fairseq-train {os.path.join(root, spec.folder)} --task translation ..."
+def next_command(arguments, split, spec):
+    """The text that says how to train on finished data-bins.
+
+    Args:
+        arguments: of the command
+        split, spec: the `PairSplit` and the `TargetSpec` of one of them
+    """
+    roots = arguments.pseudo_targets.split(os.pathsep)
+    databins = os.pathsep.join(os.path.join(root, spec.folder) for root in roots)
+    stock = f"fairseq-train {databins} --task translation ..."
     names = {"best": "seq_kd", "closest": "seq_inter"}
     criterion = names.get(spec.folder)
     if criterion is None or spec.drop or not split.has_gold:
         return f"Train a student on it, with stock fairseq:\n  {stock}"
     return (
         "Train a student on it:\n"
-        f"  fairseq-train {split.folder} --user-dir $(fairseq-seqkd user-dir) --task "
-        f"translation_seqkd \\\n      --criterion {criterion} --pseudo-targets {root} ...\n"
+        f"  fairseq-train {arguments.data} --user-dir $(fairseq-seqkd user-dir) --task "
+        f"translation_seqkd \\\n      --criterion {criterion} --pseudo-targets "
+        f"{arguments.pseudo_targets} ...\n"
         f"or with stock fairseq:\n  {stock}"
     )

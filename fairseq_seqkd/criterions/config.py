@@ -82,7 +82,8 @@ class DistillConfig(AxisParameters):
         default=None,
         metadata={
             "help": "folder that fairseq-seqkd cache made: training needs no teacher then; "
-            "with --teacher-path, a cache of another teacher is refused"
+            "with --teacher-path, a cache of another teacher is refused. DATA1:DATA2 take "
+            "CACHE1:CACHE2"
         },
     )
     kd_top_k: Optional[int] = field(

@@ -12,6 +12,7 @@ from fairseq_seqkd.models.ctranslate2 import (
     ctranslate2_library,
     limits_of,
 )
+from fairseq_seqkd.models.dictionaries import unique_symbols
 
 # Source tokens of a batch. Small batches stay in a CPU's caches; GPUs need large ones.
 _MAX_TOKENS = {"cpu": 512, "cuda": 4096}
@@ -46,8 +47,10 @@ class CTranslate2Engine:
         # The converter renames the padding symbol.
         self.symbols = [
             "<blank>" if index == self.source.pad() else symbol
-            for index, symbol in enumerate(self.source.symbols)
+            for index, symbol in enumerate(unique_symbols(self.source))
         ]
+        names = unique_symbols(self.target)
+        self.target_ids = {name: index for index, name in enumerate(names)}
         self.translator = _load_translator(folder, settings["compute_type"], device, threads)
 
     @classmethod
@@ -93,7 +96,8 @@ class CTranslate2Engine:
         if version != settings["version"]:
             raise ValueError(
                 f"the store was begun with CTranslate2 {settings['version']}, found {version}: "
-                f"pip install ctranslate2=={settings['version']}, or --overwrite to start again"
+                f"pip install ctranslate2=={settings['version']}, or delete the folder "
+                f"{os.path.dirname(folder)!r} to start again"
             )
         if not os.path.exists(folder):
             convert_teacher(load_teacher("cpu", torch.float32), folder)
@@ -137,14 +141,14 @@ class CTranslate2Engine:
 
     def _hypotheses(self, pending):
         result = pending.result()
-        eos = self.target.eos_word
+        eos, unk = self.target.eos_word, self.target.unk()
         hypotheses = []
         for tokens, score in zip(result.hypotheses, result.scores):
             finished = tokens[-1:] == [eos]
             if self.keep_unfinished and not finished:
                 tokens = [*tokens, eos]
             if self.keep_unfinished or finished:
-                ids = np.array([self.target.index(token) for token in tokens], dtype=np.int32)
+                ids = np.array([self.target_ids.get(token, unk) for token in tokens], np.int32)
                 hypotheses.append((ids, score))
         return hypotheses
 
@@ -155,11 +159,11 @@ def _check_available(search, device, compute_type):
     if search.sampling:
         raise EngineUnavailable("sampling needs the fairseq engine, which seeds each sentence")
     if device.type == "cuda" and not library.get_cuda_device_count():
-        raise EngineUnavailable("this build of CTranslate2 sees no GPU (--cpu: without one)")
+        raise EngineUnavailable("this build of CTranslate2 sees no GPU")
     supported = set(library.get_supported_compute_types(device.type)) & set(_COMPUTE_TYPES)
     if compute_type not in supported:
         raise EngineUnavailable(
-            f"--compute-type is {compute_type!r}, expected one of "
+            f"the compute type is {compute_type!r}, expected one of "
             f"{', '.join(sorted(supported))} on this device"
         )
 
@@ -178,6 +182,6 @@ def _load_translator(folder, compute_type, device, threads):
         )
     except RuntimeError as error:
         raise ValueError(
-            f"CTranslate2 cannot load {folder!r}: {error}. Delete that folder, and the "
-            "teacher is converted again."
+            f"CTranslate2 cannot load {folder!r}: {error}. Delete that folder, and the model "
+            "is converted again."
         ) from error

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 ENGINES = {engine.name: engine for engine in (FairseqEngine, CTranslate2Engine)}
 
 
-def resolve_engine(requested, search, device, folder, load_teacher):
+def resolve_engine(requested, search, device, folder, load_teacher, flag="--engine"):
     """Resolve the engine that is asked for into the settings of a new store.
 
     Args:
@@ -33,6 +33,7 @@ def resolve_engine(requested, search, device, folder, load_teacher):
         device: the device to decode on
         folder: the folder for a converted model
         load_teacher: called with a device and a dtype if the teacher must be converted
+        flag: the flag that asks for the engine, for messages
     Returns:
         the manifest's entry ``engine``
     Raises:
@@ -48,7 +49,7 @@ def resolve_engine(requested, search, device, folder, load_teacher):
         return ENGINES[name].resolve_settings(*context, **given)
     except EngineUnavailable as error:
         raise ValueError(
-            f"--engine {name}: {error} (--engine fairseq translates with any model)"
+            f"{flag} {name}: {error} ({flag} fairseq translates with any model)"
         ) from error
 
 

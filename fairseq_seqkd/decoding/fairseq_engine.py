@@ -43,7 +43,7 @@ class FairseqEngine:
         """
         if compute_type not in _COMPUTE_TYPES:
             raise ValueError(
-                f"--compute-type is {compute_type!r}: the fairseq engine has "
+                f"the compute type is {compute_type!r}: the fairseq engine has "
                 f"{' and '.join(_COMPUTE_TYPES)} (CTranslate2 has int8 as well)"
             )
         max_tokens = cls(None, search, max_tokens).max_tokens

@@ -9,9 +9,11 @@ from fairseq_seqkd.io.line_counts import where_they_part
 from fairseq_seqkd.io.text import name_of, read_lines
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state
 from fairseq_seqkd.models.language_tokens import config_of_task, languages_of
-from fairseq_seqkd.models.loading import task_with_dictionaries_in
+from fairseq_seqkd.models.loading import ModelRole, task_with_dictionaries_in
 from fairseq_seqkd.models.parameters import parameters_of
 from fairseq_seqkd.teacher import Teacher, load_teacher
+
+CANDIDATE = ModelRole("model", "--data-of NAME=DATA", "--devices")
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Candidate:
         first = checkpoint_paths(path)[0]
         _check_task(name, config_of(load_state(first), first).task)
         _check_dictionaries(name, first, data, languages)
-        model = load_teacher(path, data, languages=languages)
+        model = load_teacher(path, data, role=CANDIDATE, languages=languages)
         config = config_of_task(model.task)
         pair = config.source_lang, config.target_lang
         sentences = PairSplit.load(model.task, data, split, *pair, config.left_pad_source)

@@ -8,6 +8,7 @@ import torch
 from fairseq_seqkd.decoding.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
 from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.evaluate.candidates import CANDIDATE
 from fairseq_seqkd.models.ctranslate2 import size_of
 from fairseq_seqkd.teacher import load_teacher
 
@@ -63,7 +64,8 @@ def _load_into_fairseq(candidate, device):
     model = candidate.model
     if device.type != "cpu":
         pair = candidate.split.source_lang, candidate.split.target_lang
-        model = load_teacher(candidate.path, candidate.split.folder, device, languages=pair)
+        where = candidate.path, candidate.split.folder, device
+        model = load_teacher(*where, role=CANDIDATE, languages=pair)
 
     def decode(dataset, ids, beam):
         engine = FairseqEngine(model, SearchOptions(beam=beam), keep_unfinished=True)

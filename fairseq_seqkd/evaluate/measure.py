@@ -21,7 +21,7 @@ from fairseq_seqkd.evaluate.quality import bleu_gain, group_by_length, score_row
 from fairseq_seqkd.evaluate.report import ModelSummary, Report, Row
 from fairseq_seqkd.evaluate.speed import decode_in_turns, timing_chunks
 from fairseq_seqkd.evaluate.versions import collect_versions
-from fairseq_seqkd.io.progress import progress_bar
+from fairseq_seqkd.io.progress import WorkProgress
 from fairseq_seqkd.models.parameters import count_nonzero
 
 
@@ -214,10 +214,15 @@ def _translate(runs, lengths, rounds, devices):
         )
         for device in devices
     ]
-    steps = sum(len(group) * len(chunks) for group, chunks in groups) * (rounds + 1)
-    with progress_bar(total=steps, unit=" steps", desc="translating") as bar:
+    times = len(runs) * (rounds + 1)
+    tokens, sentences = int(lengths.sum(dtype=np.int64)) * times, len(lengths) * times
+    with WorkProgress(tokens, sentences, desc="translating") as progress:
+
+        def add(ids):
+            progress.add(lengths[ids].sum(dtype=np.int64), len(ids))
+
         for group, chunks in groups:
-            results = decode_in_turns([run.decode for run in group], chunks, rounds, bar.update)
+            results = decode_in_turns([run.decode for run in group], chunks, rounds, add)
             for run, (outputs, seconds) in zip(group, results):
                 run.outputs.update(outputs)
                 run.row.seconds = seconds

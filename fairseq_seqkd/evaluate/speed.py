@@ -31,7 +31,7 @@ def decode_in_turns(decoders, chunks, rounds, progress):
         decoders: callables from the ids of a chunk to {id: output}
         chunks: see `timing_chunks`
         rounds: number of timed rounds
-        progress: called after every chunk and decoder
+        progress: called with a chunk whenever a decoder has decoded it
     Returns:
         for every decoder: {id: output}, and (chunks, rounds) seconds
     """
@@ -48,7 +48,7 @@ def decode_in_turns(decoders, chunks, rounds, progress):
                     outputs[which].update(output)
                 else:
                     seconds[which][number].append(passed)
-                progress()
+                progress(chunk)
     return list(zip(outputs, seconds))
 
 

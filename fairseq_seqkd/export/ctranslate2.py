@@ -15,6 +15,7 @@ from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.export.subwords import copy_subword_model
 from fairseq_seqkd.io.files import atomic_directory, write_json
 from fairseq_seqkd.models.ctranslate2 import EngineUnavailable, convert_model
+from fairseq_seqkd.models.dictionaries import save_dictionary
 
 _PROGRAM = os.path.join(os.path.dirname(__file__), "translate.py")
 # CTranslate2's types of stored weights.
@@ -45,7 +46,7 @@ def export_ctranslate2(
         with atomic_directory(folder) as new_folder:
             _convert(student, task, new_folder, quantization)
             for lang, dictionary in _dictionaries(task):
-                dictionary.save(os.path.join(new_folder, f"dict.{lang}.txt"))
+                save_dictionary(dictionary, os.path.join(new_folder, f"dict.{lang}.txt"))
             if spm_model:
                 copy_subword_model(spm_model, os.path.join(new_folder, "subwords.model"))
             shutil.copyfile(_PROGRAM, os.path.join(new_folder, "translate.py"))

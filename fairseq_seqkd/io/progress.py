@@ -10,31 +10,32 @@ def progress_bar(*items, **options):
     return tqdm(*items, mininterval=0.2 if sys.stderr.isatty() else 10, **options)
 
 
-class SentenceProgress:
-    """A bar that shows sentences and tokens per second, and the estimated time left.
+class WorkProgress:
+    """A bar over the tokens of some sentences, by which it estimates the time left.
+
+    Sentences are often sorted by length, so that their number says little about it.
 
     Args:
-        sentences: their total number
-        disable: show nothing
+        tokens, sentences: their total numbers
+        options: tqdm's, such as ``desc`` and ``disable``
     """
 
-    def __init__(self, sentences, disable=False):
-        self.bar = progress_bar(total=sentences, unit=" sentences", disable=disable)
-        self.tokens = 0
+    def __init__(self, tokens, sentences, **options):
+        self.bar = progress_bar(total=tokens, unit=" tokens", unit_scale=True, **options)
+        self.sentences, self.done = sentences, 0
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self._show_rate()
+        self._show_sentences()
         self.bar.close()
 
-    def add(self, tokens):
-        """Count one sentence of so many tokens."""
-        self.tokens += tokens
-        if self.bar.update(1):
-            self._show_rate()
+    def add(self, tokens, sentences=1):
+        """Count sentences of so many tokens together."""
+        self.done += sentences
+        if self.bar.update(int(tokens)):
+            self._show_sentences()
 
-    def _show_rate(self):
-        rate = self.tokens / max(self.bar.format_dict["elapsed"], 1e-3)
-        self.bar.set_postfix_str(f"{rate:.0f} tokens/s")
+    def _show_sentences(self):
+        self.bar.set_postfix_str(f"{self.done} of {self.sentences} sentences")

@@ -129,7 +129,7 @@ def eval_mode(model):
             part.training = True
 
 
-def check_dtype(device, dtype):
+def check_dtype(device, dtype, flag):
     """Refuse a dtype that this torch cannot compute with on this device.
 
     Raises:
@@ -140,6 +140,6 @@ def check_dtype(device, dtype):
         torch.nn.functional.layer_norm(one @ one, (1,), one[0], one[0])
     except RuntimeError as error:
         raise ValueError(
-            f"--teacher-dtype: torch {torch.__version__} does not compute with {dtype} on "
+            f"{flag}: torch {torch.__version__} does not compute with {dtype} on "
             f"{device} ({error}). Expected float32 there."
         ) from error

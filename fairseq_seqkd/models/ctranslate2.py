@@ -14,6 +14,7 @@ from fairseq_seqkd.models.checkpoints import (
     load_state,
     plain_containers,
 )
+from fairseq_seqkd.models.dictionaries import save_unique
 from fairseq_seqkd.models.language_tokens import is_multilingual
 
 
@@ -65,7 +66,7 @@ def convert_model(weights, config, task, folder, quantization=None):
         with tempfile.TemporaryDirectory() as temporary:
             dictionaries = task.source_dictionary, task.target_dictionary
             for lang, dictionary in zip(languages, dictionaries):
-                dictionary.save(os.path.join(temporary, f"dict.{lang}.txt"))
+                save_unique(dictionary, os.path.join(temporary, f"dict.{lang}.txt"))
             path = os.path.join(temporary, "model.pt")
             torch.save({"args": _namespace(config), "model": weights}, path)
             converter = FairseqConverter(path, temporary, *languages)
@@ -96,7 +97,7 @@ def convert_teacher(teacher, folder, quantization=None):
     """
     paths = checkpoint_paths(teacher.path)
     if len(paths) > 1:
-        raise CannotConvert(f"the teacher is an ensemble of {len(paths)} models")
+        raise CannotConvert(f"it is an ensemble of {len(paths)} models")
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     # Another process may have converted it in the meantime.
     with contextlib.suppress(FileExistsError), atomic_directory(folder) as new:

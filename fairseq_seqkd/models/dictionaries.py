@@ -1,4 +1,51 @@
-"""Compares the symbols of two dictionaries."""
+"""Compares and saves fairseq's dictionaries.
+
+With ``#fairseq:overwrite`` a symbol has several indices. The last one is that which text gets;
+the special symbols keep the first for themselves.
+"""
+
+
+def save_dictionary(dictionary, path):
+    """Write a dictionary so that fairseq loads the same one, repeated symbols included."""
+    seen = set(dictionary.symbols[: dictionary.nspecial])
+    with open(path, "w", encoding="utf-8") as file:
+        for symbol, count in _entries(dictionary):
+            flag = " #fairseq:overwrite" if symbol in seen else ""
+            file.write(f"{symbol} {count}{flag}\n")
+            seen.add(symbol)
+
+
+def _entries(dictionary):
+    """The symbols that are not special, and their counts."""
+    n = dictionary.nspecial
+    return zip(dictionary.symbols[n:], dictionary.count[n:])
+
+
+def save_unique(dictionary, path):
+    """Write a dictionary of the `unique_symbols`, as many."""
+    names = unique_symbols(dictionary)[dictionary.nspecial :]
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(f"{name} 1\n" for name in names)
+
+
+def unique_symbols(dictionary):
+    """Another name for every index whose symbol has a second one.
+
+    Returns:
+        (symbols,) names that differ; those of the special symbols, and of symbols with one
+        index, are as they are
+    """
+    names, taken = list(dictionary.symbols), set(dictionary.symbols)
+    special = dictionary.symbols[: dictionary.nspecial]
+    for index, symbol in enumerate(dictionary.symbols):
+        kept = special.index(symbol) if symbol in special else dictionary.indices[symbol]
+        if index != kept:
+            name = f"{symbol}#{index}"
+            while name in taken:
+                name += "#"
+            names[index] = name
+            taken.add(name)
+    return names
 
 
 def first_difference(one, other):

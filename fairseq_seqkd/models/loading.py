@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import tempfile
+from typing import NamedTuple
 
 from fairseq import tasks, utils
 from fairseq.models import FairseqMultiModel
@@ -20,7 +21,24 @@ _BYTE_ORDER_MARK = "\ufeff"
 logger = logging.getLogger(__name__)
 
 
-def load_models(path, data=None, student_task=None, languages=(None, None)):
+class ModelRole(NamedTuple):
+    """The name that a command has for the models it loads, and its flags for them.
+
+    Attributes:
+        name: such as teacher
+        data_flag: names the folder of their dictionaries
+        dtype_flag: sets their precision
+    """
+
+    name: str
+    data_flag: str
+    dtype_flag: str
+
+
+TEACHER = ModelRole("teacher", "--teacher-data", "--teacher-dtype")
+
+
+def load_models(path, data=None, student_task=None, role=TEACHER, languages=(None, None)):
     """Build the models of one or several checkpoints, with a task of their own.
 
     Args:
@@ -30,6 +48,7 @@ def load_models(path, data=None, student_task=None, languages=(None, None)):
         student_task: gives the languages if the checkpoint does not. Its dictionaries are used
             if the models' are not found (then only the sizes of the embeddings are checked,
             with a warning)
+        role: `ModelRole`, for messages
         languages: source and target language, if there is no student to give them
     Returns:
         the models, their task, and whether the task has the models' own dictionaries
@@ -41,11 +60,12 @@ def load_models(path, data=None, student_task=None, languages=(None, None)):
     paths = checkpoint_paths(path)
     state = load_state(paths[0])
     config = config_of(state, paths[0]).task
+    flag = role.data_flag
     task, knows_dictionary = task_with_own_dictionaries(
-        config, paths[0], data, student_task, languages=languages
+        config, paths[0], data, student_task, flag, languages
     )
-    models = [_build_model(state, task, paths[0])]
-    models += [_build_model(load_state(other), task, other) for other in paths[1:]]
+    models = [_build_model(state, task, paths[0], flag)]
+    models += [_build_model(load_state(other), task, other, flag) for other in paths[1:]]
     return models, task, knows_dictionary
 
 
@@ -56,13 +76,14 @@ def task_name_of(path):
     return getattr(config, "task", None) or getattr(config, "_name", None)
 
 
-def task_with_dictionaries_in(path, folder, languages=(None, None)):
+def task_with_dictionaries_in(path, folder, languages=(None, None), data=None):
     """Set up the task of a checkpoint on another data-bin, with the dictionaries there.
 
     Args:
         path: checkpoint file; of several, separated by colons, the first
-        folder: the data-bin
+        folder: the data-bin with the dictionaries
         languages: as for `load_models`
+        data: the data-bin with the splits, if it is another
     Raises:
         FileNotFoundError: a checkpoint or a dictionary does not exist
         ValueError: as for `load_models`
@@ -70,12 +91,17 @@ def task_with_dictionaries_in(path, folder, languages=(None, None)):
     first = checkpoint_paths(path)[0]
     config = config_of(load_state(first), first).task
     try:
-        return _setup_task(config, folder, languages)
+        task = _setup_task(config, folder, languages)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{folder!r} has no dictionary for the task of {path!r} ({error}). Expected "
             "dict.LANG.txt for each of its languages, or one dict.txt."
         ) from error
+    config = config_of_task(task)
+    config.data = data or folder
+    if getattr(config, "dataset_impl", None) in ("mmap", "lazy", "cached"):
+        config.dataset_impl = None  # of the training's data; inferred from each file
+    return task
 
 
 def task_with_own_dictionaries(
@@ -83,7 +109,7 @@ def task_with_own_dictionaries(
     path,
     data=None,
     student_task=None,
-    flag="--teacher-data",
+    flag=TEACHER.data_flag,
     languages=(None, None),
 ):
     """Set up a model's task with the model's own dictionaries, wherever they are found.
@@ -258,7 +284,7 @@ def _dictionary_for_each_language(config, folder):
         yield view
 
 
-def _build_model(state, task, path):
+def _build_model(state, task, path, flag):
     config = config_of(state, path).model
     try:
         model = task.build_model(config, **from_checkpoint(task.build_model))
@@ -266,7 +292,7 @@ def _build_model(state, task, path):
     except RuntimeError as error:
         raise ValueError(
             f"the model {path!r} does not fit its dictionary: {error}. Name the folder with "
-            "the dictionary of its training (--teacher-data)."
+            f"the dictionary of its training ({flag})."
         ) from error
     if isinstance(model, FairseqMultiModel):
         return model.models["-".join(languages_of(task))]

@@ -6,16 +6,17 @@ import os
 import shutil
 
 import numpy as np
-import torch
-from fairseq.data import indexed_dataset
 
 from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.io.files import (
     atomic_directory,
     read_json,
+    sha256,
     write_json,
 )
 from fairseq_seqkd.io.locks import seen_at_last, wait_until
+from fairseq_seqkd.models.data_folders import split_files
+from fairseq_seqkd.models.datasets import copy_as_mmap, is_older_format, write_mmap
 from fairseq_seqkd.pseudo.filters import FILTERS, apply_filters
 from fairseq_seqkd.pseudo.generate import (
     open_store,
@@ -57,7 +58,25 @@ def prepare_databin(root, split, spec, recipe, worker=None, processes=0):
                 logger.info(line)
         wait_until(lambda: os.path.exists(databin), f"rank 0, which builds {databin!r}")
     spec.check(databin, exactly=False)
+    check_files(databin)
     return databin
+
+
+def check_files(databin):
+    """Refuse a data-bin whose training files are not those that were written.
+
+    Raises:
+        ValueError: names the file
+    """
+    recorded = read_json(os.path.join(databin, "target_spec.json")).get("sha256", {})
+    for name, digest in recorded.items():
+        path = os.path.join(databin, name)
+        if not os.path.exists(path) or sha256(path) != digest:
+            raise ValueError(
+                f"--pseudo-targets: {path!r} is missing, damaged or was changed: it does not "
+                f"have the SHA-256 in target_spec.json. Remove the folder {databin!r}, and it "
+                "is built again from the n-best lists of its store."
+            )
 
 
 def build_databin(store, split, spec, processes=0):
@@ -153,7 +172,7 @@ def write_databin(path, split, ids, target_of, report):
         split: `PairSplit`
         ids: the sentences to keep, in the order of the split
         target_of: called with a sentence id, returns its (length,) token ids with EOS
-        report: the content of ``target_spec.json``
+        report: the content of ``target_spec.json``, without the SHA-256 of the split's files
     """
     pair = split.prefix
     if split.is_source_only:
@@ -165,10 +184,12 @@ def write_databin(path, split, ids, target_of, report):
         prefix = os.path.join(folder, pair)
         if not all_kept:
             sources = (dataset.src[int(id_)].numpy() for id_ in ids)
-            _write_indexed(f"{prefix}.{split.source_lang}", sources, dataset.src_dict)
+            write_mmap(f"{prefix}.{split.source_lang}", sources, len(dataset.src_dict))
         targets = (target_of(int(id_)) for id_ in ids)
-        _write_indexed(f"{prefix}.{split.target_lang}", targets, dataset.tgt_dict)
-        write_json(os.path.join(folder, "target_spec.json"), report)
+        write_mmap(f"{prefix}.{split.target_lang}", targets, len(dataset.tgt_dict))
+        names = split_files(folder, pair)
+        sums = {name: sha256(os.path.join(folder, name)) for name in names}
+        write_json(os.path.join(folder, "target_spec.json"), {**report, "sha256": sums})
 
 
 def _copy_files(split, folder, source_prefix):
@@ -188,13 +209,16 @@ def _copy_files(split, folder, source_prefix):
             new_name = source_prefix + name[len(split.prefix) :]
         path = os.path.join(split.folder, name)
         if os.path.isfile(path):
-            shutil.copyfile(path, os.path.join(folder, new_name))
+            _copy_file(split, path, os.path.join(folder, new_name))
+    for path in split.dictionary_paths():
+        shutil.copyfile(path, os.path.join(folder, os.path.basename(path)))
 
 
-def _write_indexed(prefix, sentences, dictionary):
-    builder = indexed_dataset.make_builder(
-        indexed_dataset.data_file_path(prefix), impl="mmap", vocab_size=len(dictionary)
-    )
-    for tokens in sentences:
-        builder.add_item(torch.from_numpy(np.array(tokens)))
-    builder.finalize(indexed_dataset.index_file_path(prefix))
+def _copy_file(split, old, new):
+    """Copy a file; one of fairseq's older format becomes mmap, as the targets are."""
+    prefix, suffix = os.path.splitext(old)
+    if suffix not in (".bin", ".idx") or not is_older_format(prefix):
+        shutil.copyfile(old, new)
+    elif suffix == ".bin":  # writes the index too
+        lang = prefix.rpartition(".")[-1]
+        copy_as_mmap(prefix, os.path.splitext(new)[0], split.vocab(lang))

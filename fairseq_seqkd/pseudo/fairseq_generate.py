@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+import logging
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -14,6 +15,7 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.dataclass.configs import GenerationConfig
 from omegaconf import II
 
+from fairseq_seqkd.chunked.folder import is_damaged
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.models.language_tokens import is_multilingual
 from fairseq_seqkd.models.loading import task_name_of
@@ -28,8 +30,15 @@ from fairseq_seqkd.pseudo.generate import (
 from fairseq_seqkd.pseudo.selectors import Best
 from fairseq_seqkd.pseudo.store import read_nbest
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
+from fairseq_seqkd.pseudo.unfinished import (
+    TooManyUnfinished,
+    check_accepted,
+    check_unfinished,
+)
 from fairseq_seqkd.registry import flag
 from fairseq_seqkd.teacher import Teacher
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -40,8 +49,15 @@ class StoreGenerationConfig(FairseqDataclass):
         default=None,
         metadata={
             "help": "folder of the store with the teacher's translations of the training "
-            "set; a missing one is made with --teacher-path. 'online' lets the teacher "
-            "translate every batch in the training step"
+            "set; a missing one is made with --teacher-path. DATA1:DATA2 take STORE1:STORE2. "
+            "'online' lets the teacher translate every batch in the training step"
+        },
+    )
+    accept_unfinished: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "train although the teacher finished no hypothesis for as many sentences, "
+            "a fraction such as 0.3 (default: 0.2)"
         },
     )
     seed: int = II("common.seed")
@@ -75,6 +91,7 @@ class StoreGenerationMixin:
                 self.cfg.max_tokens,
                 self.cfg.seed,
                 self.worker,
+                self.cfg.accept_unfinished,
             )
         return generator
 
@@ -128,7 +145,9 @@ def check_task(path):
         )
 
 
-def fill_store(root, split, models, task, path, args, max_tokens, seed, worker):
+def fill_store(
+    root, split, models, task, path, args, max_tokens, seed, worker, accept_unfinished=None
+):
     """Fill a store with models that fairseq-generate has loaded.
 
     Args:
@@ -139,10 +158,13 @@ def fill_store(root, split, models, task, path, args, max_tokens, seed, worker):
         max_tokens: source tokens of a batch; None takes the default
         seed: of the samples
         worker: `Worker` of this process
+        accept_unfinished: as for `check_unfinished`; if the first process finds more, it ends
+            with exit status 3
     Returns:
         `StoredHypotheses`
     """
     check_generation(args)
+    check_accepted(accept_unfinished)
     check_task(path)
     spec = TargetSpec(Best())
     recipe = _recipe(models, task, path, args, max_tokens, seed)
@@ -151,7 +173,12 @@ def fill_store(root, split, models, task, path, args, max_tokens, seed, worker):
     wait_for_chunks(store, split)
     if worker.rank == 0:
         translate_remaining(store, split, recipe)
-        build_databin(store, split, spec)
+        databin = build_databin(store, split, spec)
+        try:
+            check_unfinished(databin, accept_unfinished)
+        except TooManyUnfinished as error:
+            logger.error("%s", error)
+            raise SystemExit(error.exit_status) from error
     return StoredHypotheses(store, split)
 
 
@@ -191,7 +218,13 @@ class StoredHypotheses:
         self._load_chunk = functools.lru_cache(maxsize=64)(self._load_chunk)
 
     def _load_chunk(self, index):
-        return {sentence.id: sentence for sentence in read_nbest(self.paths[index])}
+        path = self.paths[index]
+        if is_damaged(path):
+            raise ValueError(
+                f"--pseudo-targets: {path!r} is damaged: it does not have the checksum in its "
+                "name. Run the same command again: it makes what is missing or damaged."
+            )
+        return {sentence.id: sentence for sentence in read_nbest(path)}
 
     def __call__(self, ids):
         """The hypotheses of each sentence id, a list of lists of dictionaries."""

@@ -44,6 +44,7 @@ class Recipe:
         load_teacher: called with a device and a dtype if the model itself is needed
         search: values of `SearchOptions` by name
         engine: "name", "compute_type" and "max_tokens", see `resolve_engine`
+        engine_flag: the flag that names the engine, for messages
         seed: of the samples of a new store, unless ``search`` has one
         half: whether a new store is made in half precision, unless ``engine`` says otherwise
         device: the device to translate on
@@ -55,6 +56,7 @@ class Recipe:
     load_teacher: Optional[Callable[..., Teacher]] = None
     search: Dict[str, Any] = field(default_factory=dict)
     engine: Dict[str, Any] = field(default_factory=dict)
+    engine_flag: str = "--engine"
     seed: int = 1
     half: bool = False
     device: Any = "cpu"
@@ -115,7 +117,8 @@ def create_store(store, split, spec, recipe):
     default = {"name": None, "compute_type": "float16" if recipe.half else None}
     requested = {"max_tokens": None, **default, **recipe.engine}
     folder = store.converted(teacher)
-    engine = resolve_engine(requested, search, recipe.device, folder, recipe.load_teacher)
+    how = recipe.device, folder, recipe.load_teacher, recipe.engine_flag
+    engine = resolve_engine(requested, search, *how)
     store.create(
         {
             **split.describe(),
@@ -165,7 +168,7 @@ def translate(store, split, recipe, worker):
     n_sentences = sum(len(chunks[index]) for index in mine)
     logger.info("%s translates %d sentences: %s", engine.name, n_sentences, search)
     start = functools.partial(start_translating, engine, split.dataset)
-    fill_chunks(store, chunks, mine, start, worker)
+    fill_chunks(store, chunks, mine, start, worker, split.dataset.src_sizes)
 
 
 def _engine(store, split, recipe, settings, search):

@@ -53,11 +53,6 @@ class NBest:
         hypotheses = [(tokens, score) for tokens, score in hypotheses if len(tokens) > 1]
         return cls(id_, "translated" if hypotheses else "no finished hypothesis", hypotheses)
 
-    @property
-    def n_tokens(self):
-        """The length of the best hypothesis in tokens; 0 without one."""
-        return len(self.hypotheses[0][0]) if self.hypotheses else 0
-
 
 class PseudoTargetStore(ChunkedStore):
     """A store of n-best lists on disk; see `ChunkedStore`."""

@@ -79,9 +79,9 @@ def check_target_spec(spec, split, nbest, has_scores=True):
     name = spec.selector.name
     if spec.selector.needs_gold and nbest < 2:
         raise ValueError(
-            f"--select {name} with {nbest} hypothesis per sentence: there is nothing to select "
-            f"{name!r} from. Make a store with an n-best of 2 or more (--nbest, in training "
-            "--teacher-nbest; Kim & Rush: 35)."
+            f"{name!r} targets with {nbest} hypothesis per sentence: there is nothing to "
+            f"select {name!r} from. Make a store with an n-best of 2 or more (fairseq-seqkd "
+            "generate --nbest, or fairseq-train --teacher-nbest; Kim & Rush: 35)."
         )
 
 
@@ -89,8 +89,9 @@ def _check_without_gold(spec, split):
     where = f"{split.name!r} in {split.folder!r}"
     if spec.selector.needs_gold:
         raise ValueError(
-            f"--select {spec.selector.name}: {where} has sources only, and no gold target to "
-            "compare with. Use --select best."
+            f"{spec.selector.name!r} targets: {where} has sources only, and no gold target to "
+            "compare with. Take the 'best' ones (fairseq-seqkd merge --select best, or "
+            "fairseq-train --criterion seq_kd)."
         )
     if spec.filters and not spec.drop:
         raise ValueError(

@@ -5,6 +5,7 @@ Only the training split gets pseudo-targets; validation and test sets stay gold.
 
 import contextlib
 import logging
+import os
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -19,6 +20,8 @@ from omegaconf import II
 from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.compat import check_numpy
 from fairseq_seqkd.databin import PairSplit
+from fairseq_seqkd.models.data_folders import folder_of_each, single_folder
+from fairseq_seqkd.models.datasets import random_access
 from fairseq_seqkd.pruning.hook import PruningConfig, PruningMixin
 from fairseq_seqkd.pseudo.build_databin import prepare_databin
 from fairseq_seqkd.pseudo.fairseq_generate import StoreGenerationConfig, StoreGenerationMixin
@@ -26,6 +29,7 @@ from fairseq_seqkd.pseudo.generate import Recipe, new_search
 from fairseq_seqkd.pseudo.online import with_pseudo_targets
 from fairseq_seqkd.pseudo.selectors import METRICS, build_selector
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
+from fairseq_seqkd.pseudo.unfinished import check_accepted, check_unfinished
 from fairseq_seqkd.sides import check_sides
 from fairseq_seqkd.tasks.pairs import PairsWithGold
 from fairseq_seqkd.teacher import TeacherConfig, load_teacher, shared_teacher, teacher_dtype_of
@@ -98,6 +102,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
 
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
+        self._databins = {}
         self.use_targets("gold")
 
     def use_targets(self, targets, with_gold=False):
@@ -140,10 +145,10 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         for folder in utils.split_paths(self.cfg.data):
             check_sides(folder, split, combine)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        gold = self.datasets[split] = random_access(self.datasets[split])
         if split != self.cfg.train_subset or not self._replaces_dataset():
             return
-        gold = self.datasets[split]
-        with self._data_in(self._databin(split)):
+        with self._data_in(os.pathsep.join(self._prepare_databins(split))):
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         if self.with_gold:
             if len(self.datasets[split]) != len(gold):
@@ -182,26 +187,36 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         finally:
             self.cfg.data, self.cfg.dataset_impl = saved
 
-    def _databin(self, split):
-        """The data-bin with the targets of `use_targets`; see `prepare_databin`."""
-        worker = self.worker
-        recipe = Recipe(
+    def _prepare_databins(self, split):
+        """The data-bins with the targets of `use_targets`, one for each of ``data``.
+
+        All are prepared before the first update: see `prepare_databin`.
+        """
+        spec = TargetSpec(self.selector)
+        if (split, spec.folder) not in self._databins:
+            flag, data = self.cfg.pseudo_targets, self.cfg.data
+            stores = folder_of_each(data, flag, "--pseudo-targets")
+            check_accepted(self.cfg.accept_unfinished)
+            worker, recipe, databins = self.worker, self._recipe(), []
+            for store, pairs in zip(stores, self._pair_splits(split)):
+                databins.append(
+                    prepare_databin(store, pairs, spec, recipe, worker, worker.threads)
+                )
+                check_unfinished(databins[-1], self.cfg.accept_unfinished)
+            self._databins[split, spec.folder] = databins
+        return self._databins[split, spec.folder]
+
+    def _recipe(self):
+        return Recipe(
             teacher_path=self.cfg.teacher_path,
             load_teacher=self._load_teacher,
             search=self._search(),
             engine={"name": str(self.cfg.teacher_engine)},
+            engine_flag="--teacher-engine",
             device=self._device,
-            threads=min(worker.threads, torch.get_num_threads()),
+            threads=min(self.worker.threads, torch.get_num_threads()),
             seed=self.cfg.seed,
             half=self._device.type == "cuda" and self.cfg.fp16,
-        )
-        return prepare_databin(
-            self.cfg.pseudo_targets,
-            self.pair_split(split),
-            TargetSpec(self.selector),
-            recipe,
-            worker,
-            processes=worker.threads,
         )
 
     def _search(self):
@@ -216,14 +231,19 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         }
 
     def pair_split(self, split):
-        """Load the `PairSplit` of that name; see `PairSplit.load_for_translation`."""
+        """Load the `PairSplit` of that name; refuses several data-bins."""
+        single_folder(self.cfg.data, split)
+        return next(self._pair_splits(split))
+
+    def _pair_splits(self, split):
+        """Yield the `PairSplit` of every data-bin in ``data``; see `PairSplit.load_shards`."""
         if self.cfg.load_alignments:
             raise ValueError(
                 "--load-alignments: the alignments are those of gold targets and would not "
                 "fit pseudo-targets. Leave the flag out."
             )
         how = self.cfg.source_lang, self.cfg.target_lang, self.cfg.left_pad_source
-        return PairSplit.load_for_translation(self, self.cfg.data, split, *how)
+        yield from PairSplit.load_shards(self, self.cfg.data, split, *how)
 
     @property
     def worker(self):

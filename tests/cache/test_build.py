@@ -44,6 +44,15 @@ def hash_of_sentence(dataset, id_):
     return hash_of(*(dataset[id_][side].numpy() for side in ("source", "target")))
 
 
+def test_of_fairseqs_older_format_it_is_the_same(data, older, teacher, tmp_path):
+    """A cache begun with one format can be finished with the other."""
+    root = make_cache(tmp_path / "cache", data, teacher)
+    before = files(root)
+    next((root / "rows").glob("chunk-00001-*.npy")).unlink()
+    make_cache(root, older, teacher)
+    assert files(root) == before
+
+
 @pytest.mark.parametrize("temperature", [1, 2])
 def test_every_sentence_has_the_teachers_top_k(
     data, teacher, loaded, scored_split, tmp_path, temperature
@@ -199,8 +208,8 @@ class TestErrors:
         path.write_text(path.read_text() + "more 1\n")
         assert "dictionary" in fails(data=tmp_path / "data")
 
-    def test_two_folders(self, fails, data):
-        assert "found 2 separated by colons" in fails(data=f"{data}:{data}")
+    def test_two_data_bins_and_one_cache(self, fails, data):
+        assert "found 1, expected 2: one folder for each" in fails(data=f"{data}:{data}")
 
     def test_something_else_in_the_folder(self, fails, data, teacher, tmp_path):
         make_cache(tmp_path / "cache", data, teacher)

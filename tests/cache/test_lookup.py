@@ -1,13 +1,17 @@
 """A criterion that looks up the teacher's distributions in a cache."""
 
+import contextlib
 import shutil
 
 import pytest
 import torch
-from conftest import LONG, batch_of, make_cache
+from conftest import HALF_SIZE, LONG, batch_of, colons, make_cache
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from fairseq_seqkd.cache import build as building
+from fairseq_seqkd.cache.store import DistributionCache
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.losses.divergences import DIVERGENCES
@@ -120,6 +124,90 @@ def test_a_batch_of_the_validation_set_is_accepted(task, student, small):
     assert log["nll_loss"] > 0 and log["kd_loss"] == 0
 
 
+@contextlib.contextmanager
+def data_in(task, *folders):
+    """The task of a training on other data-bins."""
+    before, task.cfg.data = task.cfg.data, colons(*folders)
+    try:
+        yield
+    finally:
+        task.cfg.data = before
+
+
+class TestSeveralCaches:
+    @pytest.fixture
+    def shards(self, task, halves):
+        """The task of a training on both halves of the data."""
+        with data_in(task, *halves):
+            yield task
+
+    def losses(self, task, student, caches, first_ids, **settings):
+        """The losses of batches of three ids each, from the whole training split."""
+        criterion = build(task, kd_cache=caches, **settings)
+        dataset, losses = task.dataset("train"), []
+        for first in first_ids:
+            batch = batch_of(task, range(first, first + 3))
+            # In its half, a sentence's number begins at 0.
+            batch["id"] -= HALF_SIZE * (first >= HALF_SIZE)
+            losses.append(criterion(student, batch)[0].item())
+        assert len(dataset) == 160
+        return losses
+
+    @pytest.mark.parametrize("first_ids", [(3, 100, 71, 4), (80, 20)])
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_each_batch_finds_its_own(
+        self, task, shards, student, small, half_caches, first_ids, order
+    ):
+        found = self.losses(shards, student, colons(*half_caches[::order]), first_ids)
+        criterion = build(task, kd_cache=str(small))
+        for first, loss in zip(first_ids, found):
+            batch = batch_of(task, range(first, first + 3))
+            with data_in(task, "DATA"):
+                expected = criterion(student, batch)[0].item()
+            assert loss == pytest.approx(expected, rel=1e-4)
+
+    def test_too_long_sentences_are_told_apart(self, shards, student, half_caches):
+        """A batch of them alone, which have no rows: by their hashes."""
+        criterion = build(shards, kd_cache=colons(*half_caches[::-1]))
+        assert criterion(student, batch_of(shards, [LONG]))[2]["kd_loss"] == 0
+        batch = batch_of(shards, [LONG])
+        batch["net_input"]["src_tokens"] = batch["net_input"]["src_tokens"].flip(1)
+        with pytest.raises(ValueError, match="sentence 10 has .* or too many other target"):
+            criterion(student, batch)
+
+    def test_a_batch_of_the_validation_set(self, shards, student, half_caches):
+        criterion = build(shards, kd_cache=colons(*half_caches))
+        _, _, log = criterion(student, batch_of(shards, [3, 8], "valid"))
+        assert log["nll_loss"] > 0 and log["kd_loss"] == 0
+
+    def test_of_other_sentences(self, shards, student, half_caches):
+        criterion = build(shards, kd_cache=colons(*half_caches))
+        batch = batch_of(shards, [100])
+        with pytest.raises(ValueError, match=r"is of other .*\(nor is any other of --kd-cache"):
+            criterion(student, batch)
+
+    @pytest.mark.parametrize("n_data, n_caches", [(2, 1), (1, 2), (2, 3)])
+    def test_another_number(self, task, halves, half_caches, student, n_data, n_caches):
+        criterion = build(task, kd_cache=colons(*[half_caches[0]] * n_caches))
+        message = f"found {n_caches}, expected {n_data}: one folder for each data-bin"
+        several = data_in(task, *[halves[0]] * n_data)
+        with several, pytest.raises(ValueError, match=message):
+            criterion(student, batch_of(task, [3]))
+
+    def test_of_different_top_k(
+        self, shards, student, halves, half_caches, teacher, data, tmp_path
+    ):
+        for path in data.glob("dict.*"):
+            shutil.copy(path, tmp_path)
+        both = shutil.copytree(halves[1], tmp_path / "second")
+        for path in data.glob("dict.*"):
+            shutil.copy(path, both)
+        other = make_cache(tmp_path / "cache", both, teacher, "--top-k", 4)
+        criterion = build(shards, kd_cache=colons(half_caches[0], other))
+        with pytest.raises(ValueError, match="top_k: found 4, expected 8"):
+            criterion(student, batch_of(shards, [3]))
+
+
 class TestErrors:
     @pytest.fixture
     def fails(self, task, student):
@@ -183,6 +271,44 @@ class TestErrors:
         path = sorted((copied / "rows").glob("*.npy"))[2]
         path.write_bytes(path.read_bytes()[:size])
         assert f"{str(path)!r} is cut short or damaged" in fails(kd_cache=str(copied))
+
+    @given(
+        chunk=st.integers(0, 9), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7)
+    )
+    @settings(
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    def test_a_bit_of_a_chunk_flipped(self, task, copied, chunk, place, bit):
+        """Wherever it is: the training that reads the chunk stops, and names it."""
+        path = sorted((copied / "rows").glob("*.npy"))[chunk]
+        content = path.read_bytes()
+        flipped = bytearray(content)
+        flipped[int(place * len(content))] ^= 1 << bit
+        path.write_bytes(flipped)
+        try:
+            with pytest.raises(ValueError) as raised:
+                cache = build(task, kd_cache=str(copied)).cache
+                for ids in range(0, 160, 40):
+                    cache.look_up(batch_of(task, range(ids, ids + 40)), task.tgt_dict.pad())
+        finally:
+            path.write_bytes(content)
+        assert f"--kd-cache: {str(path)!r} is cut short or damaged" in str(raised.value)
+        assert "Run fairseq-seqkd cache again with the same flags" in str(raised.value)
+
+    def test_each_chunk_is_verified_once_when_it_is_touched(
+        self, task, student, copied, monkeypatch
+    ):
+        verified = []
+        monkeypatch.setattr(DistributionCache, "verify", lambda _, path: verified.append(path))
+        criterion = build(task, kd_cache=str(copied))
+        for _ in range(2):
+            criterion(student, batch_of(task, [3]))
+        assert len(verified) == 1
+        for _ in range(2):
+            criterion(student, batch_of(task, range(160)))
+        assert len(verified) == len(set(verified)) == 10
 
     def test_too_few_symbols(self, fails, small):
         message = fails(kd_cache=str(small), kd_top_k=9)

@@ -1,10 +1,12 @@
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks, prefetch_by_one
 from fairseq_seqkd.chunked.store import ChunkedStore
 from fairseq_seqkd.chunked.workers import Worker
+from fairseq_seqkd.io.progress import WorkProgress
 
 LENGTHS = [3, 9, 1, 9, 4, 2, 7]
 PLAN = [[1, 3], [6, 4], [0, 5], [2]]
@@ -13,7 +15,6 @@ PLAN = [[1, 3], [6, 4], [0, 5], [2]]
 @dataclass
 class Sentence:
     id: int
-    n_tokens: int = 1
 
 
 class TextStore(ChunkedStore):
@@ -42,7 +43,9 @@ def fill(store, indices, worker=None):
         started.append(ids.tolist())
         return (Sentence(id_) for id_ in reversed(ids.tolist()))
 
-    fill_chunks(store, store.plan(LENGTHS), indices, start, worker or Worker())
+    fill_chunks(
+        store, store.plan(LENGTHS), indices, start, worker or Worker(), np.array(LENGTHS)
+    )
     return started
 
 
@@ -90,6 +93,19 @@ class TestFillChunks:
         assert fill(store, [1, 3]) == [PLAN[1], PLAN[3]]
         assert contents(store) == {1: PLAN[1], 3: PLAN[3]}
 
+    def test_progress_is_counted_in_tokens(self, store, monkeypatch):
+        """Of chunks 1 and 3, with the sentences 6, 4 and 2 in reverse order."""
+        seen = []
+
+        class Recorded(WorkProgress):
+            def add(self, tokens):
+                super().add(tokens)
+                seen.append((self.bar.n, self.bar.total, self.done, self.sentences))
+
+        monkeypatch.setattr("fairseq_seqkd.chunked.fill.WorkProgress", Recorded)
+        fill(store, [1, 3])
+        assert seen == [(4, 12, 1, 3), (11, 12, 2, 3), (12, 12, 3, 3)]
+
     def test_chunks_before_a_failure_are_kept(self, store):
         def start(ids):
             yield from map(Sentence, ids.tolist())
@@ -97,7 +113,9 @@ class TestFillChunks:
                 raise RuntimeError("out of memory")
 
         with pytest.raises(RuntimeError, match="out of memory"):
-            fill_chunks(store, store.plan(LENGTHS), range(4), start, Worker())
+            fill_chunks(
+                store, store.plan(LENGTHS), range(4), start, Worker(), np.array(LENGTHS)
+            )
         assert contents(store) == {0: PLAN[0], 1: PLAN[1]}
 
     def test_the_next_chunk_is_started_before_one_is_written(self, store):
@@ -111,7 +129,7 @@ class TestFillChunks:
             events.append(f"write {PLAN[index]}")
 
         store.write_chunk = write_chunk
-        fill_chunks(store, store.plan(LENGTHS), [0, 1], start, Worker())
+        fill_chunks(store, store.plan(LENGTHS), [0, 1], start, Worker(), np.array(LENGTHS))
         assert events == [
             *(f"start {PLAN[0]}", f"start {PLAN[1]}"),
             *(f"write {PLAN[0]}", f"write {PLAN[1]}"),
@@ -120,7 +138,7 @@ class TestFillChunks:
     @pytest.mark.parametrize("rank", [0, 1])
     def test_the_first_worker_shows_the_progress(self, store, capsys, rank):
         fill(store, [0, 2], Worker(rank, 2))
-        assert ("4/4" in capsys.readouterr().err) == (rank == 0)
+        assert ("4 of 4" in capsys.readouterr().err) == (rank == 0)
 
 
 class TestPrefetchByOne:

@@ -7,6 +7,7 @@ import os
 import shutil
 
 import pytest
+from advice import errors_of, unknown_flags
 from conftest import EMPTY, LONG, all_nbest, load_split
 
 from fairseq_seqkd.cli.main import main
@@ -27,6 +28,7 @@ def run(data, tmp_path, capsys):
         except SystemExit as error:
             assert fails and error.code == 2
         captured = capsys.readouterr()
+        assert not fails or unknown_flags(name, errors_of(name, captured.err)) == set()
         return captured.err if fails else captured.out
 
     return call
@@ -109,8 +111,27 @@ def test_overwrite_starts_anew(run, by, tmp_path):
         "generate", *by, "--overwrite", "--teacher-path", "nosuch.pt", fails=True
     )
     assert all_nbest(tmp_path / "store").keys() == before  # nothing was lost
-    run("generate", *by, "--nbest", 2, "--overwrite")
+    run("generate", *by, "--nbest", 2, "--overwrite", "--accept-unfinished", 0.5)
     assert PseudoTargetStore(str(tmp_path / "store")).manifest["search"]["nbest"] == 2
+
+
+def test_data_of_fairseqs_older_format(run, by, tmp_path, older):
+    """Translated, selected anew, and imported from output of fairseq-generate."""
+    run("generate", *by, folder=older)
+    run("merge", "--select", "closest", folder=older)
+    split = load_split(older)
+    lines = [
+        line
+        for id_ in range(160)
+        for line in (
+            f"S-{id_}\t{split.dataset.src_dict.string(split.dataset.src[id_])}",
+            f"H-{id_}\t-0.5\t{split.dataset.tgt_dict.string(split.dataset.tgt[id_])}",
+        )
+    ]
+    (tmp_path / "output.txt").write_text("\n".join(lines) + "\n")
+    run("import", tmp_path / "output.txt", root=tmp_path / "imported", folder=older)
+    imported = load_split(tmp_path / "imported" / "best")
+    assert imported.describe()["data"] == split.describe()["data"]
 
 
 def test_import(run, tmp_path, data):

@@ -185,7 +185,7 @@ class TestUnavailable:
 
     @pytest.mark.parametrize("name", ["ctranslate2", "fairseq"])
     def test_a_compute_type_that_it_does_not_have(self, loaded, tmp_path, name):
-        with pytest.raises(ValueError, match="--compute-type is 'float8'"):
+        with pytest.raises(ValueError, match="the compute type is 'float8'"):
             self.resolve(tmp_path, loaded, name, compute_type="float8")
 
     def test_another_version_than_the_store_was_begun_with(self, build, monkeypatch):

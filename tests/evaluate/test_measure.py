@@ -36,6 +36,20 @@ def test_there_is_a_row_for_every_model_engine_and_beam(report):
     assert not report.notes
 
 
+def test_a_test_set_in_fairseqs_older_format(older, data, teacher):
+    found, expected = (
+        Candidate.load("teacher", str(teacher), str(folder), "test") for folder in (older, data)
+    )
+    references = [
+        load_references(one, Detokeniser(one.dictionary)) for one in (found, expected)
+    ]
+    assert references[0] == references[1] and len(references[0]) == 20
+    sources = [
+        [tokens.tolist() for tokens in one.split.dataset.src] for one in (found, expected)
+    ]
+    assert sources[0] == sources[1]
+
+
 @pytest.mark.parametrize("beam", [1, 3])
 def test_scores_are_those_of_fairseq_generate_and_sacrebleu(report, data, text, teacher, beam):
     output = fairseq(
@@ -248,7 +262,7 @@ def test_an_lstm_cannot_be_converted_and_the_report_says_so(data, fairseq_alone,
     [
         ({"engines": ["marian"]}, "--engines: found 'marian', expected fairseq, or ctrans"),
         pytest.param(
-            *({"engines": ["ctranslate2:int3"]}, "--compute-type is 'int3'"),
+            *({"engines": ["ctranslate2:int3"]}, "the compute type is 'int3'"),
             marks=CTRANSLATE2,
         ),
         ({"data_of": {"x": "data-bin"}}, "--data-of: no checkpoint is called 'x', expected"),

@@ -6,7 +6,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import BEST, EMPTY, LONG, all_nbest, load_split, recipe_with, tokens_of
+from conftest import (
+    BEST,
+    EMPTY,
+    LONG,
+    all_nbest,
+    files,
+    load_split,
+    recipe_with,
+    tokens_of,
+)
 
 from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.io.files import atomic_directory, atomic_file, read_json, sha256
@@ -23,10 +32,10 @@ ALL = np.arange(160)
 def prepare(split, teacher, loaded, tmp_path):
     """prepare(selector, root, recipe, **spec): prepare_databin with defaults."""
 
-    def call(selector=None, root=None, recipe=None, **spec):
+    def call(selector=None, root=None, recipe=None, other_split=None, **spec):
         return prepare_databin(
             str(root or tmp_path / "store"),
-            split,
+            other_split or split,
             TargetSpec(selector or Best(), **spec),
             recipe or recipe_with(teacher, loaded, {"beam": 4}),
         )
@@ -48,6 +57,34 @@ def test_best_is_the_first_hypothesis(prepare, tmp_path):
     for id_, sentence in all_nbest(tmp_path / "store").items():
         if sentence.hypotheses:
             assert targets[id_] == tokens_of(sentence)[0]
+
+
+@pytest.mark.parametrize("spec", [{}, {"filters": {"score_percentile": 30}, "drop": True}])
+def test_of_fairseqs_older_format_it_is_the_same(prepare, older, store, tmp_path, spec):
+    """The store is the one of the mmap data, and all splits of the data-bin are mmap."""
+    databins = []
+    for name, split in (("mmap", None), ("older", load_split(older))):
+        root = shutil.copytree(store, tmp_path / name)
+        shutil.rmtree(root / "best")
+        databins.append(prepare(Best(), root, Recipe(), split, **spec))
+    found, expected = (
+        {name: digest for name, digest in files(folder).items() if name != "preprocess.log"}
+        for folder in databins
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", ["src.bin", "src.idx", "tgt.bin", "tgt.idx"])
+def test_a_byte_of_its_training_files_flipped(prepare, store, tmp_path, name):
+    root = shutil.copytree(store, tmp_path / "store")
+    path = root / "best" / f"train.src-tgt.{name}"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path}' is missing, damaged or was changed"):
+        prepare(root=root, recipe=Recipe())
+    shutil.rmtree(root / "best")  # as the message says
+    prepare(root=root, recipe=Recipe())
 
 
 def test_untranslated_sentences_keep_gold_and_are_counted(prepare, split, tmp_path, caplog):
@@ -194,7 +231,9 @@ class TestWriteDatabin:
         write_databin(str(tmp_path / "best"), split, ALL, targets.__getitem__, report)
         written = load_split(tmp_path / "best").dataset
         assert [t.tolist() for t in targets] == [t.tolist() for t in written.tgt]
-        assert read_json(tmp_path / "best" / "target_spec.json") == report
+        found = read_json(tmp_path / "best" / "target_spec.json")
+        sums = found.pop("sha256")
+        assert found == report and sums == {n: sha256(tmp_path / "best" / n) for n in sums}
         replaced = {"train.src-tgt.tgt.bin", "train.src-tgt.tgt.idx"}
         same = sorted(set(os.listdir(data)) - replaced)
         assert filecmp.cmpfiles(data, tmp_path / "best", same, shallow=False) == (same, [], [])

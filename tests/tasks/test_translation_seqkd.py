@@ -1,7 +1,7 @@
 import shutil
 
 import pytest
-from conftest import load_split, ranks
+from conftest import colons, load_split, ranks
 from omegaconf import OmegaConf
 
 from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
@@ -55,6 +55,31 @@ def test_validation_stays_gold(data, store):
     task.use_targets("best")
     task.load_dataset("valid")
     assert targets_in(task.dataset("valid")) == targets_in(load_split(data, "valid").dataset)
+
+
+@pytest.mark.parametrize("with_gold", [False, True])
+def test_an_epoch_has_the_targets_of_its_data_bin(halves, half_stores, with_gold):
+    task = build(colons(*halves), colons(*half_stores), accept_unfinished=0.5)
+    task.use_targets("best", with_gold=with_gold)
+    for epoch in (1, 2, 3):
+        which = (epoch - 1) % 2
+        task.load_dataset("train", epoch=epoch, combine=True)
+        dataset = task.dataset("train")
+        assert targets_in(dataset) == targets_in(
+            load_split(half_stores[which] / "best").dataset
+        )
+        if with_gold:
+            gold = load_split(half_stores[which] / "best").dataset.src
+            assert [dataset.gold.src[i].tolist() for i in range(len(dataset))] == [
+                tokens.tolist() for tokens in gold
+            ]
+
+
+def test_stores_in_another_order(halves, half_stores):
+    task = build(colons(*halves), colons(*half_stores[::-1]))
+    task.use_targets("best")
+    with pytest.raises(ValueError, match="was made from other data.*\n.*data.sentences: found"):
+        task.load_dataset("train")
 
 
 class TestWithGold:
@@ -115,10 +140,12 @@ class TestRefuses:
         with pytest.raises(ValueError, match="needs --pseudo-targets DIR"):
             task.load_dataset("train")
 
-    def test_two_data_bins(self, data, store):
-        task = build(f"{data}:{data}", store)
+    @pytest.mark.parametrize("n_data, n_stores", [(2, 1), (1, 2), (2, 3)])
+    def test_another_number_of_stores(self, data, store, n_data, n_stores):
+        task = build(":".join([str(data)] * n_data), ":".join([str(store)] * n_stores))
         task.use_targets("best")
-        with pytest.raises(ValueError, match="found 2 separated by colons"):
+        message = f"found {n_stores}, expected {n_data}: one folder for each data-bin in"
+        with pytest.raises(ValueError, match=message):
             task.load_dataset("train")
 
     def test_alignments(self, data, store):
