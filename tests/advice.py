@@ -9,7 +9,9 @@ from fairseq_seqkd.cli.main import SUBCOMMANDS
 # Other programs that messages advise, with the flags of theirs that they name.
 OTHERS = {
     "fairseq-preprocess": {"--srcdict", "--tgtdict", "--dataset-impl", "--upsample-primary"},
-    "fairseq-generate": {"--pseudo-targets", "--path", "--quiet", "--replace-unk"},
+    "fairseq-generate": {
+        *("--pseudo-targets", "--path", "--quiet", "--replace-unk", "--scoring"),
+    },
     "fairseq-train": {
         *("--user-dir", "--task", "--criterion", "--pseudo-targets", "--kd-cache"),
         *("--teacher-nbest", "--accept-unfinished"),

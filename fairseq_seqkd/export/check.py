@@ -12,6 +12,7 @@ from fairseq_seqkd.decoding.agreement import GREEDY, compare_engines
 from fairseq_seqkd.decoding.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
 from fairseq_seqkd.models.ctranslate2 import convert_teacher, write_limits
+from fairseq_seqkd.models.language_tokens import languages_of
 from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.teacher import Teacher
 
@@ -116,7 +117,7 @@ def _folder_and_split(requested):
 
 
 def _open(folder, name, task):
-    split = open_split(folder, name, task.cfg.source_lang, task.cfg.target_lang)
+    split = open_split(folder, name, *languages_of(task))
     for side in ("source_dictionary", "target_dictionary"):
         if getattr(split.task, side).symbols != getattr(task, side).symbols:
             raise ValueError(

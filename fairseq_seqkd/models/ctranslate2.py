@@ -39,6 +39,20 @@ def ctranslate2_library():
     return ctranslate2
 
 
+def check_convertible(config, task):
+    """Raise CannotConvert for a model that reads something else than plain text.
+
+    Args:
+        config, task: as for `convert_model`
+    """
+    if is_multilingual(config["task"].get("task") or config["task"].get("_name")):
+        raise CannotConvert(
+            "its task adds language tokens, which CTranslate2's engine does not get here"
+        )
+    if task.source_dictionary is None:
+        raise CannotConvert("it converts models of text, and this one reads no text")
+
+
 def convert_model(weights, config, task, folder, quantization=None):
     """Convert a model.
 
@@ -53,14 +67,9 @@ def convert_model(weights, config, task, folder, quantization=None):
         CannotConvert: the converter refuses; gives its reason
     """
     ctranslate2_library()
-    if is_multilingual(config["task"].get("task") or config["task"].get("_name")):
-        raise CannotConvert(
-            "its task adds language tokens, which CTranslate2's engine does not get here"
-        )
+    check_convertible(config, task)
     from ctranslate2.converters import FairseqConverter
 
-    if task.source_dictionary is None:
-        raise CannotConvert("it converts models of text, and this one reads no text")
     try:
         languages = task.cfg.source_lang, task.cfg.target_lang
         with tempfile.TemporaryDirectory() as temporary:

@@ -194,11 +194,11 @@ def tokens_to_add(teacher_task, student_task=None):
 
     Args:
         teacher_task: its direction is that of the batches
-        student_task: None for batches of plain pairs
+        student_task: None for batches of plain pairs, or of the teacher's own task
     Raises:
         ValueError: what the teacher reads cannot be made of what the student reads
     """
-    if type(teacher_task) is type(student_task) and not _is_known(teacher_task):
+    if type(student_task) in (type(teacher_task), type(None)) and not _is_known(teacher_task):
         return None  # both read the same, whatever it is
     wanted = language_tokens_of(teacher_task)
     found = None if student_task is None else _tokens_of_student(student_task)

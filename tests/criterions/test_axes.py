@@ -42,7 +42,7 @@ def scored(task, student, teacher, criterion, batch):
     """(student's log-probs, teacher's, targets, is of a student row) of every position."""
     frozen = load_teacher(str(teacher))
     sample, student_rows_mask, _ = criterion.method.prefix_policy(
-        batch, student, frozen, task.target_dictionary, criterion.current_step()
+        batch, student, frozen, task, criterion.current_step()
     )
     assert student_rows_mask.tolist() == STUDENT_ROWS
     inputs, target = sample["net_input"], sample["target"]

@@ -76,7 +76,7 @@ def test_rows_are_generated_with_what_they_are_scored_with(readers, name, ids, u
     batch = dataset.collater([dataset[id_] for id_ in ids])
     step = TrainingStep(seed=1, update=update, progress=0.5)
     dictionary = teacher.task.target_dictionary
-    settled = PREFIXES.resolve(policy, settings)()(batch, student, teacher, dictionary, step)
+    settled = PREFIXES.resolve(policy, settings)()(batch, student, teacher, teacher.task, step)
     rows, target = settled.student_rows_mask, settled.sample["target"]
     with eval_mode(student), torch.no_grad():
         output = student(**settled.sample["net_input"])
