@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     "generate": "generate",
     "merge": "merge",
     "import": "import_",
+    "mix": "mix",
     "cache": "cache",
     "prune": "prune",
     "evaluate": "evaluate",
