@@ -58,7 +58,9 @@ def add_arguments(parser):
 def _add_search_arguments(parser):
     group = parser.add_argument_group("search (the defaults are those of a new store)")
     group.add_argument(
-        "--beam", type=int, help="default: 5; 35 with --select closest, 1 with --sampling"
+        "--beam",
+        type=int,
+        help="default: 5; 35 with --select closest or mbr, 1 with --sampling",
     )
     group.add_argument("--nbest", type=int, help="hypotheses to keep; default: --beam")
     group.add_argument("--lenpen", type=float, help="length penalty; default: 1")

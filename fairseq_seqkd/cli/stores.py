@@ -11,7 +11,7 @@ from fairseq_seqkd.databin import open_shards, open_split
 from fairseq_seqkd.models.data_folders import folder_of_each
 from fairseq_seqkd.pseudo.build_databin import build_databin, summary
 from fairseq_seqkd.pseudo.filters import FILTERS
-from fairseq_seqkd.pseudo.selectors import METRICS, build_selector
+from fairseq_seqkd.pseudo.selectors import METRICS, SELECTORS, build_selector
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
 from fairseq_seqkd.pseudo.unfinished import check_accepted, check_unfinished
 
@@ -75,15 +75,15 @@ def _add_selector_arguments(parser):
     group = parser.add_argument_group("selecting targets from the n-best lists")
     group.add_argument(
         "--select",
-        choices=["best", "closest"],
+        choices=list(SELECTORS),
         default="best",
-        help="the teacher's best hypothesis, or the one closest to gold; default: best",
+        help="the teacher's best hypothesis, the one closest to gold, or the one most like all "
+        "others of its list (minimum Bayes risk); default: best",
     )
     group.add_argument(
         "--metric",
         choices=list(METRICS),
-        default="bleu",
-        help="similarity for --select closest; default: bleu",
+        help="similarity for --select closest (default: bleu) and mbr (default: chrf)",
     )
     group.add_argument(
         "--remove-bpe",
@@ -100,7 +100,8 @@ def _add_selector_arguments(parser):
         "--moses", metavar="LANG", help="also undo Moses tokenisation of this language"
     )
     group.add_argument(
-        "--databin", help="name of the data-bin in DIR; default: best, closest, closest-chrf"
+        "--databin",
+        help="name of the data-bin in DIR; default: best, closest, closest-chrf, mbr, mbr-bleu",
     )
 
 

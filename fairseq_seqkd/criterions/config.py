@@ -11,10 +11,11 @@ from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.losses.support import LEFTOVER
 from fairseq_seqkd.losses.weighting import WEIGHTINGS
 from fairseq_seqkd.prefixes import PREFIXES
+from fairseq_seqkd.pseudo.selectors import SELECTORS
 from fairseq_seqkd.registry import flag
 from fairseq_seqkd.teacher import TeacherConfig
 
-Targets = ChoiceEnum(["gold", "best", "closest"])
+Targets = ChoiceEnum(["gold", *SELECTORS])
 AXES = (PREFIXES, DIVERGENCES, WEIGHTINGS)
 Prefixes, Divergence, Weighting, Leftover = map(choice_type, (*AXES, LEFTOVER))
 
@@ -31,8 +32,9 @@ class DistillConfig(AxisParameters):
     kd_targets: Targets = field(
         default="gold",
         metadata={
-            "help": "the target to train on: gold, the teacher's best hypothesis, or its "
-            "n-best hypothesis closest to gold (the last two: --task translation_seqkd)"
+            "help": "the target to train on: gold, the teacher's best hypothesis, its n-best "
+            "hypothesis closest to gold, or most like all others of the list (mbr); all but "
+            "gold: --task translation_seqkd"
         },
     )
     kd_prefixes: Prefixes = field(

@@ -19,6 +19,7 @@ from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.io.locks import wait_until
 from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
+from fairseq_seqkd.pseudo.selectors import SELECTORS
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
 from fairseq_seqkd.pseudo.target_spec import check_target_spec
 from fairseq_seqkd.teacher import Teacher
@@ -26,7 +27,6 @@ from fairseq_seqkd.teacher import Teacher
 logger = logging.getLogger(__name__)
 
 # Kim & Rush 2016, section 4: K = 5 for Seq-KD, K = 35 for Seq-Inter.
-DEFAULT_BEAM = {"best": 5, "closest": 35}
 _REMEDY = (
     "fairseq-seqkd generate --engine fairseq --overwrite translates with any model; --no-check "
     "takes this one as it is."
@@ -134,14 +134,14 @@ def new_search(selector, search, seed=1):
     """The `SearchOptions` of a new store; by default the whole beam is kept.
 
     Args:
-        selector: its name, ``best`` or ``closest``
+        selector: its name, in ``SELECTORS``
         search: values by name; None takes the default
         seed: of the samples
     """
     given = {key: value for key, value in search.items() if value is not None}
     # The best of several samples would not be a sample of the teacher's distribution.
     one_sample = given.get("sampling") and selector == "best"
-    beam = given.get("beam", 1 if one_sample else DEFAULT_BEAM[selector])
+    beam = given.get("beam", 1 if one_sample else SELECTORS[selector].beam)
     return SearchOptions(**{"beam": beam, "nbest": beam, "seed": seed, **given})
 
 

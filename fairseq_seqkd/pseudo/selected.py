@@ -131,8 +131,7 @@ def select_hypotheses(store, split, selector, processes=0):
         store: `PseudoTargetStore` with all its chunks
         split: `PairSplit`
         selector: see ``selectors.py``
-        processes: how many processes compare with gold, if the selector does; 0 or 1: this
-            process
+        processes: how many processes compare texts, if the selector does; 0 or 1: this one
     Returns:
         `SelectedHypotheses`
     """
@@ -140,7 +139,7 @@ def select_hypotheses(store, split, selector, processes=0):
     chunks = torch.utils.data.DataLoader(
         SelectedChunks(paths, split.dataset, selector),
         batch_size=None,
-        num_workers=processes if selector.needs_gold and processes > 1 else 0,
+        num_workers=processes if selector.needs_list and processes > 1 else 0,
         collate_fn=identity,
         generator=torch.Generator(),  # does not draw from the global one, the student's
     )

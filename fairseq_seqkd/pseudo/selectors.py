@@ -6,6 +6,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_seqkd.decoding.text import Detokeniser
 from fairseq_seqkd.io.files import sha256
+from fairseq_seqkd.pseudo.consensus import UTILITIES, expected_utility
 
 # sacreBLEU's defaults for single sentences: exponential smoothing (one of Chen & Cherry
 # 2014) and effective order for BLEU; character 6-grams for chrF.
@@ -20,7 +21,8 @@ class Best:
 
     name = folder = "best"
     settings = {"selector": "best"}
-    needs_gold = False
+    needs_gold = needs_list = False
+    beam = 5  # of a new store
 
     def __call__(self, hypotheses, gold):
         """The index of the selected hypothesis.
@@ -45,21 +47,14 @@ class Closest:
     """
 
     name = "closest"
-    needs_gold = True
+    needs_gold = needs_list = True
+    beam = 35  # Kim & Rush 2016, section 4.2
 
-    def __init__(
-        self, dictionary, remove_bpe=None, metric="bleu", moses_lang=None, spm_model=None
-    ):
-        self.detokenise = Detokeniser(dictionary, remove_bpe, moses_lang, spm_model)
+    def __init__(self, dictionary, metric="bleu", **how):
+        self.detokenise = Detokeniser(dictionary, **how)
         self.metric = METRICS[metric]
         self.folder = "closest" if metric == "bleu" else f"closest-{metric}"
-        self.settings = {
-            "selector": "closest",
-            "metric": metric,
-            "remove_bpe": "sentencepiece" if spm_model else remove_bpe,
-            "moses_lang": moses_lang,
-            **({"spm_model": sha256(spm_model)} if spm_model else {}),
-        }
+        self.settings = {"selector": self.name, "metric": metric, **_settings_of_text(**how)}
 
     def __call__(self, hypotheses, gold):
         """The index of the selected hypothesis; arguments as for `Best`."""
@@ -71,8 +66,57 @@ class Closest:
         return texts.index(max(texts, key=scores.get))
 
 
-def build_selector(name, dictionary, **options):
-    """The selector called ``name``, ``best`` or ``closest``; options as for `Closest`."""
+class MinimumBayesRisk:
+    """Selects the list's consensus: the hypothesis that is most like all others on average.
+
+    Each hypothesis is compared with the others of its list as references, equal texts counted
+    as often as they stand there. Among equals it selects the teacher's favourite.
+
+    Args:
+        dictionary, remove_bpe, moses_lang, spm_model: as for `Closest`
+        metric: the utility, a name in ``METRICS``
+    Source: Eikema & Aziz 2020 (arXiv 2005.10283), section 6.
+    """
+
+    name = "mbr"
+    needs_gold, needs_list = False, True
+    beam = 35
+
+    def __init__(self, dictionary, metric="chrf", **how):
+        self.detokenise = Detokeniser(dictionary, **how)
+        self.utilities = UTILITIES[metric]
+        self.folder = "mbr" if metric == "chrf" else f"mbr-{metric}"
+        self.settings = {"selector": self.name, "metric": metric, **_settings_of_text(**how)}
+
+    def __call__(self, hypotheses, gold):
+        """The index of the selected hypothesis; arguments as for `Best`."""
+        texts = [self.detokenise.text(tokens) for tokens, _ in hypotheses]
+        return int(expected_utility(self.utilities(texts)).round(9).argmax())
+
+
+def _settings_of_text(remove_bpe=None, moses_lang=None, spm_model=None):
+    """How tokens become text, as entries of ``target_spec.json``."""
+    return {
+        "remove_bpe": "sentencepiece" if spm_model else remove_bpe,
+        "moses_lang": moses_lang,
+        **({"spm_model": sha256(spm_model)} if spm_model else {}),
+    }
+
+
+SELECTORS = {selector.name: selector for selector in (Best, Closest, MinimumBayesRisk)}
+
+
+def build_selector(name, dictionary, metric=None, **how):
+    """Build a selector.
+
+    Args:
+        name: in ``SELECTORS``
+        dictionary: the target dictionary
+        metric: a name in ``METRICS``; None: the selector's default
+        how: remove_bpe, moses_lang, spm_model, as for `Detokeniser`
+    """
     if name == Best.name:
         return Best()
-    return Closest(dictionary, **options)
+    if metric is not None:
+        how["metric"] = metric
+    return SELECTORS[name](dictionary, **how)

@@ -77,7 +77,7 @@ def check_target_spec(spec, split, nbest, has_scores=True):
             "scores"
         )
     name = spec.selector.name
-    if spec.selector.needs_gold and nbest < 2:
+    if spec.selector.needs_list and nbest < 2:
         raise ValueError(
             f"{name!r} targets with {nbest} hypothesis per sentence: there is nothing to "
             f"select {name!r} from. Make a store with an n-best of 2 or more (fairseq-seqkd "

@@ -43,9 +43,12 @@ class TranslationSeqKDConfig(
 ):
     """The flags of the task: those of ``translation``, the teacher, its search, and pruning."""
 
-    pseudo_metric: ChoiceEnum(list(METRICS)) = field(
-        default="bleu",
-        metadata={"help": "the metric by which a hypothesis is the closest to gold"},
+    pseudo_metric: Optional[ChoiceEnum(list(METRICS))] = field(
+        default=None,
+        metadata={
+            "help": "the metric by which a hypothesis is the closest to gold (default: bleu), "
+            "or most like the others (default: chrf)"
+        },
     )
     pseudo_remove_bpe: Optional[str] = field(
         default=None,
@@ -58,7 +61,7 @@ class TranslationSeqKDConfig(
         default=None,
         metadata={
             "help": "beam of the teacher's search (default: the store's; for a new store 5, "
-            "or 35 for closest)"
+            "or 35 for closest and mbr)"
         },
     )
     teacher_nbest: Optional[int] = field(
@@ -109,7 +112,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         """Set the targets of training batches from now on.
 
         Args:
-            targets: ``gold``, or a selector's name (``best``, ``closest``)
+            targets: ``gold``, or a selector's name (``best``, ``closest``, ``mbr``)
             with_gold: whether batches of pseudo-targets also have the gold targets
         """
         self.targets = targets
@@ -120,7 +123,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
                 targets,
                 self.tgt_dict,
                 remove_bpe=self.cfg.pseudo_remove_bpe,
-                metric=str(self.cfg.pseudo_metric),
+                metric=self.cfg.pseudo_metric and str(self.cfg.pseudo_metric),
             )
 
     def build_criterion(self, cfg, *args, **kwargs):

@@ -92,6 +92,8 @@ def test_merge_selects_anew_without_a_teacher(run, by, tmp_path):
     run("generate", *by)
     output = run("merge", "--select", "closest", "--metric", "chrf")
     assert "closest-chrf: " in output and "seq_inter" not in output
+    output = run("merge", "--select", "mbr")
+    assert "mbr: " in output and f"{translated(tmp_path)} sentences translated" in output
     output = run("merge", "--filter-score-percentile", 10, "--databin", "better")
     worst = math.ceil(0.1 * translated(tmp_path))
     assert f"{worst} sentences keep their gold target: filter score_percentile" in output

@@ -43,8 +43,8 @@ def prepare(split, teacher, loaded, tmp_path):
     return call
 
 
-def closest(split, *options, **others):
-    return Closest(split.dataset.tgt_dict, *options, **others)
+def closest(split, **options):
+    return Closest(split.dataset.tgt_dict, **options)
 
 
 def targets_in(databin):
@@ -190,7 +190,7 @@ class TestSourceOnly:
 class TestRefuses:
     def test_another_selector(self, store, prepare, split):
         with pytest.raises(ValueError, match="remove_bpe: found None, expected @@ "):
-            prepare(closest(split, "@@ "), root=store, recipe=Recipe())
+            prepare(closest(split, remove_bpe="@@ "), root=store, recipe=Recipe())
 
     def test_other_filters(self, store, prepare):
         with pytest.raises(ValueError, match="filters.copies: found None, expected True"):

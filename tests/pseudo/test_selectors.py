@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import sacrebleu
 from fairseq.data import Dictionary
+from sacrebleu.metrics import CHRF
 
-from fairseq_seqkd.pseudo.selectors import Best, Closest, build_selector
+from fairseq_seqkd.pseudo.selectors import Best, Closest, MinimumBayesRisk, build_selector
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_measures_words_and_not_subwords(dictionary):
     gold = encode(dictionary, "a@@ b@@ c d")  # the words "abc" and "d"
     hypotheses = nbest(dictionary, "a@@ b@@ j i", "j d")
     assert Closest(dictionary)(hypotheses, gold) == 0
-    assert Closest(dictionary, "@@ ")(hypotheses, gold) == 1
+    assert Closest(dictionary, remove_bpe="@@ ")(hypotheses, gold) == 1
 
 
 def test_agrees_with_a_plain_loop_over_sentence_bleu(dictionary):
@@ -91,4 +92,39 @@ def test_undoes_moses_tokenisation(dictionary):
 
 def test_a_way_of_cutting_that_fairseq_does_not_know(dictionary):
     with pytest.raises(ValueError, match="--remove-bpe is 'spm', expected"):
-        Closest(dictionary, "spm")
+        Closest(dictionary, remove_bpe="spm")
+
+
+class TestMinimumBayesRisk:
+    """The hypothesis most like the others."""
+
+    @pytest.fixture
+    def select(self, dictionary):
+        return MinimumBayesRisk(dictionary)
+
+    def test_takes_the_consensus(self, dictionary, select):
+        hypotheses = nbest(dictionary, "a b c d", "e f g h", "e f i h", "e f g j")
+        assert select(hypotheses, None) == 1
+
+    def test_equal_texts_count_as_often_as_they_stand_there(self, dictionary, select):
+        hypotheses = nbest(dictionary, "a b c", "e f g", "e f h", "a b c", "a b c")
+        assert select(hypotheses, None) == 0
+
+    def test_equals_go_to_the_teachers_favourite(self, dictionary, select):
+        assert select(nbest(dictionary, "a b", "c d"), None) == 0
+        assert select(nbest(dictionary, "a b"), None) == 0
+
+    def test_is_a_plain_loop_over_sacrebleu(self, dictionary, select):
+        hypotheses = nbest(dictionary, "a b c d", "a b d c e", "a c b", "h b c d e", "a b c i")
+        texts = [select.detokenise.text(tokens) for tokens, _ in hypotheses]
+        means = [
+            sum(CHRF().sentence_score(one, [t]).score for t in texts[:i] + texts[i + 1 :])
+            for i, one in enumerate(texts)
+        ]
+        assert select(hypotheses, None) == means.index(max(means))
+
+    def test_folders(self, dictionary):
+        assert build_selector("mbr", dictionary).folder == "mbr"
+        bleu = build_selector("mbr", dictionary, metric="bleu")
+        assert bleu.folder == "mbr-bleu" and bleu.settings["metric"] == "bleu"
+        assert build_selector("closest", dictionary).settings["metric"] == "bleu"
