@@ -334,11 +334,13 @@ class TestCheckpoint:
         finding = diagnose_checkpoint(str(word_kd_student[0] / "checkpoint_last.pt"))
         assert finding.state == OK and "translation, word_kd, transformer" in finding.found
 
-    def test_exported(self, word_kd_student, tmp_path, capsys):
+    def test_exported(self, word_kd_student, data, tmp_path, capsys):
         out = str(tmp_path / "student.pt")
         checkpoint = f"{word_kd_student[0]}/checkpoint_last.pt"
         main(["export", checkpoint, "--to", "fairseq", "--out", out])
-        finding = diagnose_checkpoint(out)
+        finding = diagnose_checkpoint(out)  # it names no folder of its training
+        assert finding.state == TROUBLE and f"doctor {out} --teacher-data DIR" in finding.remedy
+        finding = diagnose_checkpoint(out, str(data))
         assert finding.state == OK and "loads: translation, " in finding.found
 
     def test_dictionary(self, teacher, data, tmp_path):
