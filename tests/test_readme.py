@@ -202,3 +202,9 @@ def test_files_that_are_named_exist(page):
 
 def test_the_readme_can_be_finished():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_the_files_that_the_coverage_page_names_are_there():
+    text = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:tests|examples)/[\w/.]+)`", text))
+    assert len(paths) > 20 and [path for path in paths if not (ROOT / path).exists()] == []
