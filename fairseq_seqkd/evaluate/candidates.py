@@ -8,7 +8,11 @@ from fairseq_seqkd.databin import PairSplit
 from fairseq_seqkd.io.line_counts import where_they_part
 from fairseq_seqkd.io.text import name_of, read_lines
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state
-from fairseq_seqkd.models.language_tokens import config_of_task, languages_of
+from fairseq_seqkd.models.language_tokens import (
+    config_of_task,
+    language_tokens_of,
+    languages_of,
+)
 from fairseq_seqkd.models.loading import ModelRole, task_with_dictionaries_in
 from fairseq_seqkd.models.parameters import parameters_of
 from fairseq_seqkd.teacher import Teacher, load_teacher
@@ -47,6 +51,7 @@ class Candidate:
         _check_task(name, config_of(load_state(first), first).task)
         _check_dictionaries(name, first, data, languages)
         model = load_teacher(path, data, role=CANDIDATE, languages=languages)
+        language_tokens_of(model.task)  # raises an error for a task that is not known
         config = config_of_task(model.task)
         pair = config.source_lang, config.target_lang
         sentences = PairSplit.load(model.task, data, split, *pair, config.left_pad_source)
@@ -78,8 +83,8 @@ def _check_task(name, config):
         raise ValueError(
             f"--checkpoints: {name!r} is no translation model, its task is "
             f"{getattr(config, '_name', None)}. Expected text-to-text models. fairseq-eval-lm "
-            "measures a language model's perplexity, fairseq-generate a "
-            "speech model's BLEU or WER."
+            "measures a language model's perplexity, fairseq-generate a speech model's "
+            "BLEU or WER."
         )
 
 

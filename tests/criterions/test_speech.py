@@ -146,7 +146,7 @@ def test_imit_kd_as_a_command(speech, speech_teacher, tmp_path):
             "cache DATA --kd-cache OUT --teacher-path MODEL --top-k 8",
             "Train with --teacher-path",
         ),
-        ("evaluate DATA --checkpoints MODEL", "speech_to_text.* fairseq-generate a speech model"),
+        ("evaluate DATA --checkpoints MODEL", "task is speech_to_text.* fairseq-generate a"),
         pytest.param(
             "export MODEL --to ctranslate2 --out OUT",
             "reads no text.*--to fairseq exports any model",
