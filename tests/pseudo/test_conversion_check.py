@@ -22,7 +22,8 @@ def run(data, teacher, tmp_path, monkeypatch):
         root = str(tmp_path / name)
         where = ["--teacher-path", teacher, "--pseudo-targets", root, "--threads", "1"]
         engine = [] if "--engine" in flags else ["--engine", "ctranslate2"]
-        main([*map(str, ["generate", data, *where, *engine, *flags])])
+        unfinished = ["--accept-unfinished", 1]
+        main([*map(str, ["generate", data, *where, *engine, *unfinished, *flags])])
         return PseudoTargetStore(root)
 
     return run
