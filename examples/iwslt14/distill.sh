@@ -41,7 +41,7 @@ EMBED=256 LAYERS=8 TEACHER_FFN=1024 FFN=768 HIDDEN=256
 TEACHER_UPDATES=50000 UPDATES=80000 WARMUP=5000
 TEACHER_LR=1e-3 LR=1.414e-3
 BATCH="--batch-size 128"
-LIMITS="" TABLE=""
+LIMITS="" TABLE="" ACCEPT=""
 if [ -n "${SMOKE:-}" ]; then
     python "$EXAMPLES/archives.py" "$WORK/archives"
     SITE=file://$WORK/archives
@@ -53,6 +53,7 @@ if [ -n "${SMOKE:-}" ]; then
     BATCH="--batch-size 32"
     # Models that have hardly learned anything rarely generate EOS.
     LIMITS="--max-source-positions 64 --max-target-positions 64"
+    ACCEPT="--accept-unfinished 1"
     TABLE="--rounds 1 --engines fairseq"
 fi
 
@@ -85,7 +86,7 @@ once teacher "the teacher, a Transformer of $LAYERS + $LAYERS layers" train teac
 # Beam 5, as in the paper and in Kim & Rush's Seq-KD.
 translate() {
     run translate fairseq-seqkd generate "$WORK/data-bin" --teacher-path "$TEACHER" \
-        --pseudo-targets "$WORK/pseudo-targets.new" --beam 5 $DEVICE
+        --pseudo-targets "$WORK/pseudo-targets.new" --beam 5 $DEVICE $ACCEPT
 }
 once pseudo-targets "the teacher translates the training set" translate
 
@@ -109,7 +110,7 @@ student() {
 
 # The student's prefixes have at most 125 tokens in the paper; here 1.2 times the source and 10 more.
 IMITATION="--teacher-path $TEACHER --kd-max-len-b 10"
-PSEUDO="--task translation_seqkd --pseudo-targets $WORK/pseudo-targets"
+PSEUDO="--task translation_seqkd --pseudo-targets $WORK/pseudo-targets $ACCEPT"
 
 for method in $METHODS; do
     case $method in

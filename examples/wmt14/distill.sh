@@ -56,7 +56,7 @@ TEACHER_LSTM="4 1000" STUDENT_LSTM="2 500"
 TEACHER_SIZE="6 6 512 2048" STUDENT_SIZE="6 2 256 1024"
 LSTM_LR=1e-3 TRANSFORMER_LR=1e-3 FINE_LR=1e-4
 BATCH="--max-tokens 4096"
-LIMITS="" TABLE=""
+LIMITS="" TABLE="" ACCEPT=""
 if [ -n "${SMOKE:-}" ]; then
     python "$EXAMPLES/archives.py" "$WORK/archives"
     WMT13=file://$WORK/archives WMT14=file://$WORK/archives DEV=file://$WORK/archives
@@ -70,6 +70,7 @@ if [ -n "${SMOKE:-}" ]; then
     BATCH="--max-tokens 600"
     # Models that have hardly learned anything rarely generate EOS.
     LIMITS="--max-source-positions 64 --max-target-positions 64"
+    ACCEPT="--accept-unfinished 1"
     TABLE="--rounds 1 --engines fairseq"
 fi
 
@@ -133,7 +134,7 @@ FINE="--lr $FINE_LR --lr-scheduler polynomial_decay --total-num-update $FINE_TUN
     --max-update $FINE_TUNING"
 STOCK="--task translation --criterion label_smoothed_cross_entropy $smoothing"
 TEACHER=$WORK/$MODEL-teacher/checkpoint_best.pt
-PSEUDO="--task translation_seqkd --pseudo-targets $WORK/$MODEL-pseudo-targets $smoothing"
+PSEUDO="--task translation_seqkd --pseudo-targets $WORK/$MODEL-pseudo-targets $ACCEPT $smoothing"
 
 once "$MODEL-teacher" "the teacher" train "$MODEL-teacher" $STOCK $teacher $SCRATCH
 
@@ -142,10 +143,10 @@ once "$MODEL-teacher" "the teacher" train "$MODEL-teacher" $STOCK $teacher $SCRA
 translate() {
     local store=$WORK/$MODEL-pseudo-targets.new
     on_nodes "$MODEL-translate" fairseq-seqkd generate "$WORK/data-bin" $DEVICE \
-        --teacher-path "$TEACHER" --pseudo-targets "$store" --beam $BEAM
+        --teacher-path "$TEACHER" --pseudo-targets "$store" --beam $BEAM $ACCEPT
     PROCESSES=1 JOB_FLAGS="${JOB_FLAGS:-} --nodes 1" on_nodes "$MODEL-closest" \
         fairseq-seqkd merge "$WORK/data-bin" --pseudo-targets "$store" \
-        --select closest --remove-bpe sentencepiece
+        --select closest --remove-bpe sentencepiece $ACCEPT
 }
 once "$MODEL-pseudo-targets" "the teacher translates the training set, $BEAM-best" translate
 

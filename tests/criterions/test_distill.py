@@ -111,6 +111,7 @@ def cache_fixed(root, task, logits, target, temperature):
             "teacher": [],
             "temperature": float(temperature),
             "top_k": logits.size(-1),
+            "vocabulary": logits.size(-1),
             "chunk_size": 512,
         }
     )
