@@ -34,6 +34,37 @@ class Best:
         return 0
 
 
+class BestAtLengthPenalty:
+    """Selects the hypothesis with the best score at another length penalty than the search's.
+
+    A score is the log-probability of all tokens, divided by their number to the power of the
+    length penalty; EOS counts. Equal to decoding with that penalty, as far as the n-best list
+    has the hypothesis.
+
+    Args:
+        of_search: the length penalty of the stored scores
+        lenpen: the other one
+    """
+
+    name = "best"
+    needs_gold, needs_list = False, True
+
+    def __init__(self, of_search, lenpen):
+        self.of_search, self.lenpen = of_search, lenpen
+        self.folder = f"best-lenpen{lenpen:g}"
+        self.settings = {"selector": self.name, "lenpen": lenpen}
+
+    def scores(self, hypotheses):
+        """The scores of a list at the new length penalty, in nats."""
+        power = self.of_search - self.lenpen
+        return [score * len(tokens) ** power for tokens, score in hypotheses]
+
+    def __call__(self, hypotheses, gold):
+        """The index of the selected hypothesis; arguments as for `Best`."""
+        scores = self.scores(hypotheses)
+        return scores.index(max(scores))
+
+
 class Closest:
     """Selects the hypothesis closest to gold, by sacreBLEU's sentence BLEU or chrF.
 

@@ -13,6 +13,7 @@ from conftest import EMPTY, LONG, all_nbest, load_split
 from fairseq_seqkd.cli.main import main
 from fairseq_seqkd.io.files import read_json
 from fairseq_seqkd.pseudo import generate
+from fairseq_seqkd.pseudo.selectors import BestAtLengthPenalty
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 
 
@@ -86,6 +87,34 @@ def test_another_workers_damaged_chunk_is_mended_by_the_last(run, by, monkeypatc
     run("generate", *by, "--num-shards", 2, "--shard-id", 1)
     assert store.chunks.find()[0] == damaged
     assert store.chunks.remove_damaged(range(10)) == []
+
+
+def test_merge_ranks_anew_by_another_length_penalty(run, by, tmp_path):
+    """Stored hypotheses get the scores of a search with that penalty."""
+    run("generate", *by, "--beam", 4, "--lenpen", 1)
+    output = run("merge", "--lenpen", 0.2)
+    assert "best-lenpen0.2: " in output
+    run("generate", *by, "--beam", 4, "--lenpen", 0.2, root=tmp_path / "decoded")
+    selector, n = BestAtLengthPenalty(1.0, 0.2), 0
+    expected = all_nbest(tmp_path / "decoded")
+    for id_, sentence in all_nbest(tmp_path / "store").items():
+        scores = {tuple(t): s for t, s in expected[id_].hypotheses}
+        for (tokens, _), score in zip(
+            sentence.hypotheses, selector.scores(sentence.hypotheses)
+        ):
+            if tuple(tokens) in scores:
+                assert score == pytest.approx(scores[tuple(tokens)], rel=1e-5)
+                n += 1
+        if sentence.hypotheses:
+            best = selector(sentence.hypotheses, None)
+            anew = [s * len(t) ** 0.8 for t, s in sentence.hypotheses]
+            assert anew[best] == max(anew)
+    assert n > 100
+    for flags, message in (
+        (["--lenpen", "nan"], "--lenpen is nan, expected a number"),
+        (["--lenpen", 1.4, "--select", "mbr"], "--lenpen with --select mbr"),
+    ):
+        assert message in run("merge", *flags, fails=True)
 
 
 def test_merge_selects_anew_without_a_teacher(run, by, tmp_path):
