@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fairseq_seqkd.decoding.rollout import IncrementalScorer, can_generate, roll_out
 from fairseq_seqkd.decoding.search import SearchOptions
@@ -95,3 +97,29 @@ def test_models_that_can_generate(loaded):
     assert can_generate(loaded.models[0])
     assert not can_generate(loaded.models[0].encoder)
     assert not can_generate(torch.nn.Linear(1, 1))
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), n_given=st.integers(1, 3))
+def test_given_symbols_begin_and_end_each_target(loaded, batch, data, n_given):
+    """Each token is the model's best after the whole prefix; a row ends at its own symbol."""
+    symbols = st.integers(3, 60)
+    starts = torch.tensor([[data.draw(symbols) for _ in range(n_given)] for _ in range(12)])
+    ends = torch.tensor([data.draw(st.one_of(st.just(2), symbols)) for _ in range(12)])
+    limits = torch.tensor([data.draw(st.integers(1, 8)) for _ in range(12)])
+    inputs = {k: v for k, v in batch["net_input"].items() if k != "prev_output_tokens"}
+    scorer = IncrementalScorer(loaded.models, inputs, 1)
+    rows = roll_out([scorer], greedy, limits, starts, ends, 1)
+    for i, row in enumerate(rows):
+        given_, generated_ = row[: n_given - 1], row[n_given - 1 :]
+        assert torch.equal(given_, starts[i, 1:])
+        assert 1 <= len(generated_) <= limits[i]
+        assert not generated_[:-1].eq(ends[i]).any()
+        assert generated_[-1] == ends[i] or len(generated_) == limits[i]
+        context = torch.cat([starts[i, :1], row[:-1]]).unsqueeze(0)
+        source = {"src_tokens": inputs["src_tokens"][i : i + 1]}
+        source["src_lengths"] = inputs["src_lengths"][i : i + 1]
+        with torch.no_grad():
+            logits = loaded.models[0](**source, prev_output_tokens=context)[0][0]
+        logits[:, 1] = -torch.inf
+        assert torch.equal(logits[n_given - 1 :].argmax(-1), generated_)
