@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: quickstart test lint format flags test-upstream clean other-python
 
 quickstart: $(VENV)/.installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh
+	PATH="$(abspath $(BIN)):$$PATH" bash examples/quickstart.sh
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(IN_PARALLEL)

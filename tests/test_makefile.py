@@ -11,15 +11,15 @@ MADE = "-m venv --clear"
 
 @pytest.fixture
 def steps(tmp_path):
-    """steps(*variables): what ``make test`` would do with an environment of a given Python."""
+    """steps(version, *arguments): what make would do with an environment of a given Python."""
 
-    def steps(version, *variables):
+    def steps(version, *arguments):
         (tmp_path / "bin").mkdir()
         python = tmp_path / "bin" / "python"
         python.write_text(f"#!/bin/sh\necho {version}\n")
         python.chmod(0o755)
         (tmp_path / ".installed").touch()
-        dry_run = ["make", "--dry-run", "test", f"VENV={tmp_path}", *variables]
+        dry_run = ["make", "--dry-run", "test", f"VENV={tmp_path}", *arguments]
         return subprocess.check_output(dry_run, cwd=ROOT, text=True)
 
     return steps
@@ -31,6 +31,10 @@ def test_an_environment_is_used_again(steps):
 
 def test_of_the_same_python(steps):
     assert MADE not in steps(f"Python {sys.version.split()[0]}", f"PYTHON={sys.executable}")
+
+
+def test_the_quickstart_runs_in_it_wherever_it_is(steps, tmp_path):
+    assert f'PATH="{tmp_path}/bin:' in steps("Python 3.9.1", "quickstart")
 
 
 def test_of_another_python(steps):
