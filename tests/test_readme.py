@@ -92,7 +92,7 @@ def user_folder(tmp_path_factory):
 
 def train_models(folder):
     """A student that stands for all models of a user, and its translations."""
-    loss = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", 40]
+    loss = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", 400]
     loss += ["--lr", "0.02"]  # enough for translations to come to an end
     fairseq("train", "DATA", *STUDENT, *loss, "--save-dir", "student", folder=folder)
     shutil.copytree(folder / "student", folder / "seq_kd")

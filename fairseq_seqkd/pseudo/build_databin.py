@@ -17,7 +17,7 @@ from fairseq_seqkd.io.files import (
 from fairseq_seqkd.io.locks import seen_at_last, wait_until
 from fairseq_seqkd.models.data_folders import split_files
 from fairseq_seqkd.models.datasets import copy_as_mmap, is_older_format, write_mmap
-from fairseq_seqkd.pseudo.filters import FILTERS, apply_filters
+from fairseq_seqkd.pseudo.filters import FILTERS, apply_filters, filter_flag
 from fairseq_seqkd.pseudo.generate import (
     open_store,
     translate,
@@ -108,11 +108,20 @@ def write_targets(databin, split, selected, spec):
         split: `PairSplit`
         selected: `SelectedHypotheses`
         spec: `TargetSpec`
+    Raises:
+        ValueError: no sentence is left
     """
     rejected_by = apply_filters(selected, spec.filters)
     rejected = rejected_by >= 0
     hypothesis_mask = selected.translated_mask & ~rejected
     dropped_mask = rejected & spec.drop | ~selected.translated_mask & (not split.has_gold)
+    if dropped_mask.all() and rejected.any():
+        flags = ", ".join(map(filter_flag, spec.filters))
+        raise ValueError(
+            f"{databin!r} would have no sentence: of {len(rejected)}, {int(rejected.sum())} are "
+            f"rejected by {flags}, and the others have no hypothesis. Loosen the filters, or "
+            "check the teacher (fairseq-seqkd evaluate)."
+        )
     reasons = {
         **{name: selected.statuses == index for index, name in enumerate(STATUSES) if index},
         **{f"filter {name}": rejected_by == index for index, name in enumerate(FILTERS)},

@@ -45,6 +45,11 @@ FILTERS = {
 }
 
 
+def filter_flag(name):
+    """The flag of a filter."""
+    return f"--filter-{name.replace('_', '-')}"
+
+
 def check_filters(filters):
     """Refuse values out of range.
 

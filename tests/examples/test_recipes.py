@@ -34,7 +34,7 @@ def test_slurm_array_by_hand(data, teacher, tmp_path):
     outputs = [
         run_script(
             "slurm/generate_array.sbatch",
-            FLAGS="--beam 2",
+            FLAGS="--beam 2 --accept-unfinished 1",
             SHARDS=2,
             SLURM_ARRAY_TASK_ID=number,
             **settings,

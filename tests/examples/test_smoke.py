@@ -131,7 +131,7 @@ def test_pseudo_targets_on_nodes(data, teacher, tmp_path):
     output = run_script(
         "slurm/generate_nodes.sbatch",
         slurm(tmp_path / "slurm"),
-        FLAGS="--beam 2",
+        FLAGS="--beam 2 --accept-unfinished 1",
         **settings,
         **of_slurm,
     )

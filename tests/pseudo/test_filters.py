@@ -35,6 +35,17 @@ def store_and_split(data, teacher, loaded, tmp_path, monkeypatch):
     return store, split
 
 
+def test_filters_that_leave_nothing_are_refused(store_and_split):
+    store, split = store_and_split
+    spec = TargetSpec(Best(), {"length_ratio": 1.0, "duplicates": True, "copies": True}, True)
+    split.dataset.src_sizes = split.dataset.src_sizes + 20
+    with pytest.raises(
+        ValueError, match="would have no sentence: of 6, 6 are rejected by --fi"
+    ):
+        build_databin(store, split, spec)
+    assert not os.path.exists(store.path("best"))
+
+
 @pytest.mark.parametrize(
     "filters, rejected",
     [

@@ -50,6 +50,7 @@ def test_a_store_is_the_same_after_any_number_of_kills(
     pytest.importorskip("ctranslate2" if engine == "ctranslate2" else "fairseq")
     moments = random.Random(processes)
     common = [data, "--teacher-path", teacher, "--engine", engine, "--threads", 1]
+    common += ["--accept-unfinished", 1]
 
     def command(root, rank):
         worker = ["--num-shards", processes, "--shard-id", rank] if processes > 1 else []

@@ -127,7 +127,7 @@ class TestReverse:
 
 def test_stores_of_different_searches_are_noted(data, teacher, store, tmp_path, capsys):
     other = tmp_path / "greedy"
-    flags = ["--beam", "1", "--engine", "fairseq", "--threads", "1"]
+    flags = ["--beam", "1", "--engine", "fairseq", "--threads", "1", "--accept-unfinished", "1"]
     where = ["--teacher-path", str(teacher), "--pseudo-targets", str(other)]
     cli.main(["generate", str(data), *where, *flags])
     folder = mixed(tmp_path / "mixture", store / "best", other / "best")
