@@ -118,9 +118,9 @@ def write_targets(databin, split, selected, spec):
     if dropped_mask.all() and rejected.any():
         flags = ", ".join(map(filter_flag, spec.filters))
         raise ValueError(
-            f"{databin!r} would have no sentence: of {len(rejected)}, {int(rejected.sum())} are "
-            f"rejected by {flags}, and the others have no hypothesis. Loosen the filters, or "
-            "check the teacher (fairseq-seqkd evaluate)."
+            f"{databin!r} would have no sentence: of {len(rejected)}, {int(rejected.sum())} "
+            f"are rejected by {flags}, and the others have no hypothesis. Loosen the filters, "
+            "or check the teacher (fairseq-seqkd evaluate)."
         )
     reasons = {
         **{name: selected.statuses == index for index, name in enumerate(STATUSES) if index},

@@ -39,9 +39,8 @@ def test_filters_that_leave_nothing_are_refused(store_and_split):
     store, split = store_and_split
     spec = TargetSpec(Best(), {"length_ratio": 1.0, "duplicates": True, "copies": True}, True)
     split.dataset.src_sizes = split.dataset.src_sizes + 20
-    with pytest.raises(
-        ValueError, match="would have no sentence: of 6, 6 are rejected by --fi"
-    ):
+    message = "would have no sentence: of 6, 6 are rejected by --filter-length-ratio"
+    with pytest.raises(ValueError, match=message):
         build_databin(store, split, spec)
     assert not os.path.exists(store.path("best"))
 
