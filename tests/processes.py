@@ -200,3 +200,17 @@ def ended_well(child):
     """Wait for a process to end; returns whether its exit status was 0."""
     child.join()
     return child.exitcode == 0
+
+
+def read_in_three_forks(path, queue):
+    """In the child: open a data set of the older format, then read it in three forks."""
+    import torch
+
+    from fairseq_seqkd.models.datasets import RandomAccessDataset
+
+    dataset = RandomAccessDataset(path, fix_lua_indexing=True)
+    first = dataset[5].tolist()  # opens the file
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=None, num_workers=3, multiprocessing_context="fork"
+    )
+    queue.put((first, [tokens.tolist() for tokens in loader]))
