@@ -26,7 +26,7 @@ from fairseq_seqkd.models.loading import (
     task_name_of,
     task_with_dictionaries_in,
 )
-from fairseq_seqkd.sides import check_sides
+from fairseq_seqkd.models.sides import check_sides
 
 
 @dataclass

@@ -15,7 +15,7 @@ LEVELS = (
     ("compat",),
     ("io", "registry"),
     ("chunked",),
-    ("models", "axis_config", "sides"),
+    ("models", "axis_config"),
     ("decoding", "losses"),
     ("teacher", "prefixes", "databin"),
     ("pseudo", "cache", "pruning"),

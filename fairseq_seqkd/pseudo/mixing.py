@@ -11,6 +11,7 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset
 
 from fairseq_seqkd.databin import PairSplit, open_split
 from fairseq_seqkd.io.files import atomic_directory, read_json, write_json
+from fairseq_seqkd.models.datasets import write_mmap
 from fairseq_seqkd.models.dictionaries import first_difference
 
 SPLIT = "train"
@@ -132,10 +133,7 @@ def _is_indexed(name):
 
 def load_parts(parts):
     """The `LoadedPart` of each part, all of one direction and with the same dictionaries."""
-    split = open_split(parts[0].folder, SPLIT)
-    languages = split.source_lang, split.target_lang
-    if parts[0].reverse:
-        languages = languages[::-1]
+    languages = _direction_of(parts[0])
     loaded = []
     for part in parts:
         split = open_split(part.folder, SPLIT, *languages)
@@ -144,6 +142,16 @@ def load_parts(parts):
             _check_dictionaries(loaded[0].split, split)
         loaded.append(LoadedPart(part, split))
     return loaded
+
+
+def _direction_of(part):
+    """The languages of a mixture whose first part this is: source and target."""
+    pair = part.store.get("data", {}).get("pair")
+    if pair is None:
+        split = open_split(part.folder, SPLIT)
+        pair = f"{split.source_lang}-{split.target_lang}"
+    languages = tuple(pair.split("-"))
+    return languages[::-1] if part.reverse else languages
 
 
 def _check_pairs(part, split):
@@ -192,14 +200,9 @@ def write_repeated(prefix, datasets, copies, vocab_size):
         copies: how many index entries each sentence of each data set gets
         vocab_size: decides the bytes of a token
     """
-    path = indexed_dataset.data_file_path(prefix)
-    builder = indexed_dataset.make_builder(path, impl="mmap", vocab_size=vocab_size)
-    for dataset in datasets:
-        for index in range(len(dataset)):
-            builder.add_item(dataset[index])
+    once = (dataset[index] for dataset in datasets for index in range(len(dataset)))
+    write_mmap(prefix, once, vocab_size)
     dtype = indexed_dataset.best_fitting_int_dtype(vocab_size)
-    index_path = indexed_dataset.index_file_path(prefix)
-    builder.finalize(index_path)
     sizes = [np.asarray(dataset.sizes, dtype=np.int64) for dataset in datasets]
     ends = np.cumsum(np.concatenate(sizes)) * dtype().itemsize
     begins = np.split(np.concatenate([[0], ends[:-1]]), np.cumsum([len(one) for one in sizes]))
@@ -207,6 +210,7 @@ def write_repeated(prefix, datasets, copies, vocab_size):
     def repeated(arrays):
         return np.concatenate([np.tile(one, n) for one, n in zip(arrays, copies)])
 
+    index_path = indexed_dataset.index_file_path(prefix)
     with MMapIndexedDataset.Index.writer(index_path, dtype) as writer:
         writer._get_pointers = lambda sizes: repeated(begins)
         writer.write(repeated(sizes))

@@ -65,7 +65,19 @@ class BestAtLengthPenalty:
         return scores.index(max(scores))
 
 
-class Closest:
+class _TextSelector:
+    """A selector that compares texts by a metric; a subclass has a ``default_metric``."""
+
+    def __init__(self, dictionary, metric=None, **how):
+        self.metric = metric or self.default_metric
+        self.detokenise = Detokeniser(dictionary, **how)
+        suffix = "" if self.metric == self.default_metric else f"-{self.metric}"
+        self.folder = self.name + suffix
+        text = _settings_of_text(**how)
+        self.settings = {"selector": self.name, "metric": self.metric, **text}
+
+
+class Closest(_TextSelector):
     """Selects the hypothesis closest to gold, by sacreBLEU's sentence BLEU or chrF.
 
     It compares text with the subwords joined. Among equally close hypotheses it selects the
@@ -74,30 +86,24 @@ class Closest:
     Args:
         dictionary: the target dictionary
         remove_bpe, moses_lang, spm_model: as for `Detokeniser`, errors included
-        metric: a name in ``METRICS``
+        metric: a name in ``METRICS``; None: ``bleu``
     """
 
-    name = "closest"
+    name, default_metric = "closest", "bleu"
     needs_gold = needs_list = True
     beam = 35  # Kim & Rush 2016, section 4.2
-
-    def __init__(self, dictionary, metric="bleu", **how):
-        self.detokenise = Detokeniser(dictionary, **how)
-        self.metric = METRICS[metric]
-        self.folder = "closest" if metric == "bleu" else f"closest-{metric}"
-        self.settings = {"selector": self.name, "metric": metric, **_settings_of_text(**how)}
 
     def __call__(self, hypotheses, gold):
         """The index of the selected hypothesis; arguments as for `Best`."""
         # The metric counts the n-grams of its references once.
-        metric = self.metric(references=[[self.detokenise.reference(gold)]])
+        metric = METRICS[self.metric](references=[[self.detokenise.reference(gold)]])
         texts = [self.detokenise.text(tokens) for tokens, _ in hypotheses]
         # Different subwords often give the same text, which is scored once.
         scores = {text: metric.corpus_score([text], None).score for text in set(texts)}
         return texts.index(max(texts, key=scores.get))
 
 
-class MinimumBayesRisk:
+class MinimumBayesRisk(_TextSelector):
     """Selects the list's consensus: the hypothesis that is most like all others on average.
 
     Each hypothesis is compared with the others of its list as references, equal texts counted
@@ -105,24 +111,18 @@ class MinimumBayesRisk:
 
     Args:
         dictionary, remove_bpe, moses_lang, spm_model: as for `Closest`
-        metric: the utility, a name in ``METRICS``
+        metric: the utility, a name in ``METRICS``; None: ``chrf``
     Source: Eikema & Aziz 2020 (arXiv 2005.10283), section 6.
     """
 
-    name = "mbr"
+    name, default_metric = "mbr", "chrf"
     needs_gold, needs_list = False, True
     beam = 35
-
-    def __init__(self, dictionary, metric="chrf", **how):
-        self.detokenise = Detokeniser(dictionary, **how)
-        self.utilities = UTILITIES[metric]
-        self.folder = "mbr" if metric == "chrf" else f"mbr-{metric}"
-        self.settings = {"selector": self.name, "metric": metric, **_settings_of_text(**how)}
 
     def __call__(self, hypotheses, gold):
         """The index of the selected hypothesis; arguments as for `Best`."""
         texts = [self.detokenise.text(tokens) for tokens, _ in hypotheses]
-        return int(expected_utility(self.utilities(texts)).round(9).argmax())
+        return int(expected_utility(UTILITIES[self.metric](texts)).round(9).argmax())
 
 
 def _settings_of_text(remove_bpe=None, moses_lang=None, spm_model=None):
@@ -148,6 +148,4 @@ def build_selector(name, dictionary, metric=None, **how):
     """
     if name == Best.name:
         return Best()
-    if metric is not None:
-        how["metric"] = metric
-    return SELECTORS[name](dictionary, **how)
+    return SELECTORS[name](dictionary, metric, **how)

@@ -22,6 +22,7 @@ from fairseq_seqkd.compat import check_numpy
 from fairseq_seqkd.databin import PairSplit
 from fairseq_seqkd.models.data_folders import folder_of_each, single_folder
 from fairseq_seqkd.models.datasets import random_access
+from fairseq_seqkd.models.sides import check_sides
 from fairseq_seqkd.pruning.hook import PruningConfig, PruningMixin
 from fairseq_seqkd.pseudo.build_databin import prepare_databin
 from fairseq_seqkd.pseudo.fairseq_generate import StoreGenerationConfig, StoreGenerationMixin
@@ -30,7 +31,6 @@ from fairseq_seqkd.pseudo.online import with_pseudo_targets
 from fairseq_seqkd.pseudo.selectors import METRICS, build_selector
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
 from fairseq_seqkd.pseudo.unfinished import check_accepted, check_unfinished
-from fairseq_seqkd.sides import check_sides
 from fairseq_seqkd.tasks.pairs import PairsWithGold
 from fairseq_seqkd.teacher import TeacherConfig, load_teacher, shared_teacher, teacher_dtype_of
 

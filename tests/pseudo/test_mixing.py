@@ -115,6 +115,13 @@ class TestReverse:
             assert torch.equal(dataset.src[160 + id_], gold.src[159 - id_])
         assert read_json(folder / "mixture.json")["parts"][1]["reverse"]
 
+    def test_may_come_first(self, data, back, tmp_path):
+        """Its files are named src-tgt, as those that it was made from."""
+        folder = mixed(tmp_path / "mixture", f"reverse:{back}", data)
+        dataset, gold = load_split(folder).dataset, load_split(data).dataset
+        assert torch.equal(dataset.tgt[20], gold.tgt[20])
+        assert torch.equal(dataset.src[20], gold.src[139])
+
     def test_must_be_named_so(self, data, back, store, tmp_path, refused):
         message = refused("mix", tmp_path / "mixture", data, back)
         assert (

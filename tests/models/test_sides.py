@@ -6,7 +6,7 @@ import pytest
 from conftest import preprocess, train
 
 from fairseq_seqkd.databin import Split, open_split
-from fairseq_seqkd.sides import check_sides
+from fairseq_seqkd.models.sides import check_sides
 
 MESSAGE = (
     r"train.src-tgt.src.idx has 162 sentences, .*train.src-tgt.tgt.idx has 160 sentences: "
