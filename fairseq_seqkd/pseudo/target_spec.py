@@ -1,12 +1,14 @@
 """The specification of a data-bin's targets: the selector and the filters."""
 
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, Optional
 
 from fairseq_seqkd.chunked.manifest import differences
 from fairseq_seqkd.io.files import read_json
 from fairseq_seqkd.pseudo.filters import check_filters
+from fairseq_seqkd.pseudo.selectors import Best, BestAtLengthPenalty
 
 
 @dataclass
@@ -97,3 +99,36 @@ def _check_without_gold(spec, split):
         raise ValueError(
             f"--filter-action gold: {where} has no gold targets. Use --filter-action drop."
         )
+
+
+def at_length_penalty(spec, lenpen, store, split, folder=None):
+    """The `TargetSpec` that selects by another length penalty than the search's.
+
+    Args:
+        spec: `TargetSpec` of the selector ``best``
+        lenpen: the penalty
+        store: `PseudoTargetStore`
+        split: `PairSplit`
+        folder: the data-bin's name; None: by the penalty
+    Raises:
+        ValueError: the penalty is no number, another selector was asked for, or the scores of
+            the store are not known to be divided by lengths
+    """
+    name, manifest = spec.selector.name, store.manifest
+    if not math.isfinite(lenpen):
+        raise ValueError(f"--lenpen is {lenpen}, expected a number such as 1.4")
+    if name != Best.name:
+        raise ValueError(
+            f"--lenpen with --select {name}: it ranks by the teacher's scores, and the other "
+            "compares texts. Leave one of them out."
+        )
+    if "import" in manifest:
+        raise ValueError(
+            f"--lenpen: the store {store.root!r} was imported, and how its scores were divided "
+            "by lengths is not known. Expected a store of fairseq-seqkd generate."
+        )
+    search = manifest["search"]
+    selector = BestAtLengthPenalty(search["lenpen"], lenpen)
+    spec = replace(spec, selector=selector, folder=folder)
+    check_target_spec(spec, split, search["nbest"])
+    return spec
