@@ -137,9 +137,13 @@ class Split:
             sides = [[self.dataset.num_tokens(id_) for id_ in range(len(self))]]
         return [np.asarray(side, dtype=np.int64) for side in sides]
 
-    def target_tokens(self):
-        """The number of target tokens; an estimate if the data set has no target sizes."""
-        return int(np.sum(getattr(self.dataset, "tgt_sizes", self.dataset.sizes)))
+    def target_tokens(self, ids):
+        """The number of target tokens of some sentences.
+
+        It is an estimate if the data set has no target sizes.
+        """
+        sizes = getattr(self.dataset, "tgt_sizes", self.dataset.sizes)
+        return int(np.sum(np.asarray(sizes)[ids]))
 
     def describe(self):
         """The manifest's entries ``data`` and ``dictionary``, which identify the split."""

@@ -139,7 +139,7 @@ class TestLoadForScoring:
         sizes = list(zip(found.dataset.tgt_sizes.tolist(), found.dataset.src_sizes.tolist()))
         order = np.argsort(found.length_sort_keys(), kind="stable").tolist()
         assert order == sorted(range(160), key=lambda id_: sizes[id_])
-        assert found.target_tokens() == sum(target for target, _ in sizes)
+        assert found.target_tokens([0, 2]) == sizes[0][0] + sizes[2][0]
         assert found.token_counts().tolist() == [sum(both) for both in sizes]
 
     def test_description_identifies_data_and_dictionary(self, data, teacher):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from fairseq import utils
 
+from fairseq_seqkd.cache.repeats import first_equal_pairs, scored_ids, write_repeats
 from fairseq_seqkd.cache.store import SENTENCE, SentenceTopK, hash_of, pairs_of, record_dtype
 from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
 from fairseq_seqkd.chunked.plan import chunk_size
@@ -41,7 +42,13 @@ def open_cache(cache, split, teacher_sha256, settings, device):
     given = {name: value for name, value in settings.items() if value is not None}
     defaults = {**DEFAULTS, "max_tokens": MAX_TOKENS[device.type]}
     size = {"chunk_size": chunk_size(len(split)), "vocabulary": vocab}
-    cache.create({**expected, **defaults, **given, **size})
+    cache.create({**expected, **defaults, **given, **size, **_repeats(cache, split)})
+
+
+def _repeats(cache, split):
+    """Store which pairs are repeated, if some are; returns the manifest's entries."""
+    first = first_equal_pairs(split.dataset)
+    return write_repeats(cache, first) if (first != np.arange(len(first))).any() else {}
 
 
 def check_settings(settings, vocab):
@@ -66,7 +73,8 @@ def fill(cache, split, load_teacher, worker):
     Returns:
         how many chunks are still missing, which other workers have to score
     """
-    chunks = cache.plan(split.length_sort_keys())
+    scored = scored_ids(cache, len(split))
+    chunks = [scored[ids] for ids in cache.plan(split.length_sort_keys()[scored])]
     _, mine = missing_chunks(cache, len(chunks), worker)
     if mine:
         teacher = load_teacher(cache.manifest["dtype"])
@@ -193,9 +201,13 @@ def estimate(cache, split):
     """Estimate the size of the finished cache, as a line to print."""
     manifest = cache.manifest
     row_bytes = record_dtype(manifest["top_k"], manifest["vocabulary"]).itemsize
-    tokens = split.target_tokens()
-    size = tokens * row_bytes + len(split) * SENTENCE.itemsize
-    return (
+    scored = scored_ids(cache, len(split))
+    tokens = split.target_tokens(scored)
+    size = tokens * row_bytes + len(scored) * SENTENCE.itemsize
+    line = (
         f"{cache.root}: {tokens} target tokens will take {size / 1e6:.1f} MB, "
         f"{size / max(tokens, 1):.1f} bytes per token"
     )
+    if len(scored) < len(split):
+        line += f"\n  {len(scored)} of {len(split)} pairs differ: each is scored once"
+    return line

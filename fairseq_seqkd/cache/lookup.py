@@ -68,7 +68,7 @@ def _finished_cache(root, expected):
             f"DATA --teacher-path CHECKPOINT --kd-cache {root}"
         )
     store.check(expected)
-    missing = store.chunks.missing(store.n_chunks(store.manifest["data"]["sentences"]))
+    missing = store.chunks.missing(store.n_chunks(store.n_scored))
     if missing:
         raise ValueError(
             f"--kd-cache: the cache {root!r} is not finished: {len(missing)} chunks are "

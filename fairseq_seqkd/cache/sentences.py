@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fairseq_seqkd.cache.repeats import load_repeats
 from fairseq_seqkd.cache.store import hash_of, record_dtype
 
 
@@ -27,6 +28,10 @@ class CachedSentences:
         self._length, self._hash = (np.zeros(n_sentences, np.uint32) for _ in range(2))
         for path in self._paths:
             self._add(path, *store.read_chunk(path))
+        first = load_repeats(store)
+        if first is not None:
+            for name in ("_chunk", "_begin", "_length", "_hash"):
+                setattr(self, name, getattr(self, name)[first])
         if (self._chunk < 0).any():
             self._refuse_missing(int(np.argmin(self._chunk)))
 

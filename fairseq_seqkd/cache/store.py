@@ -5,6 +5,8 @@ rows/chunk-00000-SUM.npy      two arrays in one file: an entry for each sentence
                               and a row for each of their target positions, in the same order;
                               SUM is the beginning of the file's SHA-256
 rows/sums.json                the whole SHA-256 of every chunk, once all are there
+repeats.npy                   the id of the first equal pair of every sentence; only of a split
+                              with repeated pairs, of which the first has an entry and rows
 """
 
 import io
@@ -78,6 +80,15 @@ class DistributionCache(ChunkedStore):
 
     FLAG, KIND, FORMAT = "--kd-cache", "cache", 2
     FOLDER, SUFFIX = "rows", "npy"
+
+    @property
+    def n_scored(self):
+        """How many sentences have entries: all, or the different ones; see ``repeats.py``."""
+        manifest = self.manifest
+        return manifest.get("different_pairs", manifest["data"]["sentences"])
+
+    def _is_ours(self, entry):
+        return entry.name == "repeats.npy" or super()._is_ours(entry)
 
     def write_chunk(self, index, sentences):
         """Write a chunk, a list of `SentenceTopK`, atomically."""

@@ -7,14 +7,16 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import LONG, files, lprobs_of, make_cache
+from conftest import LONG, files, logged, lprobs_of, make_cache, train
 from processes import ended_well, fairseq, start_command
 
 from fairseq_seqkd import databin
 from fairseq_seqkd.cache import build
+from fairseq_seqkd.cache.sentences import CachedSentences
 from fairseq_seqkd.cache.store import DistributionCache, hash_of, record_dtype
 from fairseq_seqkd.cli.main import main
 from fairseq_seqkd.databin import Split
+from fairseq_seqkd.pseudo.mixing import Part, mix
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +134,7 @@ def test_a_damaged_chunk_is_made_again(data, teacher, tmp_path, capsys):
 def test_prints_the_size_and_the_next_command(data, teacher, scored_split, tmp_path, capsys):
     make_cache(tmp_path / "cache", data, teacher)
     out = capsys.readouterr().out
-    tokens = scored_split.target_tokens()
+    tokens = scored_split.target_tokens(range(len(scored_split)))
     # The estimate includes the sentence that is too long, the cache does not.
     assert f"{tokens} target tokens will take" in out
     cached = tokens - len(scored_split.dataset[LONG]["target"])
@@ -153,6 +155,74 @@ def test_a_pseudo_target_stores_data_bin_has_a_cache_of_its_own(store, teacher, 
     for id_, (hash_, rows) in found.items():
         if len(rows):
             assert hash_ == hash_of_sentence(dataset, id_)
+
+
+@pytest.fixture(scope="module")
+def mixture(data, store, tmp_path_factory):
+    """Gold pairs three times and pseudo-targets once; some of them are gold as well."""
+    folder = tmp_path_factory.mktemp("repeats") / "mixture"
+    mix(str(folder), [Part(str(data), 3), Part(str(store / "best"))])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixture_cache(mixture, teacher, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(build, "chunk_size", lambda sentences: 16)
+        return make_cache(tmp_path_factory.mktemp("repeats") / "cache", mixture, teacher)
+
+
+class TestRepeatedPairs:
+    def test_each_is_scored_once(self, mixture, mixture_cache, teacher):
+        dataset = Split.load_for_scoring(str(teacher), str(mixture), "train").dataset
+        pairs = [
+            tuple(tuple(dataset[id_][side].tolist()) for side in ("source", "target"))
+            for id_ in range(len(dataset))
+        ]
+        scored = rows_by_id(mixture_cache)
+        assert sorted(scored) == sorted(map(pairs.index, set(pairs)))
+        assert len(scored) <= len(pairs) // 2
+
+    def test_every_copy_has_the_rows_of_its_pair(
+        self, mixture, mixture_cache, data, teacher, tmp_path
+    ):
+        sentences = CachedSentences(DistributionCache(str(mixture_cache)))
+        plain = rows_by_id(make_cache(tmp_path / "plain", data, teacher))
+        for id_, (_, rows) in plain.items():
+            for copy in range(3):
+                found = sentences.rows_of(copy * len(plain) + id_)
+                assert (found["symbols"] == rows["symbols"]).all()
+                assert found["lprobs"] == pytest.approx(rows["lprobs"], abs=2e-3)
+
+    def test_several_processes_make_the_same(self, mixture, mixture_cache, teacher, tmp_path):
+        shared = tmp_path / "cache"
+        for shard in (1, 0):
+            flags = ["--num-shards", "2", "--shard-id", str(shard)]
+            make_cache(shared, mixture, teacher, *flags)
+        assert {path.name: path.read_bytes() for path in (shared / "rows").iterdir()} == {
+            path.name: path.read_bytes() for path in (mixture_cache / "rows").iterdir()
+        }
+        assert (shared / "repeats.npy").read_bytes() == (
+            mixture_cache / "repeats.npy"
+        ).read_bytes()
+
+    def test_a_training_reads_it(self, mixture, mixture_cache, tmp_path):
+        flags = ["--criterion", "word_kd", "--kd-cache", mixture_cache, "--max-update", 2]
+        output = train(mixture, tmp_path / "student", "--task", "translation", *flags)
+        assert logged(output, "train")[-1]["train_num_updates"] == "2"
+
+    def test_a_damaged_file_of_repeats(self, mixture_cache, tmp_path):
+        copied = shutil.copytree(mixture_cache, tmp_path / "cache")
+        content = bytearray((copied / "repeats.npy").read_bytes())
+        content[-1] ^= 1
+        (copied / "repeats.npy").write_bytes(content)
+        with pytest.raises(ValueError, match="repeats.npy.*damaged"):
+            CachedSentences(DistributionCache(str(copied)))
+
+    def test_overwrite_removes_it(self, mixture_cache, mixture, teacher, data, tmp_path):
+        copied = shutil.copytree(mixture_cache, tmp_path / "cache")
+        make_cache(copied, data, teacher, "--overwrite")
+        assert not (copied / "repeats.npy").exists()
 
 
 class TestErrors:
