@@ -138,10 +138,7 @@ class Split:
         return [np.asarray(side, dtype=np.int64) for side in sides]
 
     def target_tokens(self, ids):
-        """The number of target tokens of some sentences.
-
-        It is an estimate if the data set has no target sizes.
-        """
+        """The number of some sentences' target tokens; an estimate if it has no such sizes."""
         sizes = getattr(self.dataset, "tgt_sizes", self.dataset.sizes)
         return int(np.sum(np.asarray(sizes)[ids]))
 

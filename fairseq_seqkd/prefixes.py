@@ -6,6 +6,7 @@ next token, and how long. Rows and samples follow from (seed, update, sentence i
 resumed run and any number of processes draw the same.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Callable, NamedTuple, Optional
@@ -19,7 +20,14 @@ from fairseq_seqkd.decoding.rollout import (
     check_probabilities,
     roll_out,
 )
-from fairseq_seqkd.decoding.sampling import SentenceStreams, draw_tokens, top_candidates
+from fairseq_seqkd.decoding.sampling import SentenceStreams
+from fairseq_seqkd.decoding.token_rules import (
+    Drawing,
+    InterleavedTokens,
+    StudentTokens,
+    SwitchedTokens,
+)
+from fairseq_seqkd.losses.divergences import kl, mixture
 from fairseq_seqkd.losses.schedules import SCHEDULES, needs_progress
 from fairseq_seqkd.models.adapters import eval_mode
 from fairseq_seqkd.models.batches import replace_targets
@@ -28,6 +36,11 @@ from fairseq_seqkd.registry import Axis, Parameter
 
 # An option is a function that makes a policy.
 PREFIXES = Axis("kd_prefixes")
+
+# Ranges: in words, and a test.
+_ABOVE_0 = ("a number above 0", lambda x: 0 < x < math.inf)
+_FROM_0 = ("a number from 0 upwards", lambda x: 0 <= x < math.inf)
+_TO_1 = ("a number above 0, up to 1", lambda x: 0 < x <= 1)
 
 SCHEDULE = Parameter(
     "kd_schedule",
@@ -48,6 +61,43 @@ TOPK = Parameter(
     "-1 or a whole number from 1 upwards",
     lambda x: x == -1 or x >= 1,
 )
+TEMPERATURE = Parameter(
+    "kd_sampling_temperature",
+    1.0,
+    "divides the student's logits before it draws",
+    *_ABOVE_0,
+)
+TOPP = Parameter(
+    "kd_sampling_topp",
+    1.0,
+    "the student draws among the fewest symbols whose probabilities sum to this",
+    *_TO_1,
+)
+TEACHER_TEMPERATURE = Parameter(
+    "kd_replacement_temperature",
+    1.0,
+    "divides the teacher's logits before it draws a token in the place of the student's",
+    *_ABOVE_0,
+)
+TEACHER_TOPP = Parameter(
+    "kd_replacement_topp",
+    1.0,
+    "the teacher draws such a token among the fewest symbols whose probabilities sum to this",
+    *_TO_1,
+)
+THRESHOLD = Parameter(
+    "kd_switch_threshold",
+    0.3,
+    "the teacher's token stands where the Jensen-Shannon divergence of the two is above "
+    "threshold * exp(-decay * position), in nats",
+    *_FROM_0,
+)
+DECAY = Parameter(
+    "kd_switch_decay",
+    0.05,
+    "see --kd-switch-threshold; positions are counted from 0",
+    *_FROM_0,
+)
 ACCEPT = Parameter(
     "kd_accept_topk",
     25,
@@ -59,8 +109,7 @@ MAX_LEN_A = Parameter(
     "kd_max_len_a",
     1.2,
     "the student generates at most a * (source tokens) + b tokens: a",
-    "a number from 0 upwards",
-    lambda x: 0 <= x < math.inf,
+    *_FROM_0,
 )
 MAX_LEN_B = Parameter(
     "kd_max_len_b",
@@ -70,9 +119,15 @@ MAX_LEN_B = Parameter(
     lambda x: x >= 1,
 )
 LIMITS = {"max_len_a": MAX_LEN_A, "max_len_b": MAX_LEN_B}
+STUDENT_DRAWS = {"temperature": TEMPERATURE, "topp": TOPP}
+BOTH_DRAW = {
+    "topk": replace(TOPK, default=-1),
+    **STUDENT_DRAWS,
+    "teacher_temperature": TEACHER_TEMPERATURE,
+    "teacher_topp": TEACHER_TOPP,
+}
 
-# Purposes of a sentence's random numbers; 0 is the teacher's samples.
-_COIN, _STUDENT, _TEACHER = 1, 2, 3
+_COIN = 1  # a purpose of a sentence's random numbers; for others see ``token_rules.py``
 
 
 class TrainingStep(NamedTuple):
@@ -148,68 +203,6 @@ class EveryRow:
 
 
 @dataclass
-class StudentTokens:
-    """The student's next token, greedy or drawn.
-
-    Attributes:
-        topk: draw among so many symbols; 1 is greedy, -1 draws among all
-    """
-
-    topk: int
-    uses_teacher = False
-    counters = ()
-
-    def next_tokens(self, rows, draws, log, student_lprobs):
-        """(n,) the next tokens of a list of n rows.
-
-        Args:
-            rows: indices among the rows that are generated, in the order of ``draws``
-            draws: `SentenceStreams`
-            log: updated in place: adds to the keys in ``counters``
-            student_lprobs: (n, vocab)
-        """
-        return _draw(student_lprobs, self.topk, draws, _STUDENT, rows)
-
-
-@dataclass
-class InterleavedTokens:
-    """The student proposes a token, and the teacher accepts it or draws another one.
-
-    A proposed token is kept if it is among the teacher's ``accept`` most probable symbols. The
-    paper lets the student propose five tokens before the teacher looks, and drops what follows
-    a rejected one. That is the same law with fewer calls of the teacher; here the two go side
-    by side.
-
-    Attributes:
-        accept: see above
-        topk: the student draws among so many symbols; 1 is greedy, -1 draws among all
-    Source: Xu et al. 2024, Speculative Knowledge Distillation (arXiv 2410.11325), algorithm 1.
-    """
-
-    accept: int
-    topk: int
-    uses_teacher = True
-    counters = ("n_accepted", "n_proposed")
-
-    def next_tokens(self, rows, draws, log, student_lprobs, teacher_lprobs):
-        """As `StudentTokens.next_tokens`, with the teacher's (n, vocab) as well."""
-        proposed = _draw(student_lprobs, self.topk, draws, _STUDENT, rows)
-        # Both draw at every position, so that one's draws say nothing of the other's.
-        replacements = _draw(teacher_lprobs, -1, draws, _TEACHER, rows)
-        of_proposed = teacher_lprobs.gather(-1, proposed.unsqueeze(-1))
-        accepted = (teacher_lprobs > of_proposed).sum(-1) < self.accept
-        log["n_accepted"] += int(accepted.sum())
-        log["n_proposed"] += len(rows)
-        return torch.where(accepted, proposed, replacements)
-
-
-def _draw(lprobs, topk, draws, purpose, rows):
-    if topk == 1:
-        return lprobs.max(-1).indices
-    return draw_tokens(*top_candidates(lprobs, topk), draws.uniform(purpose, rows))
-
-
-@dataclass
 class LengthLimit:
     """At most a * (source tokens) + b tokens."""
 
@@ -233,7 +226,7 @@ class StudentRows:
 
     Attributes:
         row_rule: selects the rows, `MixedRows` or `EveryRow`
-        token_rule: gives the next tokens, `StudentTokens` or `InterleavedTokens`
+        token_rule: gives the next tokens, see ``decoding/token_rules.py``
         limit: `LengthLimit`
     """
 
@@ -282,10 +275,13 @@ class StudentRows:
         dictionary, ids = task.target_dictionary, sample["id"][rows].tolist()
         draws = SentenceStreams(ids, step.seed, step.update)
 
+        positions = itertools.count()
+
         def next_tokens(active, *lprobs):
             for name, of_model in zip(("student", "teacher"), lprobs):
                 check_probabilities(of_model, name, active, ids, dictionary, step.update)
-            return self.token_rule.next_tokens(active.tolist(), draws, log, *lprobs)
+            position = next(positions)
+            return self.token_rule.next_tokens(active.tolist(), draws, log, position, *lprobs)
 
         inputs, pad = sample["net_input"], dictionary.pad()
         starts, ends = given_symbols(sample, rows, task)
@@ -306,18 +302,36 @@ class StudentRows:
 PREFIXES.add_noop("data", "Every row keeps its data target.")
 
 
-@PREFIXES.option("student", schedule=SCHEDULE, coin=COIN, topk=TOPK, **LIMITS)
-def student_policy(schedule, coin, topk, max_len_a, max_len_b):
+@PREFIXES.option("student", schedule=SCHEDULE, coin=COIN, topk=TOPK, **STUDENT_DRAWS, **LIMITS)
+def student_policy(schedule, coin, topk, temperature, topp, max_len_a, max_len_b):
     """A row keeps its data target with probability beta, else the student generates one."""
-    limit = LengthLimit(max_len_a, max_len_b)
-    return StudentRows(MixedRows(schedule, coin), StudentTokens(topk), limit)
+    token_rule = StudentTokens(Drawing(topk, temperature, topp))
+    return StudentRows(MixedRows(schedule, coin), token_rule, LengthLimit(max_len_a, max_len_b))
 
 
-@PREFIXES.option("interleaved", accept=ACCEPT, topk=replace(TOPK, default=-1), **LIMITS)
-def interleaved_policy(accept, topk, max_len_a, max_len_b):
+@PREFIXES.option("interleaved", accept=ACCEPT, **BOTH_DRAW, **LIMITS)
+def interleaved_policy(accept, max_len_a, max_len_b, **draws):
     """In every row the student proposes each token, and the teacher keeps or replaces it."""
-    limit = LengthLimit(max_len_a, max_len_b)
-    return StudentRows(EveryRow(), InterleavedTokens(accept, topk), limit)
+    token_rule = InterleavedTokens(*_drawings(**draws), accept)
+    return StudentRows(EveryRow(), token_rule, LengthLimit(max_len_a, max_len_b))
+
+
+@PREFIXES.option("switch", threshold=THRESHOLD, decay=DECAY, **BOTH_DRAW, **LIMITS)
+def switch_policy(threshold, decay, max_len_a, max_len_b, **draws):
+    """In every row the student's tokens stand, but the teacher's where the two differ much."""
+    token_rule = SwitchedTokens(*_drawings(**draws), threshold, decay, jensen_shannon)
+    return StudentRows(EveryRow(), token_rule, LengthLimit(max_len_a, max_len_b))
+
+
+def _drawings(topk, temperature, topp, teacher_temperature, teacher_topp):
+    """The student's `Drawing` and the teacher's."""
+    return Drawing(topk, temperature, topp), Drawing(-1, teacher_temperature, teacher_topp)
+
+
+def jensen_shannon(student_lprobs, teacher_lprobs):
+    """(n,) Jensen-Shannon divergence of (n, vocab) log-probabilities, in nats."""
+    middle = mixture(0.5, student_lprobs, teacher_lprobs)
+    return 0.5 * (kl(student_lprobs, middle) + kl(teacher_lprobs, middle))
 
 
 def check_can_generate(*models):

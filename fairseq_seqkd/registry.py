@@ -92,17 +92,29 @@ class Axis:
         Args:
             name: of the option; None is the function's name
             parameters: argument of the function -> `Parameter`
+        Raises:
+            ValueError: the axis has an option of that name, or the function lacks an argument
         """
 
         def register(function):
             name_ = name or function.__name__
-            unknown = set(parameters) - set(inspect.signature(function).parameters)
-            assert name_ not in self.options and not unknown, (name_, unknown)
+            self._check_registration(name_, function, parameters)
             help = inspect.getdoc(function).split("\n")[0]
             self.options[name_] = Option(function, help, parameters)
             return function
 
         return register
+
+    def _check_registration(self, name, function, parameters):
+        if name in self.options:
+            raise ValueError(f"{flag(self.name)} has an option {name!r} already")
+        arguments = inspect.signature(function).parameters.values()
+        unknown = set(parameters) - {argument.name for argument in arguments}
+        if unknown and not any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
+            raise ValueError(
+                f"{flag(self.name)} {name}: {function.__name__}() has no argument "
+                f"{sorted(unknown)[0]!r}"
+            )
 
     def resolve(self, name, settings):
         """An option's function with its parameters filled in, a `functools.partial`.

@@ -264,6 +264,7 @@ def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):
         ("imit_kd", ["--kd-sampling-topk", "5", "--kd-schedule", "linear"]),
         ("gkd", []),
         ("distill", ["--kd-prefixes", "interleaved", "--kd-accept-topk", "2"]),
+        ("distill", ["--kd-prefixes", "switch", "--kd-sampling-topp", "0.5"]),
     ],
 )
 def test_ten_updates_equal_five_resume_five(

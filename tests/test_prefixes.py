@@ -122,7 +122,7 @@ def test_no_column_of_padding_is_left(settle, batch, loaded):
     assert settled.sample["target"].ne(pad).any(0).all()
 
 
-@pytest.mark.parametrize("name", ["student", "interleaved"])
+@pytest.mark.parametrize("name", ["student", "interleaved", "switch"])
 @pytest.mark.parametrize("topk", [1, 3, -1])
 def test_a_sentence_is_generated_alike_in_any_batch(settle, dataset, batch, loaded, name, topk):
     beta = {"kd_beta": 0.5} if name == "student" else {}
@@ -165,13 +165,13 @@ def test_the_coin_of_a_batch_decides_for_all_its_rows(settle, batch):
 
 
 def test_validation_generates_nothing_and_logs_the_same_keys(settle, batch):
-    for name in ("student", "interleaved"):
+    for name in ("student", "interleaved", "switch"):
         training, validation = (settle(batch, name, step) for step in (STEP, None))
         assert validation.sample is batch and not validation.student_rows_mask.any()
         assert validation.log.keys() == training.log.keys()
 
 
-@pytest.mark.parametrize("name", ["student", "interleaved"])
+@pytest.mark.parametrize("name", ["student", "interleaved", "switch"])
 def test_the_students_dropout_and_random_stream_stay(settle, student, batch, name):
     state = torch.get_rng_state()
     settle(batch, name, kd_sampling_topk=-1, **({"kd_beta": 0.0} if name == "student" else {}))
@@ -179,7 +179,7 @@ def test_the_students_dropout_and_random_stream_stay(settle, student, batch, nam
     assert all(part.training for part in student.modules())
 
 
-@pytest.mark.parametrize("name", ["student", "interleaved"])
+@pytest.mark.parametrize("name", ["student", "interleaved", "switch"])
 def test_generating_builds_no_graph(settle, student, batch, name, monkeypatch):
     """Neither encoder nor decoder outputs have a gradient, though the student's weights do."""
     outputs = []
@@ -302,9 +302,46 @@ def test_tokens_among_the_teachers_k_best_are_accepted(accept):
     rule = PREFIXES.resolve("interleaved", {"kd_accept_topk": accept})().token_rule
     log = dict.fromkeys(rule.counters, 0)
     draws = SentenceStreams(range(4), STEP.seed, STEP.update)
-    tokens = rule.next_tokens(range(4), draws, log, students, teachers)
+    tokens = rule.next_tokens(range(4), draws, log, 0, students, teachers)
     assert log == {"n_accepted": min(accept, 4), "n_proposed": 4}
     assert tokens[:accept].tolist() == list(range(min(accept, 4)))
+
+
+def switched(position, students, teachers, **settings):
+    """Which of the student's tokens stand at a position, with --kd-prefixes switch."""
+    rule = PREFIXES.resolve("switch", {"kd_sampling_topk": 1, **settings})().token_rule
+    log = dict.fromkeys(rule.counters, 0)
+    draws = SentenceStreams(range(len(students)), STEP.seed, STEP.update)
+    tokens = rule.next_tokens(range(len(students)), draws, log, position, students, teachers)
+    assert log["n_proposed"] == len(students)
+    return log["n_accepted"], tokens
+
+
+@pytest.mark.parametrize("position", [0, 3, 40])
+def test_the_teachers_token_stands_where_the_two_differ_too_much(position):
+    torch.manual_seed(1)
+    p, q = torch.randn(2, 200, 9, dtype=torch.float64).softmax(-1)
+    m = (p + q) / 2
+    distance = ((p * (p / m).log()).sum(-1) + (q * (q / m).log()).sum(-1)) / 2
+    stands = distance <= 0.2 * math.exp(-0.05 * position)
+    accepted, tokens = switched(
+        position, p.log(), q.log(), kd_switch_threshold=0.2, kd_switch_decay=0.05
+    )
+    assert accepted == stands.sum()
+    assert torch.equal(tokens[stands], p[stands].argmax(-1))
+    assert position == 40 or 20 < accepted < 180
+
+
+def test_a_switch_that_never_or_always_happens():
+    p, q = torch.randn(2, 50, 9).log_softmax(-1)
+    assert switched(0, p, q, kd_switch_threshold=0.7)[0] == 50  # the divergence is below log 2
+    assert switched(0, p, q, kd_switch_threshold=0.0)[0] == 0
+    assert switched(9, p, p, kd_switch_threshold=1e-5)[0] == 50
+
+
+def test_switched_rows_train(settle, batch):
+    log = settle(batch, "switch").log
+    assert 0 < log["n_accepted"] < log["n_proposed"]
 
 
 def test_coin_student_and_teacher_draw_other_numbers():
@@ -378,6 +415,12 @@ def test_a_model_that_cannot_generate_is_refused(settle, batch):
         ("student", {"kd_max_len_a": -1.0}, "--kd-max-len-a is -1.0"),
         ("student", {"kd_max_len_b": 0}, "--kd-max-len-b is 0"),
         ("interleaved", {"kd_accept_topk": -1}, "--kd-accept-topk is -1"),
+        ("student", {"kd_sampling_topp": 0.0}, "--kd-sampling-topp is 0.0"),
+        ("student", {"kd_sampling_temperature": 0.0}, "--kd-sampling-temperature is 0.0"),
+        ("interleaved", {"kd_replacement_topp": 1.5}, "--kd-replacement-topp is 1.5"),
+        ("interleaved", {"kd_replacement_temperature": -1.0}, "--kd-replacement-temperature"),
+        ("switch", {"kd_switch_threshold": -1.0}, "--kd-switch-threshold is -1.0"),
+        ("switch", {"kd_switch_decay": -1.0}, "--kd-switch-decay is -1.0"),
         ("teacher", {}, "--kd-prefixes is 'teacher', expected one of data, student, inter"),
     ],
 )

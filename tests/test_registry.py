@@ -107,3 +107,23 @@ def test_parameters_not_in_use_are_refused(name, settings, flag):
     message = f"{flag}, but nothing uses it: it belongs to .* and this is --way {name}"
     with pytest.raises(ValueError, match=message):
         refuse_unused([OUTER], [(OUTER, name)], settings, settings)
+
+
+def test_registering_a_name_twice_or_an_unknown_argument_is_refused():
+    axis = Axis("way")
+    axis.option("go")(path)
+    with pytest.raises(ValueError, match="--way has an option 'go' already"):
+        axis.option("go")(path)
+    with pytest.raises(ValueError, match=r"--way run: path\(\) has no argument 'speed'"):
+        axis.option("run", speed=SPEED)(path)
+
+
+def test_a_function_may_take_its_parameters_together():
+    axis = Axis("way")
+
+    @axis.option(slope=SLOPE)
+    def anywhere(**settings):
+        """With all settings."""
+        return settings
+
+    assert axis.resolve("anywhere", {})() == {"slope": 2.0}

@@ -53,10 +53,17 @@ TAIL_WEIGHT = Parameter(
     "a number from 0 upwards",
     lambda x: 0 <= x < math.inf,
 )
+CLIP = Parameter(
+    "kd_clip",
+    0.05,
+    "the most that one symbol may add, in nats",
+    "a number above 0",
+    lambda x: 0 < x < math.inf,
+)
 EASY_WEIGHT = Parameter(
     "kd_easy_weight",
     0.2,
-    "weight of the tokens that are easy; the hard ones have the rest",
+    "weight of the mean over easy tokens; that over hard ones has the rest",
     "a number from 0 to 1",
     lambda x: 0 <= x <= 1,
 )
@@ -161,6 +168,28 @@ def jsd(support, statistics=None, *, beta=0.5):
     return beta * kl(log_q, log_m) + (1 - beta) * kl(log_p, log_m)
 
 
+@DIVERGENCES.option(beta=JSD_BETA)
+def teacher_jsd(support, statistics=None, *, beta=0.5):
+    """The first half of `jsd`, beta KL(q || m): for text that the teacher generated.
+
+    Arguments and result as in `jsd`.
+    Source: Wen et al. 2023, f-distill (arXiv 2307.15190), section 2; the authors' code has a
+        beta of 0.75 for translation and 0.15 otherwise, as this project counts it.
+    """
+    log_q = support.teacher_lprobs
+    return beta * kl(log_q, mixture(beta, log_q, support.student_lprobs))
+
+
+@DIVERGENCES.option(beta=JSD_BETA)
+def student_jsd(support, statistics=None, *, beta=0.5):
+    """The second half of `jsd`, (1 - beta) KL(p || m): for text that the student generated.
+
+    Arguments, result and source as in `teacher_jsd`.
+    """
+    log_p = support.student_lprobs
+    return (1 - beta) * kl(log_p, mixture(beta, support.teacher_lprobs, log_p))
+
+
 @DIVERGENCES.option()
 def tvd(support, statistics=None):
     """Total variation distance, 1/2 sum |q - p|.
@@ -206,6 +235,19 @@ def mixed_kl(support, statistics=None, *, reverse_weight=0.5):
     """
     log_q, log_p = support.teacher_lprobs, support.student_lprobs
     return reverse_weight * kl(log_p, log_q) + (1 - reverse_weight) * kl(log_q, log_p)
+
+
+@DIVERGENCES.option(clip=CLIP)
+def clipped_kl(support, statistics=None, *, clip=0.05):
+    """Forward KL of which each symbol adds at most a little: sum min(q log(q / p), clip).
+
+    Negative terms are not clipped, so that the sum may be negative.
+
+    Arguments as in `forward_kl`; clip: in nats, above 0
+    Source: PW-OPSD (arXiv 2605.21606).
+    """
+    log_ratio = finite(support.teacher_lprobs) - finite(support.student_lprobs)
+    return (support.teacher_probs * log_ratio).clamp(max=clip).sum(-1)
 
 
 @DIVERGENCES.option(head=HEAD, tail_weight=TAIL_WEIGHT)
@@ -254,12 +296,14 @@ def atkd(support, statistics, *, easy_weight=0.2):
 
     A token is easy if the teacher's uncertainty of the target, 1 - q(target), is at most the
     batch's median. With D the KL over all outcomes but the target, renormalised (0 where
-    the teacher has no mass there), and B the KL over {target, not the target}:
-    easy_weight * D if it is easy, (1 - easy_weight) * (B + D) if it is hard.
+    the teacher has no mass there), and B the KL over {target, not the target}, the batch's
+    loss is a sum of means: easy_weight * mean(D) over the easy tokens, and
+    (1 - easy_weight) * mean(B + D) over the hard ones. So a token's value is divided by the
+    fraction of tokens that are of its kind.
 
     Args:
         support: as in `forward_kl`
-        statistics: its ``median_teacher_nll``
+        statistics: its ``median_teacher_nll`` and ``easy_fraction``
         easy_weight: from 0 to 1
     Source: Zhong et al. 2024, ATKD (arXiv 2402.11890).
     """
@@ -273,7 +317,9 @@ def atkd(support, statistics, *, easy_weight=0.2):
     of_target = (log_q.exp() * (log_q - log_p)).masked_fill(~is_target, 0.0).sum(-1)
     B = of_target + Q * (log_Q - log_P).squeeze(-1)
     is_easy = teacher_nll(support) <= statistics.median_teacher_nll
-    return torch.where(is_easy, easy_weight * D, (1 - easy_weight) * (B + D))
+    of_easy = easy_weight / statistics.easy_fraction
+    of_hard = (1 - easy_weight) / (1 - statistics.easy_fraction).clamp(min=tiny(D))
+    return torch.where(is_easy, of_easy * D, of_hard * (B + D))
 
 
 def teacher_nll(support):

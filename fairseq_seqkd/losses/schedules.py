@@ -31,6 +31,13 @@ BASE = Parameter(
     "a number above 1",
     lambda x: 1 < x < math.inf,
 )
+WARMUP = Parameter(
+    "kd_schedule_warmup",
+    0.0,
+    "w: beta is 1 during this fraction of the updates, and b^-(t / N - w) afterwards",
+    "a number from 0 to below 1",
+    lambda x: 0 <= x < 1,
+)
 
 
 @SCHEDULES.option(beta=BETA)
@@ -53,10 +60,10 @@ def linear(progress, *, final=0.0):
     return 1 - (1 - final) * progress
 
 
-@SCHEDULES.option(base=BASE)
-def exponential(progress, *, base=200.0):
-    """beta = base^(-t / N)."""
-    return base**-progress
+@SCHEDULES.option(base=BASE, warmup=WARMUP)
+def exponential(progress, *, base=200.0, warmup=0.0):
+    """beta = base^-(t / N - w), and 1 before t / N = w; w is 0 by default."""
+    return base ** -max(progress - warmup, 0)
 
 
 @SCHEDULES.option()

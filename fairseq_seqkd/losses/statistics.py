@@ -83,6 +83,11 @@ class PositionStatistics:
         """The median of `teacher_nll` over counted positions, one number."""
         return self.teacher_nll[self.counted_mask].median()
 
+    @functools.cached_property
+    def easy_fraction(self):
+        """The fraction of counted positions whose `teacher_nll` is at most the median."""
+        return (self.teacher_nll[self.counted_mask] <= self.median_teacher_nll).double().mean()
+
     def mean_tail_mass(self, head):
         """The mean of the teacher's mass beside its ``head`` most probable symbols."""
         if head not in self._tail_masses:

@@ -157,7 +157,7 @@ def test_validation_is_on_the_data(build, student, batch):
     assert size == batch["ntokens"] and log["n_student_rows"] == 0
 
 
-@pytest.mark.parametrize("prefixes", ["data", "student", "interleaved"])
+@pytest.mark.parametrize("prefixes", ["data", "student", "interleaved", "switch"])
 def test_same_keys_at_every_step(build, student, batch, prefixes):
     criterion = build(kd_prefixes=prefixes)
     logs = [criterion.train(mode)(student, batch)[2] for mode in (True, False)]
@@ -201,11 +201,11 @@ def test_presets_are_the_papers():
 
 def test_gkds_parameters_of_student_prefixes(build):
     policy = build(GKDCriterion, GKDConfig).method.prefix_policy
-    assert (policy.row_rule.coin, policy.token_rule.topk) == ("batch", -1)
+    assert (policy.row_rule.coin, policy.token_rule.drawing.topk) == ("batch", -1)
     assert policy.row_rule.schedule(None) == 0.5 and not policy.needs_progress
     settings = {"kd_coin": "row", "kd_schedule": "linear"}
     policy = build(GKDCriterion, GKDConfig, **settings).method.prefix_policy
-    assert (policy.row_rule.coin, policy.token_rule.topk) == ("row", -1)
+    assert (policy.row_rule.coin, policy.token_rule.drawing.topk) == ("row", -1)
     assert policy.needs_progress
 
 

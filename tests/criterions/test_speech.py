@@ -64,7 +64,7 @@ def readers(loaded, frozen, student, listener):
 @given(
     ids=st.lists(st.integers(0, 11), min_size=1, max_size=8, unique=True),
     update=st.integers(0, 1000),
-    policy=st.sampled_from(["student", "interleaved"]),
+    policy=st.sampled_from(["student", "interleaved", "switch"]),
 )
 @settings(deadline=None, max_examples=25)
 def test_rows_are_generated_with_what_they_are_scored_with(readers, name, ids, update, policy):

@@ -55,7 +55,15 @@ def numpy_atkd(p, q, target, compared_mask, easy_weight=0.2, **_):
     counted = np.sort(uncertainty[compared_mask])
     easy = uncertainty <= counted[(len(counted) - 1) // 2]
     beside, binary = np.array(values).T
-    return np.where(easy, easy_weight * beside, (1 - easy_weight) * (binary + beside))
+    n, n_easy = compared_mask.sum(), easy[compared_mask].sum()
+    of_hard = (1 - easy_weight) * (binary + beside) * n / max(n - n_easy, 1)
+    return np.where(easy, easy_weight * beside * n / n_easy, of_hard)
+
+
+def numpy_clipped_kl(p, q, clip=0.05, **_):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(q > 0, q * np.log(np.where(q > 0, q, 1) / p), 0)
+    return np.minimum(terms, clip).sum(-1)
 
 
 def numpy_hard(p, q, top, **_):
@@ -68,6 +76,11 @@ REFERENCES = {
     "forward_kl": lambda p, q, **_: numpy_kl(q, p),
     "reverse_kl": lambda p, q, **_: numpy_kl(p, q),
     "jsd": numpy_jsd,
+    "teacher_jsd": lambda p, q, beta=0.5, **_: beta * numpy_kl(q, beta * q + (1 - beta) * p),
+    "student_jsd": lambda p, q, beta=0.5, **_: (
+        (1 - beta) * numpy_kl(p, beta * q + (1 - beta) * p)
+    ),
+    "clipped_kl": numpy_clipped_kl,
     "tvd": lambda p, q, **_: 0.5 * np.abs(p - q).sum(-1),
     "skew_kl": lambda p, q, skew=0.1, **_: numpy_kl(q, skew * q + (1 - skew) * p),
     "skew_reverse_kl": lambda p, q, skew=0.1, **_: numpy_kl(p, (1 - skew) * q + skew * p),
@@ -81,6 +94,9 @@ REFERENCES = {
 POINTS = [(name, {}) for name in REFERENCES] + [
     ("jsd", {"kd_jsd_beta": 0.1}),
     ("jsd", {"kd_jsd_beta": 0.9}),
+    ("teacher_jsd", {"kd_jsd_beta": 0.75}),
+    ("student_jsd", {"kd_jsd_beta": 0.15}),
+    ("clipped_kl", {"kd_clip": 0.4}),
     ("skew_kl", {"kd_skew": 0.0}),
     ("skew_kl", {"kd_skew": 0.7}),
     ("skew_reverse_kl", {"kd_skew": 0.5}),
@@ -264,6 +280,38 @@ def test_no_skew_is_the_plain_kl_where_a_probability_is_no_float(skewed, plain):
     assert result.item() == pytest.approx(0.5 * 120 - math.log(2), rel=1e-6)
 
 
+def test_the_halves_of_jsd_add_up():
+    torch.manual_seed(1)
+    both = lprobs(*torch.randn(2, 6, 9, dtype=torch.float64))
+    halves = [
+        ours(name, {"kd_jsd_beta": 0.3}, *both, TARGET, COMPARED)
+        for name in ("teacher_jsd", "student_jsd")
+    ]
+    whole = ours("jsd", {"kd_jsd_beta": 0.3}, *both, TARGET, COMPARED)
+    torch.testing.assert_close(sum(halves), whole)
+
+
+def test_atkd_is_a_sum_of_means():
+    """The mean of the values is the paper's loss, whatever the sizes of the two groups."""
+    torch.manual_seed(1)
+    teacher = torch.randn(5, 9, dtype=torch.float64)  # a median of 5: three are easy
+    both, target = lprobs(torch.randn(5, 9, dtype=torch.float64), teacher), torch.arange(5)
+    mask = torch.ones(5, dtype=torch.bool)
+    value = ours("atkd", {"kd_easy_weight": 0.2}, *both, target, mask)
+    order = (-both[1][torch.arange(5), target]).argsort()
+    easy, hard = order[:3], order[3:]
+    p, q = (x.exp().numpy() for x in both)
+    beside, binary = [], []
+    for i in range(5):
+        rest = np.arange(9) != i
+        Q, P = q[i, rest].sum(), p[i, rest].sum()
+        beside.append(numpy_kl(q[i, rest] / Q, p[i, rest] / P))
+        binary.append(numpy_kl(np.array([q[i, i], Q]), np.array([p[i, i], P])))
+    beside, binary = np.array(beside), np.array(binary)
+    wanted = 0.2 * beside[easy].mean() + 0.8 * (beside + binary)[hard].mean()
+    assert value.mean().item() == pytest.approx(wanted)
+
+
 def test_hand_worked():
     # q = (1/2, 1/2), p = (1/4, 3/4): 1/2 log 2 + 1/2 log 2/3 = 1/2 log 4/3
     student = torch.tensor([[0.25, 0.75]]).log()
@@ -305,6 +353,7 @@ def test_what_stands_in_padding_does_not_matter(name, settings):
         ("decoupled", {"kd_head": 0}, "--kd-head is 0"),
         ("decoupled", {"kd_tail_weight": -1.0}, "--kd-tail-weight is -1.0"),
         ("atkd", {"kd_easy_weight": 2.0}, "--kd-easy-weight is 2.0"),
+        ("clipped_kl", {"kd_clip": 0.0}, "--kd-clip is 0.0"),
         ("l2", {}, "--kd-divergence is 'l2', expected one of forward_kl, reverse_kl, hard"),
     ],
 )

@@ -7,7 +7,9 @@ from fairseq_seqkd.losses.schedules import SCHEDULES, needs_progress
 PARAMETERS = {
     "constant": st.fixed_dictionaries({"kd_beta": st.floats(0, 1)}),
     "linear": st.fixed_dictionaries({"kd_final_beta": st.floats(0, 1)}),
-    "exponential": st.fixed_dictionaries({"kd_schedule_base": st.floats(1.001, 1e6)}),
+    "exponential": st.fixed_dictionaries(
+        {"kd_schedule_base": st.floats(1.001, 1e6), "kd_schedule_warmup": st.floats(0, 0.999)}
+    ),
     "reverse_sigmoid": st.just({}),
 }
 
@@ -34,6 +36,8 @@ def test_stays_in_0_to_1_and_never_rises(name, data):
         ("linear", {"kd_final_beta": 0.4}, 1, 0.7, 0.4),
         ("exponential", {}, 1, 200**-0.5, 1 / 200),
         ("exponential", {"kd_schedule_base": 2.0}, 1, 2**-0.5, 0.5),
+        ("exponential", {"kd_schedule_warmup": 0.5}, 1, 1, 200**-0.5),
+        ("exponential", {"kd_schedule_warmup": 0.25}, 1, 200**-0.25, 200**-0.75),
         ("reverse_sigmoid", {}, 0.9999546, 0.5, 0.0000454),
     ],
 )
@@ -48,6 +52,7 @@ def test_values(name, settings, at_0, at_half, at_1):
         ("constant", {"kd_beta": 1.5}, "--kd-beta is 1.5, expected a number from 0 to 1"),
         ("linear", {"kd_final_beta": -1.0}, "--kd-final-beta is -1.0"),
         ("exponential", {"kd_schedule_base": 1.0}, "--kd-schedule-base is 1.0"),
+        ("exponential", {"kd_schedule_warmup": 1.0}, "--kd-schedule-warmup is 1.0"),
         ("cosine", {}, "--kd-schedule is 'cosine', expected one of constant, linear, exp"),
     ],
 )
