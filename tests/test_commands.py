@@ -21,7 +21,8 @@ from conftest import (
 )
 from processes import fairseq
 
-from fairseq_seqkd.evaluate.measure import Settings, evaluate
+from fairseq_seqkd.evaluate.measure import evaluate
+from fairseq_seqkd.evaluate.settings import Settings
 
 NO_DROPOUT = ["--dropout", "0"]
 LM_SIZE = [

@@ -11,7 +11,8 @@ from conftest import USER_DIR, all_nbest, load_split, preprocess, tokens_of, tra
 from processes import fairseq
 
 from fairseq_seqkd.cli import main as cli
-from fairseq_seqkd.evaluate.measure import Settings, evaluate
+from fairseq_seqkd.evaluate.measure import evaluate
+from fairseq_seqkd.evaluate.settings import Settings
 from fairseq_seqkd.io.files import read_json
 
 pytest.importorskip("sacremoses")
@@ -106,7 +107,7 @@ def test_evaluate_scores_what_fairseq_generate_prints(folder, teacher, generated
     settings = Settings(
         *[str(folder / "data-bin"), "test"],
         **{"engines": ["fairseq"], "devices": ["cpu"], "beams": (3,), "rounds": 1},
-        **{"remove_bpe": "subword_nmt", "moses": "en", "reference_file": text / "test.tgt"},
+        **{"remove_bpe": "subword_nmt", "moses": "en", "reference_files": [text / "test.tgt"]},
     )
     (row,) = evaluate({"t": teacher}, settings).rows
     assert row.bleu == pytest.approx(expected)

@@ -84,6 +84,7 @@ def user_folder(tmp_path_factory):
     pair = ["--source-lang", "de", "--target-lang", "en", "--destdir", "DATA"]
     fairseq("preprocess", *pair, *data, folder=folder)
     shutil.copy(folder / "raw" / "test.tgt", folder / "test.en")
+    shutil.copy(folder / "raw" / "valid.tgt", folder / "valid.ref.en")
     for side in ("de", "en"):
         shutil.copy(folder / "DATA" / f"dict.{side}.txt", folder)
     train_models(folder)

@@ -16,7 +16,8 @@ from fairseq_seqkd.cli.stores import add_split_arguments
 from fairseq_seqkd.evaluate.curves import read_joined_curves
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
 from fairseq_seqkd.evaluate.files import write_report
-from fairseq_seqkd.evaluate.measure import Settings, evaluate
+from fairseq_seqkd.evaluate.measure import evaluate
+from fairseq_seqkd.evaluate.settings import Settings
 from fairseq_seqkd.evaluate.table import render_markdown
 
 
@@ -57,7 +58,12 @@ def _add_models(parser):
         metavar="NAME=DATA",
         help="data-bin of a model with other dictionaries: the same lines, binarised with them",
     )
-    add_split_arguments(parser, split="test")
+    add_split_arguments(
+        parser,
+        split="test",
+        help="the splits to translate, separated by commas, such as test,test1: scores are of "
+        "each and of all sentences together; default: %(default)s",
+    )
 
 
 def _add_decoding(parser):
@@ -100,8 +106,10 @@ def _add_text(parser):
     )
     parser.add_argument(
         "--ref",
-        help="text file with one plain reference a line (default: the split's gold targets, "
-        "subwords joined)",
+        nargs="+",
+        metavar="FILE",
+        help="text file with one plain reference a line, one for each split in their order "
+        "(default: the splits' gold targets, subwords joined)",
     )
 
 
@@ -122,7 +130,7 @@ def run(arguments):
             remove_bpe=arguments.remove_bpe,
             moses=arguments.moses,
             spm_model=arguments.spm_model,
-            reference_file=arguments.ref,
+            reference_files=arguments.ref,
             rounds=arguments.rounds,
             threads=arguments.threads,
         ),

@@ -25,9 +25,9 @@ def add_data_arguments(parser):
     add_split_arguments(parser)
 
 
-def add_split_arguments(parser, split="train"):
+def add_split_arguments(parser, split="train", help="default: %(default)s"):
     """Add the split of DATA and its languages."""
-    parser.add_argument("--split", default=split, help="default: %(default)s")
+    parser.add_argument("--split", default=split, help=help)
     parser.add_argument("--source-lang", "-s", help="default: inferred from the file names")
     parser.add_argument("--target-lang", "-t", help="default: inferred from the file names")
 

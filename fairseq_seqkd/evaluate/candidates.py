@@ -1,13 +1,13 @@
-"""The models of a comparison, each with the split it translates, and the references."""
+"""The models of a comparison, each with the splits it translates."""
 
 import contextlib
 import os
 from dataclasses import dataclass
+from typing import Any, List
 
 from fairseq_seqkd.databin import PairSplit
-from fairseq_seqkd.io.line_counts import where_they_part
-from fairseq_seqkd.io.text import name_of, read_lines
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state
+from fairseq_seqkd.models.datasets import concatenate_sources
 from fairseq_seqkd.models.language_tokens import (
     config_of_task,
     language_tokens_of,
@@ -22,25 +22,28 @@ CANDIDATE = ModelRole("model", "--data-of NAME=DATA", "--devices")
 
 @dataclass
 class Candidate:
-    """A model and the split it translates, binarised with the model's own dictionaries.
+    """A model and the splits it translates, binarised with the model's own dictionaries.
 
     Attributes:
         name: the model's name in the report
         path: its checkpoint, or several separated by colons (an ensemble)
         model: the loaded model, on the CPU
-        split: the sentences, as a `PairSplit`
+        splits: the sentences, a `PairSplit` each
+        dataset: those of all splits, one after the other
     """
 
     name: str
     path: str
     model: Teacher
-    split: PairSplit
+    splits: List[PairSplit]
+    dataset: Any
 
     @classmethod
-    def load(cls, name, path, data, split, languages=(None, None)):
-        """Load a model, and a split of the data-bin ``data``.
+    def load(cls, name, path, data, splits, languages=(None, None)):
+        """Load a model, and some splits of the data-bin ``data``.
 
         Args:
+            splits: their names
             languages: source and target, if the model does not say; None infers them
         Raises:
             FileNotFoundError, ValueError: as for `load_models`; or the model is no translation
@@ -52,11 +55,19 @@ class Candidate:
         _check_dictionaries(name, first, data, languages)
         model = load_teacher(path, data, role=CANDIDATE, languages=languages)
         language_tokens_of(model.task)  # raises an error for a task that is not known
-        config = config_of_task(model.task)
-        pair = config.source_lang, config.target_lang
-        sentences = PairSplit.load(model.task, data, split, *pair, config.left_pad_source)
-        _check_lengths(name, model, sentences)
-        return cls(name, path, model, sentences)
+        splits = [_load_split(name, model, data, split) for split in splits]
+        dataset = concatenate_sources([split.dataset for split in splits])
+        return cls(name, path, model, splits, dataset)
+
+    @property
+    def data(self):
+        """The data-bin."""
+        return self.splits[0].folder
+
+    @property
+    def languages(self):
+        """Source and target language."""
+        return self.splits[0].source_lang, self.splits[0].target_lang
 
     @property
     def dictionary(self):
@@ -118,6 +129,15 @@ def _task_with_own_dictionaries(path, languages):
     return None, None
 
 
+def _load_split(name, model, data, split):
+    """A split of the data-bin, for a model with this name in the report."""
+    config = config_of_task(model.task)
+    pair = config.source_lang, config.target_lang
+    sentences = PairSplit.load(model.task, data, split, *pair, config.left_pad_source)
+    _check_lengths(name, model, sentences)
+    return sentences
+
+
 def _check_lengths(name, model, split):
     """Raise a ValueError if the split is empty or a source is too long for the model."""
     lengths = split.dataset.src_sizes
@@ -130,30 +150,3 @@ def _check_lengths(name, model, split):
             f"{int(lengths.argmax()) + 1} of {split.name!r} in {split.folder!r} has {longest}. "
             "Expected a split without it."
         )
-
-
-def load_references(candidate, detokenise, file_name=None):
-    """The references as text, one for each sentence of the split.
-
-    Args:
-        candidate: its split's gold targets are the references if no file is given
-        detokenise: `Detokeniser`
-        file_name: a text file with one reference a line, as for `read_lines`
-    Raises:
-        ValueError: the file has another number of lines than the split, or the split has no
-            gold targets
-    """
-    split = candidate.split
-    if file_name is None:
-        if not split.has_gold:
-            raise ValueError(f"{split.folder!r} has no targets: name a reference file, --ref")
-        return [detokenise.reference(split.dataset.tgt[i].numpy()) for i in range(len(split))]
-    references = list(read_lines(file_name))
-    if len(references) != len(split):
-        lengths = list(map(len, references))
-        raise ValueError(
-            f"--ref: {name_of(file_name)!r} has {len(references)} lines, expected the "
-            f"{len(split)} of {split.name!r} in {split.folder!r}."
-            f"{where_they_part(lengths, split.dataset.src_sizes)}"
-        )
-    return references

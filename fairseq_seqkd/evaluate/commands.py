@@ -26,12 +26,14 @@ def command_for(row, candidate, settings):
 
 def _is_reproducible_with_fairseq(row, candidate, settings):
     """Whether fairseq-generate and sacrebleu alone give the row's number."""
-    task, split = candidate.model.task, candidate.split
-    dictionaries = [f"dict.{lang}.txt" for lang in (split.source_lang, split.target_lang)]
+    if len(candidate.splits) > 1:
+        return False
+    task, (split,) = candidate.model.task, candidate.splits
+    dictionaries = [f"dict.{lang}.txt" for lang in candidate.languages]
     return (
         row.engine == "fairseq"
         and isinstance(task, TranslationTask)
-        and settings.reference_file is not None
+        and settings.reference_files is not None
         and settings.moses in (None, split.target_lang)
         and settings.spm_model is None
         # fairseq prints byte pieces as they are.
@@ -44,9 +46,9 @@ def _is_reproducible_with_fairseq(row, candidate, settings):
 def _fairseq_generate_command(row, candidate, settings):
     cfg = candidate.model.task.cfg
     generate = [
-        *("fairseq-generate", candidate.split.folder, "--path", candidate.path),
+        *("fairseq-generate", candidate.data, "--path", candidate.path),
         *("--task", "translation", "--source-lang", cfg.source_lang),
-        *("--target-lang", cfg.target_lang, "--gen-subset", settings.split),
+        *("--target-lang", cfg.target_lang, "--gen-subset", candidate.splits[0].name),
         *("--beam", row.beam, "--required-batch-size-multiple", 1),
         *(["--remove-bpe", settings.remove_bpe] if settings.remove_bpe else []),
         *(["--tokenizer", "moses"] if settings.moses else []),
@@ -57,19 +59,19 @@ def _fairseq_generate_command(row, candidate, settings):
     prefix = "^D-" if settings.moses else "^H-"
     return (
         f'{_quote(generate)} --user-dir "$(fairseq-seqkd user-dir)" | grep {prefix} | '
-        f"sort -V | cut -f3 | sacrebleu {_quote([settings.reference_file])} -m bleu chrf"
+        f"sort -V | cut -f3 | sacrebleu {_quote(settings.reference_files)} -m bleu chrf"
     )
 
 
 def _evaluate_command(row, candidate, settings):
     command = [
-        *("fairseq-seqkd", "evaluate", candidate.split.folder),
+        *("fairseq-seqkd", "evaluate", candidate.data),
         *("--checkpoints", f"{candidate.name}={candidate.path}", "--split", settings.split),
         *("--engines", row.engine, "--devices", row.device, "--beams", row.beam),
         *(["--remove-bpe", settings.remove_bpe] if settings.remove_bpe else []),
         *(["--moses", settings.moses] if settings.moses else []),
         *(["--spm-model", settings.spm_model] if settings.spm_model else []),
-        *(["--ref", settings.reference_file] if settings.reference_file else []),
+        *(["--ref", *settings.reference_files] if settings.reference_files else []),
     ]
     return _quote(command)
 

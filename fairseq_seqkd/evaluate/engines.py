@@ -63,9 +63,8 @@ def load_into_engine(engine_name, candidate, device, threads, folder):
 def _load_into_fairseq(candidate, device):
     model = candidate.model
     if device.type != "cpu":
-        pair = candidate.split.source_lang, candidate.split.target_lang
-        where = candidate.path, candidate.split.folder, device
-        model = load_teacher(*where, role=CANDIDATE, languages=pair)
+        where = candidate.path, candidate.data, device
+        model = load_teacher(*where, role=CANDIDATE, languages=candidate.languages)
 
     def decode(dataset, ids, beam):
         engine = FairseqEngine(model, SearchOptions(beam=beam), keep_unfinished=True)
@@ -126,7 +125,7 @@ def load_into_engines(engine_names, candidate, device, threads, folder):
         try:
             loaded = load_into_engine(name, candidate, device, threads, folder)
             # A missing GPU library shows only when something is decoded.
-            dataset = candidate.split.dataset
+            dataset = candidate.dataset
             loaded.decode(dataset, [int(dataset.src_sizes.argmin())], 1)
             loaded_models[name] = loaded
         except (ValueError, RuntimeError) as error:

@@ -86,8 +86,9 @@ def as_csv(report):
     for summary in summaries.values():
         del summary["name"]
     lines = [{**_csv_cells(row), **summaries[row.model]} for row in report.rows]
+    columns = dict.fromkeys(column for line in lines for column in line)
     file = io.StringIO()
-    table = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+    table = csv.DictWriter(file, list(columns), lineterminator="\n")
     table.writeheader()
     table.writerows(lines)
     return file.getvalue()
@@ -97,15 +98,22 @@ def _csv_cells(row):
     """A row's fields, those that are lists or dictionaries flattened."""
     cells = asdict(row)
     del cells["seconds"]
-    cells["bleu_by_length"] = " ".join(f"{bleu:.2f}" for bleu in row.bleu_by_length)
-    gain = cells.pop("gain") or {}
-    for name in ("bleu", "low", "high"):
-        cells[f"gain_{name}"] = gain.get(name, "")
+    if len(row.splits) > 1:
+        cells.update(cells["splits"])
+    del cells["splits"]
     for name in ("sentences_per_second", "tokens_per_second"):
         cells[name] = getattr(row, name)
     slowest, fastest = row.speed_range
-    return {
-        **cells,
-        "slowest_sentences_per_second": slowest,
-        "fastest_sentences_per_second": fastest,
-    }
+    speeds = {"slowest_sentences_per_second": slowest, "fastest_sentences_per_second": fastest}
+    return dict(_flat({**cells, **speeds}))
+
+
+def _flat(cells):
+    """Yield (column, value); what is in dictionaries and lists becomes columns and text."""
+    for name, value in cells.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}_{inner}", one) for inner, one in _flat(value))
+        elif isinstance(value, list):
+            yield name, " ".join(f"{one:.2f}" for one in value)
+        elif (name, value) != ("gain", None):  # the baseline's: its columns stay empty
+            yield name, value

@@ -7,12 +7,7 @@ import os
 import re
 
 from fairseq_seqkd.evaluate.plots import TITLES
-from fairseq_seqkd.evaluate.table import (
-    alignment,
-    decoding_rows,
-    explain_columns,
-    model_rows,
-)
+from fairseq_seqkd.evaluate.table import alignment, explain_columns, tables
 
 _FOLDER = os.path.dirname(__file__)
 
@@ -40,8 +35,7 @@ def render_page(report, plots):
     return environment.get_template("report.html.j2").render(
         title=f"{', '.join(model.name for model in report.models)} on {report.split}",
         report=report,
-        decoding_rows=decoding_rows(report),
-        model_rows=model_rows(report),
+        tables=tables(report),
         alignment=alignment,
         explanation=explain_columns(report),
         plots=[

@@ -1,4 +1,8 @@
-"""Translation quality: sacreBLEU's scores, and the paired-bootstrap interval of a BLEU gain."""
+"""Translation quality: sacreBLEU's scores, and the paired-bootstrap interval of a BLEU gain.
+
+BLEU is computed from every sentence's own numbers of n-grams, so that the score of any part of
+the sentences, and of any resample of them, is a sum over rows.
+"""
 
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
@@ -7,24 +11,48 @@ from sacrebleu.metrics import BLEU, CHRF
 RESAMPLES, SEED = 1000, 12345
 
 
-def score_row(row, texts, references):
-    """Fill in a row's scores.
-
-    Args:
-        row: `Row`
-        texts, references: (sentences,) lists of strings
-    Returns:
-        {metric: sacreBLEU's signature}
-    """
+def signatures(references):
+    """{metric: sacreBLEU's signature}."""
     metrics = {"BLEU": BLEU(), "chrF": CHRF()}
-    bleu, chrf = (metric.corpus_score(texts, [references]) for metric in metrics.values())
-    row.bleu, row.chrf = bleu.score, chrf.score
-    row.length_ratio = bleu.ratio
-    row.sentences = len(texts)
+    for metric in metrics.values():
+        metric.corpus_score(references[:1], [references[:1]])  # completes the signature
     return {name: str(metric.get_signature()) for name, metric in metrics.items()}
 
 
-def bleu_gain(texts, baseline_texts, references):
+def sentence_stats(texts, references):
+    """(sentences, 10) numbers of matching n-grams, of all n-grams, and the two lengths.
+
+    Args:
+        texts, references: (sentences,) lists of strings
+    """
+    metric = BLEU(effective_order=True)  # sentence BLEU; its n-gram counts do not depend on it
+    scores = [metric.sentence_score(*pair) for pair in zip(texts, ([r] for r in references))]
+    return np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in scores])
+
+
+def corpus_bleu(stats):
+    """sacreBLEU's corpus score, with its brevity penalty, of the rows of `sentence_stats`."""
+    *ngrams, sys_len, ref_len = (int(count) for count in stats.sum(0))
+    half = len(ngrams) // 2
+    return BLEU.compute_bleu(ngrams[:half], ngrams[half:], sys_len, ref_len, "exp")
+
+
+def corpus_chrf(texts, references):
+    """sacreBLEU's corpus chrF, 0 to 100."""
+    return CHRF().corpus_score(texts, [references]).score
+
+
+def resampled_bleu(stats):
+    """(resamples,) corpus BLEU of resampled rows, the same ones for every system.
+
+    Args:
+        stats: as `sentence_stats` returns them
+    """
+    samples = np.random.default_rng(SEED).choice(len(stats), size=(RESAMPLES, len(stats)))
+    return np.array([corpus_bleu(stats[ids]).score for ids in samples])
+
+
+def bleu_gain(bleu, resampled, baseline_bleu, baseline_resampled):
     """The gain in BLEU over a baseline, and its 95 % interval by paired bootstrap.
 
     Both systems are scored on the same resampled sentences. Seed, number of resamples and
@@ -32,45 +60,19 @@ def bleu_gain(texts, baseline_texts, references):
     for the difference.)
 
     Args:
-        texts, baseline_texts, references: (sentences,) lists of strings
+        bleu, baseline_bleu: corpus scores
+        resampled, baseline_resampled: as `resampled_bleu` returns them
     Returns:
         {"bleu": the gain, "low", "high": bounds of its interval}
     Source: Koehn 2004, Statistical significance tests for machine translation evaluation.
     """
-    all_ids = range(len(references))
-    bleu, baseline_bleu = (
-        subset_bleu(all_ids, system, references) for system in (texts, baseline_texts)
-    )
-    gains = np.sort(
-        resampled_bleu(texts, references) - resampled_bleu(baseline_texts, references)
-    )
+    gains = np.sort(resampled - baseline_resampled)
     cut = RESAMPLES // 40  # 2.5 % at either end
     return {
         "bleu": bleu - baseline_bleu,
         "low": float(gains[cut]),
         "high": float(gains[-cut - 1]),
     }
-
-
-def resampled_bleu(texts, references):
-    """(resamples,) corpus BLEU of resampled sentences, the same ones for every system."""
-    metric = BLEU(effective_order=True)  # sentence BLEU; its n-gram counts do not depend on it
-    sentence_stats = np.array([_bleu_stats(metric, *pair) for pair in zip(texts, references)])
-    size = RESAMPLES, len(sentence_stats)
-    samples = np.random.default_rng(SEED).choice(len(sentence_stats), size=size)
-    return np.array([_corpus_bleu(sentence_stats[ids].sum(0)) for ids in samples])
-
-
-def _bleu_stats(metric, text, reference):
-    """A sentence's numbers of matching and of all n-grams, and the two lengths."""
-    score = metric.sentence_score(text, [reference])
-    return [*score.counts, *score.totals, score.sys_len, score.ref_len]
-
-
-def _corpus_bleu(stats):
-    *ngrams, sys_len, ref_len = (int(count) for count in stats)
-    half = len(ngrams) // 2
-    return BLEU.compute_bleu(ngrams[:half], ngrams[half:], sys_len, ref_len, "exp").score
 
 
 def group_by_length(lengths, max_groups=5):
@@ -91,8 +93,3 @@ def group_by_length(lengths, max_groups=5):
         for ids in (np.flatnonzero(group == i) for i in range(len(bounds)))
         if len(ids)
     ]
-
-
-def subset_bleu(ids, texts, references):
-    """Corpus BLEU of the sentences with these ids."""
-    return BLEU().corpus_score([texts[i] for i in ids], [[references[i] for i in ids]]).score

@@ -33,6 +33,26 @@ class ModelSummary:
 
 
 @dataclass
+class Scores:
+    """The scores of a row on one split.
+
+    Attributes:
+        bleu, chrf: corpus scores, 0 to 100, over every line
+        brevity_penalty: BLEU's factor for output that is shorter than the references, up to 1
+        length_ratio: tokens of the translations divided by those of the references, as BLEU
+            counts them
+        gain: {"bleu": BLEU minus the baseline's, "low", "high": its 95 % interval by paired
+            bootstrap}; None for the baseline itself
+    """
+
+    bleu: float = 0.0
+    chrf: float = 0.0
+    brevity_penalty: float = 1.0
+    length_ratio: float = 0.0
+    gain: Optional[Dict[str, float]] = None
+
+
+@dataclass
 class Row:
     """One model, decoding with one engine, beam and device.
 
@@ -44,11 +64,9 @@ class Row:
         beam: beam size, 1 is greedy
         weight_bytes: size of the weights in the file that the engine loads
         command: shell command that reproduces the translations and scores
-        bleu, chrf: corpus scores, 0 to 100, over every line of the split
-        length_ratio: tokens of the translations divided by those of the references, as BLEU
-            counts them
-        gain: {"bleu": BLEU minus the baseline's, "low", "high": its 95 % interval by paired
-            bootstrap}; None for the baseline itself
+        bleu, chrf, brevity_penalty, length_ratio, gain: as of `Scores`, over the sentences of
+            all splits together
+        splits: {name of a split: `Scores`}
         bleu_by_length: BLEU on each of `Report.length_groups`
         tokens: number of tokens in all translations, each sentence's EOS included
         sentences: number of translations
@@ -64,8 +82,10 @@ class Row:
     command: str
     bleu: float = 0.0
     chrf: float = 0.0
+    brevity_penalty: float = 1.0
     length_ratio: float = 0.0
     gain: Optional[Dict[str, float]] = None
+    splits: Dict[str, Scores] = field(default_factory=dict)
     bleu_by_length: List[float] = field(default_factory=list)
     tokens: int = 0
     sentences: int = 0
@@ -77,7 +97,7 @@ class Row:
         return "greedy" if self.beam == 1 else f"beam {self.beam}"
 
     def total_seconds(self, over_rounds=median):
-        """Decoding time of the whole split.
+        """Decoding time of all sentences.
 
         It is a sum over chunks: other programs disturb single chunks, and seldom the same chunk
         in most rounds.
@@ -110,8 +130,8 @@ class Report:
     """The results of an evaluation.
 
     Attributes:
-        split: name of the split that was translated
-        sentences: number of its sentences
+        split: name of the split that was translated; of several, separated by commas
+        sentences: number of their sentences
         models: one `ModelSummary` a model
         rows: one `Row` for every model, engine, device and beam
         signatures: {metric: sacreBLEU's signature}
@@ -120,6 +140,7 @@ class Report:
         notes: remarks for the reader, such as an engine that could not be used
         command: the shell command that made this report
         versions: {name: version} of the software, processor and GPU
+        splits: {name of a split: number of its sentences}
     """
 
     split: str
@@ -132,6 +153,7 @@ class Report:
     notes: List[str] = field(default_factory=list)
     command: str = ""
     versions: Dict[str, str] = field(default_factory=dict)
+    splits: Dict[str, int] = field(default_factory=dict)
 
     @property
     def baseline(self):

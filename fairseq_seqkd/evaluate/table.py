@@ -8,12 +8,31 @@ _LEFT_ALIGNED = ("model", "engine", "decoding")
 
 def render_markdown(report):
     """The tables, an explanation of their columns, and the notes, as Markdown."""
-    lines = [
-        line
-        for rows in (decoding_rows(report), model_rows(report))
-        for line in (_markdown_table(rows), "")
-    ]
+    lines = []
+    for title, rows in tables(report):
+        lines += [*([f"{title}:", ""] if title else []), _markdown_table(rows), ""]
     return "\n".join([*lines, explain_columns(report), *(f"- {note}" for note in report.notes)])
+
+
+def tables(report):
+    """[(title, [{column: cell}])] of every table; a title may be empty."""
+    return [("", decoding_rows(report)), *_split_tables(report), ("", model_rows(report))]
+
+
+def _split_tables(report):
+    """A table of scores for every split, if there are several."""
+    if len(report.splits) < 2:
+        return []
+    return [
+        (
+            f"{name}, {_plural(sentences, 'line')}",
+            [
+                {**_way_cells(report, row), **_score_cells(report, row.splits[name])}
+                for row in report.rows
+            ],
+        )
+        for name, sentences in report.splits.items()
+    ]
 
 
 def _markdown_table(rows):
@@ -43,18 +62,34 @@ def _decoding_row(report, row):
     slowest, fastest = row.speed_range
     speedup = row.sentences_per_second / baseline.sentences_per_second
     return {
-        "model": row.model,
-        "engine": engine_label(report, row),
-        "decoding": row.decoding,
-        "BLEU": f"{row.bleu:.2f}",
-        f"gain over {baseline.model}, {baseline.decoding} [95 %]": _interval(row.gain),
-        "chrF": f"{row.chrf:.2f}",
-        "length ratio": f"{row.length_ratio:.3f}",
+        **_way_cells(report, row),
+        **_score_cells(report, row),
         "weights, MB": f"{row.weight_bytes / 1e6:.2f}",
         "sentences/s": _format_speed(row.sentences_per_second),
         "slowest-fastest": f"{_format_speed(slowest)}-{_format_speed(fastest)}",
         "tokens/s": _format_speed(row.tokens_per_second),
         "speedup": f"{speedup:.1f}",
+    }
+
+
+def _way_cells(report, row):
+    """The cells that say which row it is."""
+    return {
+        "model": row.model,
+        "engine": engine_label(report, row),
+        "decoding": row.decoding,
+    }
+
+
+def _score_cells(report, scores):
+    """The cells of a `Row` or of its `Scores` on one split."""
+    baseline = report.baseline
+    return {
+        "BLEU": f"{scores.bleu:.2f}",
+        "brevity penalty": f"{scores.brevity_penalty:.3f}",
+        "length ratio": f"{scores.length_ratio:.3f}",
+        f"gain over {baseline.model}, {baseline.decoding} [95 %]": _interval(scores.gain),
+        "chrF": f"{scores.chrf:.2f}",
     }
 
 
@@ -100,21 +135,47 @@ def _plural(number, noun):
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def _splits_text(report):
+    """The splits by name, and that they are pooled if there are several."""
+    *most, last = report.split.split(",")
+    return f"{', '.join(most)} and {last} together" if most else last
+
+
+def _row_text(report, row):
+    return f"{row.model}, {row.decoding}, engine {engine_label(report, row)}"
+
+
 def explain_columns(report):
     """One paragraph that says how the columns were measured."""
+    signatures = ", ".join(f"{name} {text}" for name, text in report.signatures.items())
+    return " ".join(
+        [
+            f"Measured on all {report.sentences} lines of {_splits_text(report)}.",
+            f"Gain and speedup compare with {_row_text(report, report.baseline)}; [95 %] is "
+            "the interval by paired bootstrap.",
+            f"{signatures}.",
+            "Length ratio: tokens of the translations divided by those of the references. "
+            "Brevity penalty: the factor of BLEU that a ratio below 1 costs.",
+            _explain_speed(report),
+            _explain_sizes(report),
+        ]
+    )
+
+
+def _explain_speed(report):
     baseline = report.baseline
+    return (
+        f"Speed: {_plural(baseline.threads, 'thread')}, median of "
+        f"{_plural(len(baseline.seconds[0]), 'round')} for each chunk of the text, models in "
+        "turns; slowest-fastest: sentences/s if every chunk took its longest or shortest time."
+    )
+
+
+def _explain_sizes(report):
     beam = max(row.beam for row in report.rows)
     return (
-        f"Measured on all {report.sentences} lines of {report.split}. Gain and speedup compare "
-        f"with {baseline.model}, {baseline.decoding}, engine {engine_label(report, baseline)}; "
-        "[95 %] is the interval by paired bootstrap. "
-        f"BLEU {report.signatures['BLEU']}, chrF {report.signatures['chrF']}. Length ratio: "
-        "tokens of the translations divided by those of the references. Speed: "
-        f"{_plural(baseline.threads, 'thread')}, median of "
-        f"{_plural(len(baseline.seconds[0]), 'round')} for each chunk of the text, models in "
-        "turns; slowest-fastest: sentences/s if every chunk took its longest or shortest time. "
         "Weights: the file that the engine loads, for CTranslate2 with its vocabulary. "
-        f"Compression: non-zero parameters of {baseline.model} divided by the model's. "
+        f"Compression: non-zero parameters of {report.models[0].name} divided by the model's. "
         f"Mode mass: the mean probability that a model gives to its own beam-{beam} output. "
         "Greedy = beam: how often greedy decoding finds the same output."
     )

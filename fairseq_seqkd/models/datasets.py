@@ -5,6 +5,7 @@ readers the first needs ``prefetch``, and the second moves one file position, wh
 that were forked would share. `random_access` puts another in their place.
 """
 
+import copy
 import hashlib
 import os
 
@@ -64,6 +65,24 @@ def random_access(dataset):
     elif isinstance(inner, dict):
         inner.update({key: random_access(one) for key, one in inner.items()})
     return dataset
+
+
+def concatenate_sources(datasets):
+    """The sources of several data sets as one, without targets.
+
+    Args:
+        datasets: LanguagePairDatasets with the same dictionaries
+    Returns:
+        a LanguagePairDataset; of a single data set itself
+    """
+    first, *others = datasets
+    if not others:
+        return first
+    joined = copy.copy(first)
+    joined.src = [dataset.src[i] for dataset in datasets for i in range(len(dataset))]
+    joined.src_sizes = joined.sizes = np.concatenate([one.src_sizes for one in datasets])
+    joined.tgt = joined.tgt_sizes = None
+    return joined
 
 
 def is_older_format(prefix):

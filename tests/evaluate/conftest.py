@@ -1,6 +1,7 @@
 import pytest
 
-from fairseq_seqkd.evaluate.measure import Settings, evaluate
+from fairseq_seqkd.evaluate.measure import evaluate
+from fairseq_seqkd.evaluate.settings import Settings
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +16,7 @@ def checkpoints(teacher, word_kd_student):
 def report(data, text, checkpoints):
     """Both models, greedily and with a beam, with every engine that can be used."""
     reference = str(text / "test.tgt")
-    settings = Settings(str(data), beams=(1, 3), rounds=2, reference_file=reference)
+    settings = Settings(str(data), beams=(1, 3), rounds=2, reference_files=[reference])
     return evaluate(checkpoints, settings)
 
 

@@ -10,8 +10,10 @@ from conftest import USER_DIR, load_split, preprocess, train
 from processes import fairseq
 
 from fairseq_seqkd.cli import main as cli
-from fairseq_seqkd.evaluate.candidates import Candidate, load_references
-from fairseq_seqkd.evaluate.measure import Detokeniser, Settings, evaluate
+from fairseq_seqkd.evaluate.candidates import Candidate
+from fairseq_seqkd.evaluate.corpus import load_references
+from fairseq_seqkd.evaluate.measure import Detokeniser, evaluate
+from fairseq_seqkd.evaluate.settings import Settings
 from fairseq_seqkd.io.files import read_json
 
 
@@ -53,12 +55,12 @@ def options_of(way, folder):
 
 @pytest.mark.parametrize("way", ["with the model", "without it"])
 def test_perfect_output_has_full_bleu(folder, teacher, way):
-    candidate = Candidate.load("t", teacher, str(folder / "data-bin"), "valid")
+    candidate = Candidate.load("t", teacher, str(folder / "data-bin"), ["valid"])
     options = options_of(way, folder)
-    targets = candidate.split.dataset.tgt
+    targets = candidate.dataset.tgt
     detokenise = Detokeniser(candidate.dictionary, **options)
     texts = [detokenise.text(targets[i].numpy()) for i in range(len(targets))]
-    references = load_references(candidate, None, folder / "valid.tgt")
+    references = load_references(candidate.splits[0], None, folder / "valid.tgt")
     assert any("th\u00e9" in line for line in references)
     assert sacrebleu.corpus_bleu(texts, [references]).score > 99
 
@@ -68,7 +70,7 @@ def test_evaluate_scores_characters(folder, teacher, way):
     settings = Settings(
         *[str(folder / "data-bin"), "test"],
         **{"engines": ["fairseq"], "devices": ["cpu"], "beams": (2,), "rounds": 1},
-        reference_file=str(folder / "test.tgt"),
+        reference_files=[str(folder / "test.tgt")],
         **options_of(way, folder),
     )
     (row,) = evaluate({"t": teacher}, settings).rows

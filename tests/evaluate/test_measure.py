@@ -13,7 +13,8 @@ from processes import fairseq
 
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.decoding.text import Detokeniser
-from fairseq_seqkd.evaluate.candidates import Candidate, load_references
+from fairseq_seqkd.evaluate.candidates import Candidate
+from fairseq_seqkd.evaluate.corpus import load_references
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
 
 
@@ -38,15 +39,14 @@ def test_there_is_a_row_for_every_model_engine_and_beam(report):
 
 def test_a_test_set_in_fairseqs_older_format(older, data, teacher):
     found, expected = (
-        Candidate.load("teacher", str(teacher), str(folder), "test") for folder in (older, data)
+        Candidate.load("teacher", str(teacher), str(folder), ["test"])
+        for folder in (older, data)
     )
     references = [
-        load_references(one, Detokeniser(one.dictionary)) for one in (found, expected)
+        load_references(one.splits[0], Detokeniser(one.dictionary)) for one in (found, expected)
     ]
     assert references[0] == references[1] and len(references[0]) == 20
-    sources = [
-        [tokens.tolist() for tokens in one.split.dataset.src] for one in (found, expected)
-    ]
+    sources = [[tokens.tolist() for tokens in one.dataset.src] for one in (found, expected)]
     assert sources[0] == sources[1]
 
 
@@ -161,10 +161,10 @@ def test_one_model_under_two_names(fairseq_alone, teacher):
 
 
 def test_references_come_from_the_file_or_the_gold_targets(data, teacher, text):
-    candidate = Candidate.load("t", str(teacher), str(data), "test")
+    candidate = Candidate.load("t", str(teacher), str(data), ["test"])
     detokenise = Detokeniser(candidate.dictionary)
-    gold = load_references(candidate, detokenise)
-    lines = load_references(candidate, detokenise, text / "test.tgt")
+    gold = load_references(candidate.splits[0], detokenise)
+    lines = load_references(candidate.splits[0], detokenise, text / "test.tgt")
     assert lines == (text / "test.tgt").read_text().splitlines()
     for one, other in zip(gold, lines):
         assert len(one.split()) == len(other.split())
@@ -189,7 +189,7 @@ def test_without_a_reference_file_the_command_is_evaluate(fairseq_alone, teacher
 
 def test_subwords_in_the_references_are_noted(fairseq_alone, teacher, tmp_path):
     (tmp_path / "reference").write_text("▁a ▁b\n" * 20)
-    report = fairseq_alone({"t": str(teacher)}, reference_file=tmp_path / "reference")
+    report = fairseq_alone({"t": str(teacher)}, reference_files=[tmp_path / "reference"])
     assert "The references contain '▁': the scores are computed on subwords" in report.notes[0]
 
 
@@ -197,7 +197,7 @@ def test_a_line_that_is_too_long(data, teacher, text, tmp_path):
     """The training set has a source of more tokens than the teacher takes."""
     expected = "'t' takes at most 30 source tokens, but line 11 of 'train'"
     with pytest.raises(ValueError, match=expected):
-        Candidate.load("t", str(teacher), str(data), "train")
+        Candidate.load("t", str(teacher), str(data), ["train"])
 
 
 class TestOtherDictionaries:
@@ -222,7 +222,7 @@ class TestOtherDictionaries:
         report = fairseq_alone(
             {"t": str(teacher), "other": str(other[1])},
             data_of={"other": str(other[0])},
-            reference_file=text / "test.tgt",
+            reference_files=[text / "test.tgt"],
         )
         assert report.notes == [
             f"other has other dictionaries than t and uses the data-bin {other[0]}: compare "
@@ -277,19 +277,19 @@ def test_invalid_settings(fairseq_alone, teacher, settings, message):
 
 def test_reference_file_with_another_line_count(fairseq_alone, teacher, text):
     with pytest.raises(ValueError, match="valid.tgt' has 24 lines, expected the 20 of 'test'"):
-        fairseq_alone({"t": str(teacher)}, reference_file=text / "valid.tgt")
+        fairseq_alone({"t": str(teacher)}, reference_files=[text / "valid.tgt"])
 
 
 def test_references_may_be_compressed_and_have_any_characters(data, teacher, text, tmp_path):
-    candidate = Candidate.load("t", str(teacher), str(data), "test")
+    candidate = Candidate.load("t", str(teacher), str(data), ["test"])
     lines = (text / "test.tgt").read_text().splitlines()
     lines[3] += "\r\u2028\x85 more"
     content = "\ufeff" + "".join(line + "\r\n" for line in lines)
     (tmp_path / "ref").write_bytes(gzip.compress(content.encode()))
-    assert load_references(candidate, None, tmp_path / "ref") == lines
+    assert load_references(candidate.splits[0], None, tmp_path / "ref") == lines
     (tmp_path / "ref").write_bytes("".join(line + "\n" for line in lines[1:]).encode())
     with pytest.raises(ValueError, match="has 19 lines.* They probably part near line"):
-        load_references(candidate, None, tmp_path / "ref")
+        load_references(candidate.splits[0], None, tmp_path / "ref")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest, estimate_ci
 
+from fairseq_seqkd.evaluate import quality
 from fairseq_seqkd.evaluate.quality import (
-    bleu_gain,
+    corpus_bleu,
+    corpus_chrf,
     group_by_length,
-    resampled_bleu,
-    subset_bleu,
+    sentence_stats,
+    signatures,
 )
 
 WORDS = "a man in the red hat looks at some dog that runs over green grass".split()
@@ -25,6 +27,16 @@ def worse(references, seed, fraction):
         " ".join(w if rng.random() > fraction else rng.choice(WORDS) for w in line.split())
         for line in references
     ]
+
+
+def resampled_bleu(texts, references):
+    return quality.resampled_bleu(sentence_stats(texts, references))
+
+
+def bleu_gain(texts, baseline_texts, references):
+    systems = [sentence_stats(system, references) for system in (texts, baseline_texts)]
+    both = [(corpus_bleu(stats).score, quality.resampled_bleu(stats)) for stats in systems]
+    return quality.bleu_gain(*both[0], *both[1])
 
 
 @pytest.fixture
@@ -92,4 +104,29 @@ def test_bleu_of_a_subset(corpus):
     references, good, _ = corpus
     some = [good[i] for i in (3, 5)]
     expected = BLEU().corpus_score(some, [[references[i] for i in (3, 5)]]).score
-    assert subset_bleu([3, 5], good, references) == expected
+    assert corpus_bleu(sentence_stats(good, references)[[3, 5]]).score == expected
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_scores_are_sacrebleus(corpus, empty):
+    """Of the corpus as of its first lines; an empty translation counts."""
+    references, _, bad = corpus
+    bad = ["", *bad[1:]] if empty else bad
+    stats = sentence_stats(bad, references)
+    for part in (slice(None), slice(7)):
+        expected = BLEU().corpus_score(bad[part], [references[part]])
+        found = corpus_bleu(stats[part])
+        assert (found.score, found.bp, found.ratio) == (
+            *(expected.score, expected.bp),
+            expected.sys_len / expected.ref_len,
+        )
+        chrf = CHRF().corpus_score(bad[part], [references[part]]).score
+        assert corpus_chrf(bad[part], references[part]) == chrf
+
+
+def test_signatures_are_sacrebleus(corpus):
+    metrics = {"BLEU": BLEU(), "chrF": CHRF()}
+    for metric in metrics.values():
+        metric.corpus_score(corpus[1], [corpus[0]])
+    found = {name: str(metric.get_signature()) for name, metric in metrics.items()}
+    assert signatures(corpus[0]) == found
