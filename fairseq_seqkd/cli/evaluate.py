@@ -19,6 +19,7 @@ from fairseq_seqkd.evaluate.files import write_report
 from fairseq_seqkd.evaluate.measure import evaluate
 from fairseq_seqkd.evaluate.settings import Settings
 from fairseq_seqkd.evaluate.table import render_markdown
+from fairseq_seqkd.evaluate.tuning import GRID
 
 
 def add_arguments(parser):
@@ -74,6 +75,26 @@ def _add_decoding(parser):
         default=[1, 5],
         help="beam sizes, 1 is greedy; default: 1 5",
     )
+    length_penalty = parser.add_mutually_exclusive_group()
+    length_penalty.add_argument(
+        "--lenpen",
+        type=float,
+        help="length penalty of the beams: the exponent of the length in a hypothesis's score, "
+        "above 1 favours long ones; default: 1",
+    )
+    length_penalty.add_argument(
+        "--tune-lenpen",
+        metavar="SPLIT",
+        help=f"the best length penalty of each model and beam, from {GRID[0]} to {GRID[-1]}, "
+        "by its BLEU on this split of DATA, such as valid",
+    )
+    parser.add_argument(
+        "--max-len-a",
+        type=float,
+        default=0,
+        help="at most a * source length + b target tokens; default: 0",
+    )
+    parser.add_argument("--max-len-b", type=int, default=200, help="default: 200")
     parser.add_argument(
         "--engines",
         nargs="+",
@@ -127,6 +148,10 @@ def run(arguments):
             engines=arguments.engines,
             devices=arguments.devices,
             beams=sorted(set(arguments.beams)),
+            lenpen=arguments.lenpen,
+            tune_lenpen=arguments.tune_lenpen,
+            max_len_a=arguments.max_len_a,
+            max_len_b=arguments.max_len_b,
             remove_bpe=arguments.remove_bpe,
             moses=arguments.moses,
             spm_model=arguments.spm_model,

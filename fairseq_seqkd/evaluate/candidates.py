@@ -30,6 +30,7 @@ class Candidate:
         model: the loaded model, on the CPU
         splits: the sentences, a `PairSplit` each
         dataset: those of all splits, one after the other
+        detokenise: `Detokeniser` of its target tokens; None until it is needed
     """
 
     name: str
@@ -37,6 +38,7 @@ class Candidate:
     model: Teacher
     splits: List[PairSplit]
     dataset: Any
+    detokenise: Any = None
 
     @classmethod
     def load(cls, name, path, data, splits, languages=(None, None)):
@@ -55,9 +57,19 @@ class Candidate:
         _check_dictionaries(name, first, data, languages)
         model = load_teacher(path, data, role=CANDIDATE, languages=languages)
         language_tokens_of(model.task)  # raises an error for a task that is not known
-        splits = [_load_split(name, model, data, split) for split in splits]
-        dataset = concatenate_sources([split.dataset for split in splits])
-        return cls(name, path, model, splits, dataset)
+        candidate = cls(name, path, model, [], None)
+        candidate.splits = [candidate.load_split(split, data) for split in splits]
+        candidate.dataset = concatenate_sources([one.dataset for one in candidate.splits])
+        return candidate
+
+    def load_split(self, split, data=None):
+        """A split of its data-bin, a `PairSplit`, by name; errors as for `load`."""
+        config = config_of_task(self.model.task)
+        pair = config.source_lang, config.target_lang
+        where = data or self.data, split
+        sentences = PairSplit.load(self.model.task, *where, *pair, config.left_pad_source)
+        _check_lengths(self.name, self.model, sentences)
+        return sentences
 
     @property
     def data(self):
@@ -127,15 +139,6 @@ def _task_with_own_dictionaries(path, languages):
         with contextlib.suppress(FileNotFoundError):
             return task_with_dictionaries_in(path, folder, languages), folder
     return None, None
-
-
-def _load_split(name, model, data, split):
-    """A split of the data-bin, for a model with this name in the report."""
-    config = config_of_task(model.task)
-    pair = config.source_lang, config.target_lang
-    sentences = PairSplit.load(model.task, data, split, *pair, config.left_pad_source)
-    _check_lengths(name, model, sentences)
-    return sentences
 
 
 def _check_lengths(name, model, split):

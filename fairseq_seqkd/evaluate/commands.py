@@ -5,10 +5,11 @@ import shlex
 
 from fairseq.tasks.translation import TranslationTask
 
+from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.decoding.text import has_byte_pieces
 
 
-def command_for(row, candidate, settings):
+def command_for(row, candidate, search, settings):
     """The command that prints a row's scores again.
 
     It is stock fairseq-generate and sacrebleu if they give the same number, and
@@ -17,11 +18,22 @@ def command_for(row, candidate, settings):
     Args:
         row: `Row`
         candidate: `Candidate`
+        search: `SearchOptions`
         settings: `Settings`
     """
     if _is_reproducible_with_fairseq(row, candidate, settings):
-        return _fairseq_generate_command(row, candidate, settings)
-    return _evaluate_command(row, candidate, settings)
+        return _fairseq_generate_command(row, candidate, search, settings)
+    return _evaluate_command(row, candidate, search, settings)
+
+
+def _search_flags(search):
+    """The flags, fairseq-generate's and ours, for what differs from the defaults."""
+    defaults, flags = SearchOptions(), []
+    for name in ("lenpen", "max_len_a", "max_len_b"):
+        value = getattr(search, name)
+        if value != getattr(defaults, name):
+            flags += [f"--{name.replace('_', '-')}", value]
+    return flags
 
 
 def _is_reproducible_with_fairseq(row, candidate, settings):
@@ -43,13 +55,13 @@ def _is_reproducible_with_fairseq(row, candidate, settings):
     )
 
 
-def _fairseq_generate_command(row, candidate, settings):
+def _fairseq_generate_command(row, candidate, search, settings):
     cfg = candidate.model.task.cfg
     generate = [
         *("fairseq-generate", candidate.data, "--path", candidate.path),
         *("--task", "translation", "--source-lang", cfg.source_lang),
         *("--target-lang", cfg.target_lang, "--gen-subset", candidate.splits[0].name),
-        *("--beam", row.beam, "--required-batch-size-multiple", 1),
+        *("--beam", row.beam, *_search_flags(search), "--required-batch-size-multiple", 1),
         *(["--remove-bpe", settings.remove_bpe] if settings.remove_bpe else []),
         *(["--tokenizer", "moses"] if settings.moses else []),
         *(["--cpu"] if row.device == "cpu" else []),
@@ -63,11 +75,12 @@ def _fairseq_generate_command(row, candidate, settings):
     )
 
 
-def _evaluate_command(row, candidate, settings):
+def _evaluate_command(row, candidate, search, settings):
     command = [
         *("fairseq-seqkd", "evaluate", candidate.data),
         *("--checkpoints", f"{candidate.name}={candidate.path}", "--split", settings.split),
         *("--engines", row.engine, "--devices", row.device, "--beams", row.beam),
+        *_search_flags(search),
         *(["--remove-bpe", settings.remove_bpe] if settings.remove_bpe else []),
         *(["--moses", settings.moses] if settings.moses else []),
         *(["--spm-model", settings.spm_model] if settings.spm_model else []),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Dict, List
 
+import numpy as np
+
 from fairseq_seqkd.io.line_counts import where_they_part
 from fairseq_seqkd.io.text import name_of, read_lines
 
@@ -14,7 +16,7 @@ class Corpus:
     Attributes:
         parts: {name of a split: slice of its ids}
         references: (sentences,) text
-        lengths: (sentences,) source lengths in tokens of the first model
+        lengths: (sentences,) source lengths in tokens
     """
 
     parts: Dict[str, slice]
@@ -22,17 +24,17 @@ class Corpus:
     lengths: Any
 
     @classmethod
-    def load(cls, candidate, detokenise, files=None):
-        """Load the references of the splits that a model translates.
+    def load(cls, splits, detokenise, files=None):
+        """Load the references of some splits.
 
         Args:
-            candidate: `Candidate`
-            detokenise: `Detokeniser`
+            splits: `PairSplit` list
+            detokenise: `Detokeniser` of their targets
             files: a text file for every split; None takes the gold targets
         Raises:
             ValueError: another number of files than of splits; or as for `load_references`
         """
-        splits, parts, references = candidate.splits, {}, []
+        parts, references = {}, []
         names = [split.name for split in splits]
         if files is not None and len(files) != len(splits):
             raise ValueError(
@@ -43,7 +45,8 @@ class Corpus:
             begin = len(references)
             references += load_references(split, detokenise, file)
             parts[split.name] = slice(begin, len(references))
-        return cls(parts, references, candidate.dataset.src_sizes)
+        lengths = np.concatenate([split.dataset.src_sizes for split in splits])
+        return cls(parts, references, lengths)
 
     def __len__(self):
         return len(self.references)
@@ -70,8 +73,8 @@ def load_references(split, detokenise, file_name=None):
     if file_name is None:
         if not split.has_gold:
             raise ValueError(
-                f"{split.folder!r} has no targets in {split.name!r}: name a reference file, "
-                "--ref"
+                f"{split.folder!r} has no targets in {split.name!r}: name a reference file "
+                "(--ref; --tune-lenpen needs a split with targets)"
             )
         return [detokenise.reference(split.dataset.tgt[i].numpy()) for i in range(len(split))]
     references = list(read_lines(file_name))

@@ -5,6 +5,7 @@ from typing import Callable, NamedTuple
 
 import torch
 
+from fairseq_seqkd.decoding.agreement import GREEDY
 from fairseq_seqkd.decoding.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
 from fairseq_seqkd.decoding.search import SearchOptions
@@ -19,8 +20,8 @@ class LoadedModel(NamedTuple):
     """A model in an engine, ready to decode.
 
     Attributes:
-        decode: ``decode(dataset, ids, beam)`` returns {id: (tokens, log-probability)} of the
-            best hypotheses
+        decode: ``decode(dataset, ids, search)`` returns {id: (tokens, log-probability)} of
+            the best hypotheses
         weight_bytes: size of the weights in a file
     """
 
@@ -66,9 +67,9 @@ def _load_into_fairseq(candidate, device):
         where = candidate.path, candidate.data, device
         model = load_teacher(*where, role=CANDIDATE, languages=candidate.languages)
 
-    def decode(dataset, ids, beam):
-        engine = FairseqEngine(model, SearchOptions(beam=beam), keep_unfinished=True)
-        return _best_hypotheses(engine(dataset, ids))
+    def decode(dataset, ids, search):
+        engine = FairseqEngine(model, search, keep_unfinished=True)
+        return _best_hypotheses(engine(dataset, ids), search)
 
     weights = candidate.weights.values()
     return LoadedModel(decode, sum(p.numel() * p.element_size() for p in weights))
@@ -94,16 +95,16 @@ def _load_into_ctranslate2(candidate, device, threads, folder, compute_type):
         keep_unfinished=True,
     )
 
-    def decode(dataset, ids, beam):
-        return _best_hypotheses(engine.with_search(SearchOptions(beam=beam))(dataset, ids))
+    def decode(dataset, ids, search):
+        return _best_hypotheses(engine.with_search(search)(dataset, ids), search)
 
     return LoadedModel(decode, size_of(os.path.join(folder, "model")))
 
 
-def _best_hypotheses(nbest_lists):
-    """{id: (tokens, log-probability)} of the best hypotheses; a score is a mean over tokens."""
+def _best_hypotheses(nbest_lists, search):
+    """{id: (tokens, log-probability)} of the best hypotheses, whose scores are normalised."""
     return {
-        id_: (hypotheses[0][0], hypotheses[0][1] * len(hypotheses[0][0]))
+        id_: (hypotheses[0][0], hypotheses[0][1] * len(hypotheses[0][0]) ** search.lenpen)
         for id_, hypotheses in nbest_lists
         if hypotheses
     }
@@ -126,7 +127,7 @@ def load_into_engines(engine_names, candidate, device, threads, folder):
             loaded = load_into_engine(name, candidate, device, threads, folder)
             # A missing GPU library shows only when something is decoded.
             dataset = candidate.dataset
-            loaded.decode(dataset, [int(dataset.src_sizes.argmin())], 1)
+            loaded.decode(dataset, [int(dataset.src_sizes.argmin())], GREEDY)
             loaded_models[name] = loaded
         except (ValueError, RuntimeError) as error:
             if engine_names:

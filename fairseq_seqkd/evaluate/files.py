@@ -100,7 +100,8 @@ def _csv_cells(row):
     del cells["seconds"]
     if len(row.splits) > 1:
         cells.update(cells["splits"])
-    del cells["splits"]
+    del cells["splits"], cells["seeds"]
+    cells["lenpen"] = [seed.lenpen for seed in row.seeds]
     for name in ("sentences_per_second", "tokens_per_second"):
         cells[name] = getattr(row, name)
     slowest, fastest = row.speed_range

@@ -34,14 +34,12 @@ def evaluate(checkpoints, settings):
     if settings.threads:
         torch.set_num_threads(settings.threads)
     candidates = _load_candidates(checkpoints, settings)
-    detokenisers = {
-        candidate.name: Detokeniser(
+    for candidate in candidates:
+        candidate.detokenise = Detokeniser(
             candidate.dictionary, settings.remove_bpe, settings.moses, settings.spm_model
         )
-        for candidate in candidates
-    }
     first = candidates[0]
-    corpus = Corpus.load(first, detokenisers[first.name], settings.reference_files)
+    corpus = Corpus.load(first.splits, first.detokenise, settings.reference_files)
     report = Report(
         settings.split,
         len(corpus),
@@ -50,12 +48,13 @@ def evaluate(checkpoints, settings):
         notes=_notes_on_data(candidates) + _notes_on_text(corpus.references),
         versions=collect_versions(devices),
         splits={split.name: len(split) for split in first.splits},
+        lenpen_split=settings.tune_lenpen,
     )
     with tempfile.TemporaryDirectory() as folder:
         runs = prepare_runs(candidates, settings, devices, folder, report.notes)
         translate(runs, corpus.lengths, settings.rounds, devices)
     for run in runs:
-        run.texts.extend(texts_of(run, detokenisers[run.candidate.name], corpus))
+        run.texts.extend(texts_of(run, corpus))
     report.rows = [run.row for run in runs]
     score_runs(report, runs, corpus)
     for summary in report.models:

@@ -33,6 +33,21 @@ class ModelSummary:
 
 
 @dataclass
+class Seed:
+    """A checkpoint of a row.
+
+    Attributes:
+        path: the checkpoint, or several separated by colons
+        lenpen: exponent of the length in the scores of a beam
+        lenpen_bleu: {length penalty: BLEU} on the split that it was tuned on; else empty
+    """
+
+    path: str
+    lenpen: float = 1.0
+    lenpen_bleu: Dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class Scores:
     """The scores of a row on one split.
 
@@ -64,6 +79,7 @@ class Row:
         beam: beam size, 1 is greedy
         weight_bytes: size of the weights in the file that the engine loads
         command: shell command that reproduces the translations and scores
+        seeds: a `Seed` for each of its checkpoints
         bleu, chrf, brevity_penalty, length_ratio, gain: as of `Scores`, over the sentences of
             all splits together
         splits: {name of a split: `Scores`}
@@ -80,6 +96,7 @@ class Row:
     beam: int
     weight_bytes: int
     command: str
+    seeds: List[Seed] = field(default_factory=list)
     bleu: float = 0.0
     chrf: float = 0.0
     brevity_penalty: float = 1.0
@@ -141,6 +158,7 @@ class Report:
         command: the shell command that made this report
         versions: {name: version} of the software, processor and GPU
         splits: {name of a split: number of its sentences}
+        lenpen_split: the split that length penalties were tuned on; None: they were not
     """
 
     split: str
@@ -154,6 +172,7 @@ class Report:
     command: str = ""
     versions: Dict[str, str] = field(default_factory=dict)
     splits: Dict[str, int] = field(default_factory=dict)
+    lenpen_split: Optional[str] = None
 
     @property
     def baseline(self):

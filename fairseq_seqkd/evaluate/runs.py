@@ -6,11 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.evaluate.candidates import Candidate
 from fairseq_seqkd.evaluate.commands import command_for
 from fairseq_seqkd.evaluate.engines import LoadedModel, load_into_engines
-from fairseq_seqkd.evaluate.report import Row
+from fairseq_seqkd.evaluate.report import Row, Seed
 from fairseq_seqkd.evaluate.speed import decode_in_turns, timing_chunks
+from fairseq_seqkd.evaluate.tuning import LengthPenaltyTuner, best_length_penalty
 from fairseq_seqkd.io.progress import WorkProgress
 
 
@@ -21,6 +23,7 @@ class Run(NamedTuple):
         row: the `Row` to fill in
         candidate: `Candidate`
         loaded: `LoadedModel`
+        search: `SearchOptions`
         outputs: {id: (tokens, log-probability)}
         texts: the translations in the order of the splits
     """
@@ -28,31 +31,52 @@ class Run(NamedTuple):
     row: Row
     candidate: Candidate
     loaded: LoadedModel
+    search: SearchOptions
     outputs: dict
     texts: list
 
     def decode(self, ids):
-        return self.loaded.decode(self.candidate.dataset, ids, self.row.beam)
+        return self.loaded.decode(self.candidate.dataset, ids, self.search)
 
 
 def prepare_runs(candidates, settings, devices, folder, notes):
     """A `Run` for every model, device, engine and beam; what cannot be used is noted."""
-    threads = torch.get_num_threads()
+    tuner = settings.tune_lenpen and LengthPenaltyTuner(settings, candidates[0])
     runs = []
     for number, candidate in enumerate(candidates):
-        for device in devices:
-            subfolder = os.path.join(folder, f"{number}-{device.type}")
-            loaded_models, new_notes = load_into_engines(
-                settings.engines, candidate, device, threads, subfolder
-            )
-            notes.extend(note for note in new_notes if note not in notes)
-            for engine, loaded in loaded_models.items():
-                for beam in settings.beams:
-                    row = Row(candidate.name, engine, device.type, threads, beam, 0, "")
-                    row.weight_bytes = loaded.weight_bytes
-                    row.command = command_for(row, candidate, settings)
-                    runs.append(Run(row, candidate, loaded, {}, []))
+        subfolder = os.path.join(folder, str(number))
+        loaded_models = _load_everywhere(candidate, settings, devices, subfolder, notes)
+        bleu = tuner(candidate, loaded_models) if tuner else {}
+        runs += [
+            _new_run(candidate, *key, loaded, beam, bleu.get(beam, {}), settings)
+            for key, loaded in loaded_models.items()
+            for beam in settings.beams
+        ]
     return runs
+
+
+def _load_everywhere(candidate, settings, devices, folder, notes):
+    """{(device, engine name): `LoadedModel`}; what cannot be used is noted."""
+    loaded_models = {}
+    for device in devices:
+        found, new_notes = load_into_engines(
+            *(settings.engines, candidate, device, torch.get_num_threads()),
+            os.path.join(folder, device.type),
+        )
+        notes.extend(note for note in new_notes if note not in notes)
+        loaded_models.update({(device, engine): loaded for engine, loaded in found.items()})
+    return loaded_models
+
+
+def _new_run(candidate, device, engine, loaded, beam, lenpen_bleu, settings):
+    lenpen = best_length_penalty(lenpen_bleu) if lenpen_bleu else None
+    search = settings.search(beam, lenpen)
+    threads = torch.get_num_threads()
+    row = Row(candidate.name, engine, device.type, threads, beam, loaded.weight_bytes, "")
+    row.command = command_for(row, candidate, search, settings)
+    tuned_on = {str(value): score for value, score in lenpen_bleu.items()}
+    row.seeds = [Seed(candidate.path, search.lenpen, tuned_on)]
+    return Run(row, candidate, loaded, search, {}, [])
 
 
 def translate(runs, lengths, rounds, devices):
@@ -81,7 +105,7 @@ def translate(runs, lengths, rounds, devices):
                 run.row.tokens = sum(len(tokens) for tokens, _ in outputs.values())
 
 
-def texts_of(run, detokenise, corpus):
+def texts_of(run, corpus):
     """The translations of a run as text, in the order of the corpus.
 
     Raises:
@@ -94,4 +118,4 @@ def texts_of(run, detokenise, corpus):
             f"{run.row.model!r} with {run.row.engine}, the first is "
             f"{corpus.locate(missing[0])}: a score over the others would mislead"
         )
-    return [detokenise.text(run.outputs[i][0]) for i in range(len(corpus))]
+    return [run.candidate.detokenise.text(run.outputs[i][0]) for i in range(len(corpus))]

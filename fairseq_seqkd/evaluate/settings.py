@@ -1,7 +1,10 @@
 """The settings of an evaluation."""
 
+import math
 from dataclasses import dataclass
 from typing import List, Optional
+
+from fairseq_seqkd.decoding.search import SearchOptions
 
 
 @dataclass
@@ -16,13 +19,17 @@ class Settings:
         engines: engine names; None takes all that can be used
         devices: ``cpu``, ``cuda``; None takes the CPU, and a GPU if there is one
         beams: beam sizes, 1 is greedy
+        lenpen: exponent of the length in a beam's scores; None is 1
+        tune_lenpen: the split on which every model's best one is found
+        max_len_a, max_len_b: as of `SearchOptions`
         remove_bpe, moses, spm_model: how tokens become text, see `Detokeniser`
         reference_files: a text file with one reference a line for every split, in their order;
             None takes the splits' gold targets
         rounds: how often everything is timed
         threads: number of CPU threads; None leaves it to torch
     Raises:
-        ValueError: a split is named twice, or has no name
+        ValueError: a split is named twice, or has no name; a length penalty without a beam, or
+            tuned on the sentences that are scored; or see `SearchOptions`
     """
 
     data: str
@@ -32,6 +39,10 @@ class Settings:
     engines: Optional[List[str]] = None
     devices: Optional[List[str]] = None
     beams: tuple = (1, 5)
+    lenpen: Optional[float] = None
+    tune_lenpen: Optional[str] = None
+    max_len_a: float = 0
+    max_len_b: int = 200
     remove_bpe: Optional[str] = None
     moses: Optional[str] = None
     spm_model: Optional[str] = None
@@ -40,6 +51,11 @@ class Settings:
     threads: Optional[int] = None
 
     def __post_init__(self):
+        self._check_splits()
+        self._check_length_penalty()
+        self.search(beam=1)
+
+    def _check_splits(self):
         names = self.split_names
         twice = [name for name in names if names.count(name) > 1]
         if twice:
@@ -52,6 +68,36 @@ class Settings:
                 f"--split is {self.split!r}, expected names of splits separated by commas, "
                 "such as test,test1"
             )
+
+    def _check_length_penalty(self):
+        given = {"--lenpen": self.lenpen, "--tune-lenpen": self.tune_lenpen}
+        flags = [flag for flag, value in given.items() if value is not None]
+        if len(flags) > 1:
+            raise ValueError("--lenpen and --tune-lenpen are two ways: give one of them")
+        if flags and max(self.beams) == 1:
+            raise ValueError(
+                f"{flags[0]} has no effect on greedy decoding: expected a beam above 1 in "
+                "--beams, such as --beams 1 5"
+            )
+        if self.lenpen is not None and not math.isfinite(self.lenpen):
+            raise ValueError(f"--lenpen is {self.lenpen}, expected a number such as 1.2")
+        if self.tune_lenpen in self.split_names:
+            raise ValueError(
+                f"--tune-lenpen is {self.tune_lenpen!r}, which --split translates: a length "
+                "penalty that is tuned on the sentences it is scored on gains by chance. "
+                "Expected another split, such as valid."
+            )
+
+    def search(self, beam, lenpen=None):
+        """The `SearchOptions` of a beam; a length penalty that is given counts, else --lenpen.
+
+        Raises:
+            ValueError: see `SearchOptions`
+        """
+        if lenpen is None:
+            lenpen = 1.0 if self.lenpen is None or beam == 1 else self.lenpen
+        lengths = {"max_len_a": self.max_len_a, "max_len_b": self.max_len_b}
+        return SearchOptions(beam=beam, lenpen=lenpen, **lengths)
 
     @property
     def split_names(self):

@@ -2,6 +2,8 @@
 
 from tabulate import tabulate
 
+from fairseq_seqkd.evaluate.tuning import GRID
+
 _DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 _LEFT_ALIGNED = ("model", "engine", "decoding")
 
@@ -74,11 +76,15 @@ def _decoding_row(report, row):
 
 def _way_cells(report, row):
     """The cells that say which row it is."""
-    return {
+    cells = {
         "model": row.model,
         "engine": engine_label(report, row),
         "decoding": row.decoding,
     }
+    if any(seed.lenpen != 1 for other in report.rows for seed in other.seeds):
+        penalties = ", ".join(f"{seed.lenpen:g}" for seed in row.seeds)
+        cells["length penalty"] = penalties if row.beam > 1 else ""
+    return cells
 
 
 def _score_cells(report, scores):
@@ -156,10 +162,20 @@ def explain_columns(report):
             f"{signatures}.",
             "Length ratio: tokens of the translations divided by those of the references. "
             "Brevity penalty: the factor of BLEU that a ratio below 1 costs.",
+            *_explain_length_penalty(report),
             _explain_speed(report),
             _explain_sizes(report),
         ]
     )
+
+
+def _explain_length_penalty(report):
+    if report.lenpen_split is None:
+        return []
+    return [
+        f"Length penalty: the best BLEU of each model and beam on {report.lenpen_split}, among "
+        f"{GRID[0]}, {GRID[1]} ... {GRID[-1]}; of equals the smallest."
+    ]
 
 
 def _explain_speed(report):
