@@ -249,7 +249,7 @@ def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):
     student = {"student": str(tmp_path / "checkpoint_last.pt")}
     both = {**student, "teacher": str(teacher)}
     quick = {"beams": (1,), "engines": ["fairseq"], "rounds": 1}
-    rows = evaluate(both, Settings(str(data), "valid", **quick)).rows
+    rows = evaluate(both, Settings(str(data), "valid", **quick))[0].rows
     assert scored == pytest.approx(rows[0].bleu, abs=0.01)
     assert scored != pytest.approx(rows[1].bleu, abs=0.01)
 

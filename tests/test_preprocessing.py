@@ -109,7 +109,7 @@ def test_evaluate_scores_what_fairseq_generate_prints(folder, teacher, generated
         **{"engines": ["fairseq"], "devices": ["cpu"], "beams": (3,), "rounds": 1},
         **{"remove_bpe": "subword_nmt", "moses": "en", "reference_files": [text / "test.tgt"]},
     )
-    (row,) = evaluate({"t": teacher}, settings).rows
+    (row,) = evaluate({"t": teacher}, settings)[0].rows
     assert row.bleu == pytest.approx(expected)
     assert not any("@@" in line or "&apos;" in line for line in best.values())
 

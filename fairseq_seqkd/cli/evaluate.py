@@ -2,7 +2,7 @@
 
 Every model translates greedily and with a beam, with fairseq and, if it is installed and can
 convert the model, with CTranslate2 in float32 and int8. --out also writes the report to files:
-report.md, report.json, report.csv, report.html, and the plots as SVG and PNG.
+report.md, report.json, report.csv, report.html, the plots as SVG and PNG, and all outputs.
 
 Example:
     fairseq-seqkd evaluate data-bin --ref test.en --remove-bpe sentencepiece --out report \\
@@ -138,7 +138,7 @@ def run(arguments):
     check_arguments(arguments)
     logs = parse_named_paths(arguments.logs or [], "--logs", separator=",")
     curves = {name: read_joined_curves(paths) for name, paths in logs.items()}
-    report = evaluate(
+    report, texts = evaluate(
         parse_named_paths(arguments.checkpoints, "--checkpoints"),
         Settings(
             data=arguments.data,
@@ -164,7 +164,7 @@ def run(arguments):
     report.command = arguments.command_line
     print(render_markdown(report))
     if arguments.out:
-        names = write_report(report, arguments.out)
+        names = write_report(report, arguments.out, texts)
         print(f"\nWritten to {arguments.out}: {', '.join(names)}")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, List
 
 from fairseq_seqkd.databin import PairSplit
+from fairseq_seqkd.decoding.text import Detokeniser
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state
 from fairseq_seqkd.models.datasets import concatenate_sources
 from fairseq_seqkd.models.language_tokens import (
@@ -30,7 +31,8 @@ class Candidate:
         model: the loaded model, on the CPU
         splits: the sentences, a `PairSplit` each
         dataset: those of all splits, one after the other
-        detokenise: `Detokeniser` of its target tokens; None until it is needed
+        detokenise, detokenise_source: `Detokeniser` of its target and source tokens; None
+            until `set_text` is called
     """
 
     name: str
@@ -39,6 +41,7 @@ class Candidate:
     splits: List[PairSplit]
     dataset: Any
     detokenise: Any = None
+    detokenise_source: Any = None
 
     @classmethod
     def load(cls, name, path, data, splits, languages=(None, None)):
@@ -70,6 +73,18 @@ class Candidate:
         sentences = PairSplit.load(self.model.task, *where, *pair, config.left_pad_source)
         _check_lengths(self.name, self.model, sentences)
         return sentences
+
+    def set_text(self, remove_bpe=None, moses=None, spm_model=None):
+        """Set how its tokens become text, see `Detokeniser`; Moses knows the source's language.
+
+        Raises:
+            FileNotFoundError, ValueError: as for `Detokeniser`
+        """
+        task = self.model.task
+        self.detokenise = Detokeniser(task.target_dictionary, remove_bpe, moses, spm_model)
+        moses = moses and self.languages[0]
+        source = task.source_dictionary
+        self.detokenise_source = Detokeniser(source, remove_bpe, moses, spm_model)
 
     @property
     def data(self):

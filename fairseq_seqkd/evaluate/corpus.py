@@ -16,25 +16,27 @@ class Corpus:
     Attributes:
         parts: {name of a split: slice of its ids}
         references: (sentences,) text
+        sources: (sentences,) text, in which characters without a symbol are lost
         lengths: (sentences,) source lengths in tokens
     """
 
     parts: Dict[str, slice]
     references: List[str]
+    sources: List[str]
     lengths: Any
 
     @classmethod
-    def load(cls, splits, detokenise, files=None):
-        """Load the references of some splits.
+    def load(cls, splits, detokenise, detokenise_source, files=None):
+        """Load the sources and references of some splits.
 
         Args:
             splits: `PairSplit` list
-            detokenise: `Detokeniser` of their targets
+            detokenise, detokenise_source: `Detokeniser` of their targets and sources
             files: a text file for every split; None takes the gold targets
         Raises:
             ValueError: another number of files than of splits; or as for `load_references`
         """
-        parts, references = {}, []
+        parts, references, sources = {}, [], []
         names = [split.name for split in splits]
         if files is not None and len(files) != len(splits):
             raise ValueError(
@@ -44,9 +46,10 @@ class Corpus:
         for split, file in zip(splits, files or [None] * len(splits)):
             begin = len(references)
             references += load_references(split, detokenise, file)
+            sources += [detokenise_source.text(tokens.numpy()) for tokens in split.dataset.src]
             parts[split.name] = slice(begin, len(references))
         lengths = np.concatenate([split.dataset.src_sizes for split in splits])
-        return cls(parts, references, lengths)
+        return cls(parts, references, sources, lengths)
 
     def __len__(self):
         return len(self.references)

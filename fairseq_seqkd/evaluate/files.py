@@ -1,4 +1,4 @@
-"""Writes a report to disk: report.md, report.json, report.csv, report.html and the plots."""
+"""Writes a report to disk: report.md, report.json, report.csv, report.html, plots, outputs."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from fairseq_seqkd.io.files import atomic_file
 logger = logging.getLogger(__name__)
 
 
-def write_report(report, folder):
+def write_report(report, folder, texts=None):
     """Write all files of a report, each of them atomically.
 
     Without matplotlib there are no plots, without jinja2 no page: the report says so.
@@ -23,8 +23,9 @@ def write_report(report, folder):
     Args:
         report: `Report`
         folder: created if it does not exist; an older report in it is replaced
+        texts: {path in the folder: content} of more files, see `text_files`
     Returns:
-        the names of the files
+        the names of the files and folders in it
     """
     report = replace(report, notes=list(report.notes))
     plots = _make_optional(report, "plots", "matplotlib", plot_report) or {}
@@ -37,11 +38,12 @@ def write_report(report, folder):
         **{f"{name}.svg": plot.svg for name, plot in plots.items()},
         **{f"{name}.png": plot.png for name, plot in plots.items()},
     }
-    os.makedirs(folder, exist_ok=True)
-    for name, content in files.items():
-        with atomic_file(os.path.join(folder, name)) as file:
+    for name, content in {**(texts or {}), **files}.items():
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with atomic_file(path) as file:
             file.write(content if isinstance(content, bytes) else content.encode())
-    return list(files)
+    return list(dict.fromkeys(name.split("/")[0] for name in (*files, *(texts or {}))))
 
 
 def _make_optional(report, part, package, make, *arguments):

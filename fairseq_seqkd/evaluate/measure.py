@@ -5,10 +5,10 @@ import tempfile
 import numpy as np
 import torch
 
-from fairseq_seqkd.decoding.text import Detokeniser
 from fairseq_seqkd.evaluate.candidates import Candidate
 from fairseq_seqkd.evaluate.corpus import Corpus
 from fairseq_seqkd.evaluate.engines import check_engine_name, torch_devices
+from fairseq_seqkd.evaluate.outputs import name_outputs, text_files
 from fairseq_seqkd.evaluate.report import ModelSummary, Report
 from fairseq_seqkd.evaluate.runs import prepare_runs, texts_of, translate
 from fairseq_seqkd.evaluate.scoring import score_runs
@@ -23,7 +23,7 @@ def evaluate(checkpoints, settings):
         checkpoints: {name: checkpoint path}; the others are compared with the first
         settings: `Settings`
     Returns:
-        a `Report`
+        a `Report`, and its output files as `text_files` returns them
     Raises:
         FileNotFoundError, ValueError: as for `Candidate.load`, `Detokeniser`,
             `Corpus.load` and `load_into_engines`; or a sentence has no translation
@@ -35,11 +35,10 @@ def evaluate(checkpoints, settings):
         torch.set_num_threads(settings.threads)
     candidates = _load_candidates(checkpoints, settings)
     for candidate in candidates:
-        candidate.detokenise = Detokeniser(
-            candidate.dictionary, settings.remove_bpe, settings.moses, settings.spm_model
-        )
+        candidate.set_text(settings.remove_bpe, settings.moses, settings.spm_model)
     first = candidates[0]
-    corpus = Corpus.load(first.splits, first.detokenise, settings.reference_files)
+    ways = first.detokenise, first.detokenise_source
+    corpus = Corpus.load(first.splits, *ways, settings.reference_files)
     report = Report(
         settings.split,
         len(corpus),
@@ -56,10 +55,11 @@ def evaluate(checkpoints, settings):
     for run in runs:
         run.texts.extend(texts_of(run, corpus))
     report.rows = [run.row for run in runs]
+    name_outputs(report.rows, settings.split_names)
     score_runs(report, runs, corpus)
     for summary in report.models:
         _measure_mode(summary, [run for run in runs if run.row.model == summary.name])
-    return report
+    return report, text_files(corpus, runs)
 
 
 def _load_candidates(checkpoints, settings):

@@ -40,11 +40,13 @@ class Seed:
         path: the checkpoint, or several separated by colons
         lenpen: exponent of the length in the scores of a beam
         lenpen_bleu: {length penalty: BLEU} on the split that it was tuned on; else empty
+        outputs: {name of a split: file with the output in the report's folder}
     """
 
     path: str
     lenpen: float = 1.0
     lenpen_bleu: Dict[str, float] = field(default_factory=dict)
+    outputs: Dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

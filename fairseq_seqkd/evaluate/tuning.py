@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fairseq_seqkd.evaluate.corpus import Corpus
+from fairseq_seqkd.evaluate.corpus import load_references
 from fairseq_seqkd.evaluate.quality import corpus_bleu, sentence_stats
 from fairseq_seqkd.evaluate.speed import timing_chunks
 from fairseq_seqkd.io.progress import WorkProgress
@@ -32,7 +32,7 @@ class LengthPenaltyTuner:
     def __init__(self, settings, first):
         self.settings = settings
         split = first.load_split(settings.tune_lenpen)
-        self.references = Corpus.load([split], first.detokenise).references
+        self.references = load_references(split, first.detokenise)
 
     def __call__(self, candidate, loaded_models):
         """A model's BLEU on the split with every length penalty.

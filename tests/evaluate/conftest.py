@@ -17,7 +17,7 @@ def report(data, text, checkpoints):
     """Both models, greedily and with a beam, with every engine that can be used."""
     reference = str(text / "test.tgt")
     settings = Settings(str(data), beams=(1, 3), rounds=2, reference_files=[reference])
-    return evaluate(checkpoints, settings)
+    return evaluate(checkpoints, settings)[0]
 
 
 @pytest.fixture
@@ -26,6 +26,6 @@ def fairseq_alone(data):
 
     def call(checkpoints, **settings):
         quick = {"engines": ["fairseq"], "beams": (1,), "rounds": 1}
-        return evaluate(checkpoints, Settings(str(data), **{**quick, **settings}))
+        return evaluate(checkpoints, Settings(str(data), **{**quick, **settings}))[0]
 
     return call

@@ -10,9 +10,10 @@ from conftest import USER_DIR, load_split, preprocess, train
 from processes import fairseq
 
 from fairseq_seqkd.cli import main as cli
+from fairseq_seqkd.decoding.text import Detokeniser
 from fairseq_seqkd.evaluate.candidates import Candidate
 from fairseq_seqkd.evaluate.corpus import load_references
-from fairseq_seqkd.evaluate.measure import Detokeniser, evaluate
+from fairseq_seqkd.evaluate.measure import evaluate
 from fairseq_seqkd.evaluate.settings import Settings
 from fairseq_seqkd.io.files import read_json
 
@@ -73,7 +74,7 @@ def test_evaluate_scores_characters(folder, teacher, way):
         reference_files=[str(folder / "test.tgt")],
         **options_of(way, folder),
     )
-    (row,) = evaluate({"t": teacher}, settings).rows
+    (row,) = evaluate({"t": teacher}, settings)[0].rows
     output = fairseq(
         *["generate", folder / "data-bin", "--path", teacher, "--user-dir", USER_DIR, "--cpu"],
         *["--task", "translation", "--beam", 2, "--required-batch-size-multiple", 1],

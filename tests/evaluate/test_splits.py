@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import sacrebleu
 from sacrebleu.metrics import BLEU
 
 from fairseq_seqkd.cli import main as cli
@@ -57,7 +58,7 @@ def test_each_split_is_scored_as_if_alone(content, two_tests, references, checkp
     assert content["splits"] == {"test": 20, "test1": 24} and content["sentences"] == 44
     for name, reference in zip(("test", "test1"), references):
         quick = {"engines": ["fairseq"], "beams": (2,), "rounds": 1}
-        alone = evaluate(
+        alone, _ = evaluate(
             checkpoints, Settings(str(two_tests), name, reference_files=[reference], **quick)
         )
         for row, expected in zip(content["rows"], alone.rows):
@@ -80,6 +81,37 @@ def test_the_main_table_pools_them(content, references):
         assert min(p["chrf"] for p in parts) < row["chrf"] < max(p["chrf"] for p in parts)
         bleu = [part["bleu"] for part in parts]
         assert row["bleu"] != pytest.approx(np.mean(bleu), abs=1e-9)
+
+
+def test_outputs_are_plain_text_with_these_scores(content, out, references):
+    """Line for line with the references, for sacreBLEU, COMET and other tools."""
+    for row in content["rows"]:
+        (seed,) = row["seeds"]
+        pooled, gold = [], []
+        for name, reference in zip(("test", "test1"), references):
+            texts, given, sources = (
+                (out / path).read_text().splitlines()
+                for path in (
+                    *(seed["outputs"][name], f"outputs/{name}/reference.txt"),
+                    f"outputs/{name}/source.txt",
+                )
+            )
+            assert given == open(reference).read().splitlines()
+            assert len(texts) == len(given) == len(sources)
+            scores = row["splits"][name]
+            assert sacrebleu.corpus_bleu(texts, [given]).score == scores["bleu"]
+            assert sacrebleu.corpus_chrf(texts, [given]).score == scores["chrf"]
+            pooled, gold = pooled + texts, gold + given
+        assert sacrebleu.corpus_bleu(pooled, [gold]).score == row["bleu"]
+        assert sacrebleu.corpus_chrf(pooled, [gold]).score == row["chrf"]
+
+
+def test_sources_are_those_of_the_data(out, text):
+    lines = (text / "test.src").read_text().splitlines()
+    found = (out / "outputs" / "test" / "source.txt").read_text().splitlines()
+    for one, line in zip(found, lines):
+        assert len(one.split()) == len(line.split())
+        assert all(a in (b, "<unk>") for a, b in zip(one.split(), line.split()))
 
 
 def test_the_tables_have_each_split(out, content):
@@ -138,7 +170,7 @@ def test_bad_splits(two_tests, references, teacher, refused, split, refs, messag
 def test_a_missing_translation_is_named_by_its_split(report):
     from fairseq_seqkd.evaluate.corpus import Corpus
 
-    corpus = Corpus({"test": slice(0, 3), "test1": slice(3, 5)}, ["x"] * 5, [1] * 5)
+    corpus = Corpus({"test": slice(0, 3), "test1": slice(3, 5)}, ["x"] * 5, ["y"] * 5, [1] * 5)
     assert [corpus.locate(i) for i in (0, 2, 3)] == [
         *("line 1 of 'test'", "line 3 of 'test'"),
         "line 1 of 'test1'",

@@ -36,7 +36,7 @@ def tuned(data, text, checkpoints):
     settings = Settings(
         *[str(data)], beams=(1, 3), tune_lenpen="valid", reference_files=reference, **QUICK
     )
-    return evaluate(checkpoints, settings)
+    return evaluate(checkpoints, settings)[0]
 
 
 def test_the_grid():
@@ -98,7 +98,7 @@ def test_a_given_penalty_is_fairseqs(data, text, checkpoints):
             lenpen=lenpen,
             **QUICK,
         )
-        (row,) = evaluate({"t": checkpoints["teacher"]}, settings).rows
+        (row,) = evaluate({"t": checkpoints["teacher"]}, settings)[0].rows
         how = ["--beam", 3, *SHORT, "--lenpen", lenpen]
         texts = generate(data, checkpoints["teacher"], "test", *how)
         lines = (text / "test.tgt").read_text().splitlines()
