@@ -17,6 +17,7 @@ from pathlib import Path
 
 from synthetic import write_corpus
 
+LANGUAGES = {"src": "de", "tgt": "en"}
 SIZES = {"train": 400, "valid": 8, "test": 4}
 
 
@@ -91,12 +92,22 @@ def wikitext(folder, text):
 
 
 def multi30k(folder, text):
-    """Write one compressed file per split and language."""
+    """Write one compressed file per split and language, and captions of task 2 in task2."""
     names = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
     for (split, side), lines in text.items():
-        language = "de" if side == "src" else "en"
-        with gzip.open(folder / f"{names[split]}.{language}.gz", "wt") as file:
-            file.write(plain(lines))
+        write_gzip(folder / f"{names[split]}.{LANGUAGES[side]}.gz", lines)
+    other = text_of(SIZES, seed=2)
+    for side, language in LANGUAGES.items():
+        write_gzip(folder / f"test_2018_flickr.{language}.gz", other["test", side])
+        for i in range(5):
+            captions = other["train", side][i::5] + text["train", side][:1]
+            write_gzip(folder / "task2" / f"train.{i + 1}.{language}.gz", captions)
+
+
+def write_gzip(path, lines):
+    path.parent.mkdir(exist_ok=True)
+    with gzip.GzipFile(path, "wb", mtime=0) as file:
+        file.write(plain(lines).encode())
 
 
 if __name__ == "__main__":
