@@ -86,6 +86,11 @@ def _add_selector_arguments(parser):
         help="similarity for --select closest (default: bleu) and mbr (default: chrf)",
     )
     group.add_argument(
+        "--mbr-weights",
+        action="store_true",
+        help="--select mbr: the others count as much as the teacher's probability of each",
+    )
+    group.add_argument(
         "--remove-bpe",
         help="how to join subwords before texts are compared, as in fairseq-generate: "
         "sentencepiece or '@@ '",
@@ -101,7 +106,7 @@ def _add_selector_arguments(parser):
     )
     group.add_argument(
         "--databin",
-        help="name of the data-bin in DIR; default: best, closest, closest-chrf, mbr, mbr-bleu",
+        help="name of the data-bin in DIR; default: by the selector, such as closest-chrf",
     )
 
 
@@ -192,6 +197,7 @@ def target_spec_of(arguments, split):
         split.dataset.tgt_dict,
         remove_bpe=arguments.remove_bpe,
         metric=arguments.metric,
+        mbr_weights=arguments.mbr_weights,
         moses_lang=arguments.moses,
         spm_model=arguments.spm_model,
     )

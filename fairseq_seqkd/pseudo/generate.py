@@ -89,6 +89,7 @@ def open_store(root, split, spec, recipe):
     manifest = store.manifest
     has_scores = manifest.get("import", {}).get("format") != "plain text"
     check_target_spec(spec, split, manifest["search"]["nbest"], has_scores)
+    spec.selector.check(store)
     return store
 
 

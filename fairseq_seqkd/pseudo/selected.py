@@ -135,6 +135,7 @@ def select_hypotheses(store, split, selector, processes=0):
     Returns:
         `SelectedHypotheses`
     """
+    selector = selector.of_store(store)
     paths = [path for _, path in sorted(store.chunks.find().items())]
     chunks = torch.utils.data.DataLoader(
         SelectedChunks(paths, split.dataset, selector),

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_seqkd.decoding.text import Detokeniser
@@ -16,25 +17,55 @@ METRICS = {
 }
 
 
-class Best:
-    """Selects the teacher's best beam hypothesis (Kim & Rush 2016, section 3.2)."""
+class Selector:
+    """Gives every hypothesis of a list a value, and selects the one with the highest.
 
-    name = folder = "best"
-    settings = {"selector": "best"}
+    Among equals it selects the teacher's favourite.
+
+    Attributes:
+        name: of ``--select`` and ``--kd-targets``
+        folder: of the data-bin in the store
+        settings: entries of ``target_spec.json``
+        needs_gold, needs_list: whether it compares with gold, or hypotheses with each other
+        beam: of a new store
+    """
+
     needs_gold = needs_list = False
-    beam = 5  # of a new store
+    beam = 5
 
-    def __call__(self, hypotheses, gold):
-        """The index of the selected hypothesis.
+    def check(self, store):
+        """Raise a ValueError unless the `PseudoTargetStore` has what this selector needs."""
+
+    def of_store(self, store):
+        """This selector with what it needs of a `PseudoTargetStore` with all its chunks."""
+        return self
+
+    def values(self, hypotheses, gold):
+        """(hypotheses,) the value of each.
 
         Args:
             hypotheses: [(tokens, score)], best first, at least one
             gold: (length,) token ids; None without a gold target
         """
-        return 0
+        raise NotImplementedError
+
+    def __call__(self, hypotheses, gold):
+        """The index of the selected hypothesis; arguments as for `values`."""
+        return int(np.argmax(self.values(hypotheses, gold)))
 
 
-class BestAtLengthPenalty:
+class Best(Selector):
+    """Selects the teacher's best beam hypothesis (Kim & Rush 2016, section 3.2)."""
+
+    name = folder = "best"
+    settings = {"selector": "best"}
+
+    def values(self, hypotheses, gold):
+        """All alike: the teacher's favourite is selected."""
+        return np.zeros(len(hypotheses))
+
+
+class BestAtLengthPenalty(Selector):
     """Selects the hypothesis with the best score at another length penalty than the search's.
 
     A score is the log-probability of all tokens, divided by their number to the power of the
@@ -47,26 +78,37 @@ class BestAtLengthPenalty:
     """
 
     name = "best"
-    needs_gold, needs_list = False, True
+    needs_list = True
 
     def __init__(self, of_search, lenpen):
         self.of_search, self.lenpen = of_search, lenpen
         self.folder = f"best-lenpen{lenpen:g}"
         self.settings = {"selector": self.name, "lenpen": lenpen}
 
-    def scores(self, hypotheses):
+    def values(self, hypotheses, gold=None):
         """The scores of a list at the new length penalty, in nats."""
-        power = self.of_search - self.lenpen
-        return [score * len(tokens) ** power for tokens, score in hypotheses]
-
-    def __call__(self, hypotheses, gold):
-        """The index of the selected hypothesis; arguments as for `Best`."""
-        scores = self.scores(hypotheses)
-        return scores.index(max(scores))
+        return scores_at(self.lenpen, hypotheses, self.of_search)
 
 
-class _TextSelector:
+def scores_at(lenpen, hypotheses, of_search):
+    """Scores at another length penalty; at 0 they are total log-probabilities.
+
+    Args:
+        lenpen: the length penalty
+        hypotheses: [(tokens, score)], with scores of the search
+        of_search: the search's length penalty
+    Returns:
+        (hypotheses,) in nats
+    """
+    lengths = np.array([len(tokens) for tokens, _ in hypotheses], dtype=np.float64)
+    return np.array([score for _, score in hypotheses]) * lengths ** (of_search - lenpen)
+
+
+class _TextSelector(Selector):
     """A selector that compares texts by a metric; a subclass has a ``default_metric``."""
+
+    needs_list = True
+    beam = 35  # Kim & Rush 2016, section 4.2
 
     def __init__(self, dictionary, metric=None, **how):
         self.metric = metric or self.default_metric
@@ -80,8 +122,7 @@ class _TextSelector:
 class Closest(_TextSelector):
     """Selects the hypothesis closest to gold, by sacreBLEU's sentence BLEU or chrF.
 
-    It compares text with the subwords joined. Among equally close hypotheses it selects the
-    teacher's favourite (Kim & Rush 2016, section 3.3).
+    It compares text with the subwords joined (Kim & Rush 2016, section 3.3).
 
     Args:
         dictionary: the target dictionary
@@ -90,39 +131,65 @@ class Closest(_TextSelector):
     """
 
     name, default_metric = "closest", "bleu"
-    needs_gold = needs_list = True
-    beam = 35  # Kim & Rush 2016, section 4.2
+    needs_gold = True
 
-    def __call__(self, hypotheses, gold):
-        """The index of the selected hypothesis; arguments as for `Best`."""
+    def values(self, hypotheses, gold):
+        """Each hypothesis' similarity to gold."""
         # The metric counts the n-grams of its references once.
         metric = METRICS[self.metric](references=[[self.detokenise.reference(gold)]])
         texts = [self.detokenise.text(tokens) for tokens, _ in hypotheses]
         # Different subwords often give the same text, which is scored once.
         scores = {text: metric.corpus_score([text], None).score for text in set(texts)}
-        return texts.index(max(texts, key=scores.get))
+        return np.array([scores[text] for text in texts])
 
 
 class MinimumBayesRisk(_TextSelector):
     """Selects the list's consensus: the hypothesis that is most like all others on average.
 
     Each hypothesis is compared with the others of its list as references, equal texts counted
-    as often as they stand there. Among equals it selects the teacher's favourite.
+    as often as they stand there. With weights, a reference counts as much as the teacher's
+    probability of the whole sentence, not of the mean token: the risk is an expectation over
+    sentences.
 
     Args:
         dictionary, remove_bpe, moses_lang, spm_model: as for `Closest`
         metric: the utility, a name in ``METRICS``; None: ``chrf``
-    Source: Eikema & Aziz 2020 (arXiv 2005.10283), section 6.
+        has_weights: whether references are weighted by the teacher's probabilities, scaled so
+            that those of the list add up to 1
+    Source: Eikema & Aziz 2020 (arXiv 2005.10283), section 6; with weights Kumar & Byrne 2004.
     """
 
     name, default_metric = "mbr", "chrf"
-    needs_gold, needs_list = False, True
-    beam = 35
 
-    def __call__(self, hypotheses, gold):
-        """The index of the selected hypothesis; arguments as for `Best`."""
+    def __init__(self, dictionary, metric=None, has_weights=False, **how):
+        super().__init__(dictionary, metric, **how)
+        self.has_weights, self.lenpen = has_weights, None
+        if has_weights:
+            self.folder += "-weighted"
+            self.settings["mbr_weights"] = "probability"
+
+    def check(self, store):
+        """Raise a ValueError for weights, if it is not known how scores were divided."""
+        if self.has_weights:
+            store.length_penalty(_MBR_WEIGHTS)
+
+    def of_store(self, store):
+        """This selector with the length penalty of the store's search."""
+        if self.has_weights:
+            self.lenpen = store.length_penalty(_MBR_WEIGHTS)
+        return self
+
+    def values(self, hypotheses, gold=None):
+        """Each hypothesis' expected utility."""
         texts = [self.detokenise.text(tokens) for tokens, _ in hypotheses]
-        return int(expected_utility(UTILITIES[self.metric](texts)).round(9).argmax())
+        weights = None
+        if self.has_weights:
+            totals = scores_at(0, hypotheses, self.lenpen)
+            weights = np.exp(np.maximum(totals - totals.max(), -700))  # none is 0
+        return expected_utility(UTILITIES[self.metric](texts), weights).round(9)
+
+
+_MBR_WEIGHTS = "--mbr-weights"
 
 
 def _settings_of_text(remove_bpe=None, moses_lang=None, spm_model=None):
@@ -137,15 +204,23 @@ def _settings_of_text(remove_bpe=None, moses_lang=None, spm_model=None):
 SELECTORS = {selector.name: selector for selector in (Best, Closest, MinimumBayesRisk)}
 
 
-def build_selector(name, dictionary, metric=None, **how):
+def build_selector(name, dictionary, metric=None, mbr_weights=False, **how):
     """Build a selector.
 
     Args:
         name: in ``SELECTORS``
         dictionary: the target dictionary
         metric: a name in ``METRICS``; None: the selector's default
+        mbr_weights: as ``has_weights`` of `MinimumBayesRisk`
         how: remove_bpe, moses_lang, spm_model, as for `Detokeniser`
+    Raises:
+        ValueError: weights for another selector; or as `Detokeniser`
     """
-    if name == Best.name:
-        return Best()
-    return SELECTORS[name](dictionary, metric, **how)
+    if name == MinimumBayesRisk.name:
+        return MinimumBayesRisk(dictionary, metric, mbr_weights, **how)
+    if mbr_weights:
+        raise ValueError(
+            f"{_MBR_WEIGHTS} with --select {name}: it weights the hypotheses among which "
+            "--select mbr looks for the consensus. Leave one of them out."
+        )
+    return Best() if name == Best.name else SELECTORS[name](dictionary, metric, **how)

@@ -69,6 +69,21 @@ class PseudoTargetStore(ChunkedStore):
         """Whether the converted teacher's translations were compared with fairseq's."""
         return os.path.exists(self.path(_CHECK))
 
+    def length_penalty(self, flag):
+        """The length penalty of the search, by which scores are divided.
+
+        Args:
+            flag: the flag that needs it, for the message
+        Raises:
+            ValueError: the store was imported
+        """
+        if "import" in self.manifest:
+            raise ValueError(
+                f"{flag}: the store {self.root!r} was imported, and how its scores were "
+                "divided by lengths is not known. Expected a store of fairseq-seqkd generate."
+            )
+        return self.manifest["search"]["lenpen"]
+
     def write_check(self, agreement):
         """Record the comparison, an `Agreement` as a dictionary."""
         write_json(self.path(_CHECK), agreement)

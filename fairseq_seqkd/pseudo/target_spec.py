@@ -114,7 +114,7 @@ def at_length_penalty(spec, lenpen, store, split, folder=None):
         ValueError: the penalty is no number, another selector was asked for, or the scores of
             the store are not known to be divided by lengths
     """
-    name, manifest = spec.selector.name, store.manifest
+    name = spec.selector.name
     if not math.isfinite(lenpen):
         raise ValueError(f"--lenpen is {lenpen}, expected a number such as 1.4")
     if name != Best.name:
@@ -122,13 +122,7 @@ def at_length_penalty(spec, lenpen, store, split, folder=None):
             f"--lenpen with --select {name}: it ranks by the teacher's scores, and the other "
             "compares texts. Leave one of them out."
         )
-    if "import" in manifest:
-        raise ValueError(
-            f"--lenpen: the store {store.root!r} was imported, and how its scores were divided "
-            "by lengths is not known. Expected a store of fairseq-seqkd generate."
-        )
-    search = manifest["search"]
-    selector = BestAtLengthPenalty(search["lenpen"], lenpen)
+    selector = BestAtLengthPenalty(store.length_penalty("--lenpen"), lenpen)
     spec = replace(spec, selector=selector, folder=folder)
-    check_target_spec(spec, split, search["nbest"])
+    check_target_spec(spec, split, store.manifest["search"]["nbest"])
     return spec

@@ -100,7 +100,7 @@ def test_merge_ranks_anew_by_another_length_penalty(run, by, tmp_path):
     for id_, sentence in all_nbest(tmp_path / "store").items():
         scores = {tuple(t): s for t, s in expected[id_].hypotheses}
         for (tokens, _), score in zip(
-            sentence.hypotheses, selector.scores(sentence.hypotheses)
+            sentence.hypotheses, selector.values(sentence.hypotheses)
         ):
             if tuple(tokens) in scores:
                 assert score == pytest.approx(scores[tuple(tokens)], rel=1e-5)
@@ -123,6 +123,10 @@ def test_merge_selects_anew_without_a_teacher(run, by, tmp_path):
     assert "closest-chrf: " in output and "seq_inter" not in output
     output = run("merge", "--select", "mbr")
     assert "mbr: " in output and f"{translated(tmp_path)} sentences translated" in output
+    output = run("merge", "--select", "mbr", "--mbr-weights")
+    assert "mbr-weighted: " in output
+    report = read_json(tmp_path / "store" / "mbr-weighted" / "target_spec.json")
+    assert report["mbr_weights"] == "probability"
     output = run("merge", "--filter-score-percentile", 10, "--databin", "better")
     worst = math.ceil(0.1 * translated(tmp_path))
     assert f"{worst} sentences keep their gold target: filter score_percentile" in output
@@ -174,6 +178,11 @@ def test_import(run, tmp_path, data):
     assert written[0].tolist() == targets.tgt[159].tolist()
     message = run("merge", "--filter-score-percentile", 5, "--databin", "x", fails=True)
     assert "imported from plain text, which has no scores" in message
+    lists = "".join(f"{i} ||| a b ||| -1\n{i} ||| a c ||| -2\n" for i in range(160))
+    (tmp_path / "lists").write_text(lists)
+    weighted = ["--select", "mbr", "--mbr-weights"]
+    message = run("import", tmp_path / "lists", *weighted, root=tmp_path / "n", fails=True)
+    assert "--mbr-weights: the store" in message and "was imported, and how its" in message
 
 
 @pytest.mark.parametrize("kind", ["compressed", "pipe", "standard input"])
@@ -251,6 +260,7 @@ class TestRefuses:
             (["--databin", "../x"], "--databin is '../x': expected the name"),
             (["--filter-length-ratio", 0.2], "--filter-length-ratio is 0.2"),
             (["--nbest", 1, "--select", "closest"], "nothing to select 'closest' from"),
+            (["--mbr-weights"], "--mbr-weights with --select best: it weights"),
             (["--databin", "nbest"], "--databin is 'nbest': expected the name of a folder"),
             (["--remove-bpe", "spm", "--select", "closest"], "--remove-bpe is 'spm', expected"),
             (["--source-lang", "xx"], "cannot be inferred from its files"),

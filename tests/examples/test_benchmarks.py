@@ -91,3 +91,18 @@ def test_pseudo_targets(tmp_path):
     assert "5-best lists overlap" in lines[0]
     assert re.search(r" MB for 40 sentences, \d+ MB for 400: ", lines[1])
     assert "by bleu" in lines[2] and "by chrf" in lines[3]
+
+
+@CTRANSLATE2
+def test_mbr(settings, tmp_path):
+    """The script exits with an error if a plain loop selects another hypothesis."""
+    output = run_script("benchmarks/mbr.sh", **settings)
+    report = (tmp_path / "benchmark" / "mbr.md").read_text()
+    assert report in output and "20 sentences, medians of 1 rounds" in report
+    (_, *rows) = rows_of(report)
+    selecting = ["best", "mbr", "mbr, weighted"]
+    steps = ["decoding, CTranslate2 float32", *(f"selecting {name}" for name in selecting)]
+    assert [row[:2] for row in rows] == [["4", step] for step in steps]
+    for row in rows:
+        assert min(numbers(row[2:4])) >= 0
+    assert [row[5] for row in rows] == ["", "", "0", "0"]

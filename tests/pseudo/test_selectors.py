@@ -123,8 +123,33 @@ class TestMinimumBayesRisk:
         ]
         assert select(hypotheses, None) == means.index(max(means))
 
+    def test_weights_are_the_probabilities_of_whole_sentences(self, dictionary):
+        """The text most like all is not the one most like a probable one."""
+        weighted = MinimumBayesRisk(dictionary, has_weights=True)
+        weighted.lenpen = 1.0
+        texts = ["a b c d", "a b c e", "f g h i j", "f g h i d", "f g h i e"]
+        lists = [encode(dictionary, text) for text in texts]
+        # A score is divided by the length; the second counts e^18 times as much as others.
+        totals = [-20.0, -2.0, -20.0, -21.0, -22.0]
+        hypotheses = [(tokens, t / len(tokens)) for tokens, t in zip(lists, totals)]
+        plain = [
+            sum(
+                np.exp(totals[j]) * CHRF().sentence_score(one, [texts[j]]).score
+                for j in range(5)
+                if j != i
+            )
+            / sum(np.exp(totals[j]) for j in range(5) if j != i)
+            for i, one in enumerate(texts)
+        ]
+        np.testing.assert_allclose(weighted.values(hypotheses), plain, atol=1e-8)
+        assert weighted(hypotheses, None) == plain.index(max(plain)) == 0
+        assert MinimumBayesRisk(dictionary)(hypotheses, None) > 1
+
     def test_folders(self, dictionary):
         assert build_selector("mbr", dictionary).folder == "mbr"
         bleu = build_selector("mbr", dictionary, metric="bleu")
         assert bleu.folder == "mbr-bleu" and bleu.settings["metric"] == "bleu"
         assert build_selector("closest", dictionary).settings["metric"] == "bleu"
+        weighted = build_selector("mbr", dictionary, "bleu", mbr_weights=True)
+        assert weighted.folder == "mbr-bleu-weighted"
+        assert weighted.settings["mbr_weights"] == "probability"
