@@ -192,15 +192,13 @@ def device_of(cpu, worker):
 def target_spec_of(arguments, split):
     """Build the `TargetSpec` that the flags describe."""
     check_accepted(arguments.accept_unfinished)
-    selector = build_selector(
-        arguments.select,
-        split.dataset.tgt_dict,
-        remove_bpe=arguments.remove_bpe,
-        metric=arguments.metric,
-        mbr_weights=arguments.mbr_weights,
-        moses_lang=arguments.moses,
-        spm_model=arguments.spm_model,
-    )
+    text = {
+        "remove_bpe": arguments.remove_bpe,
+        "moses_lang": arguments.moses,
+        "spm_model": arguments.spm_model,
+    }
+    how = arguments.metric, arguments.mbr_weights
+    selector = build_selector(arguments.select, split.dataset.tgt_dict, *how, **text)
     filters = {name: getattr(arguments, f"filter_{name}") for name in FILTERS}
     action = arguments.filter_action or ("gold" if split.has_gold else "drop")
     folder = arguments.databin
@@ -208,7 +206,7 @@ def target_spec_of(arguments, split):
         raise ValueError(
             f"--databin is {folder!r}: expected the name of a folder in DIR, other than nbest"
         )
-    return TargetSpec(selector, filters, action == "drop", folder)
+    return TargetSpec(selector, filters, action == "drop", folder, text)
 
 
 def build_and_report(store, split, spec, arguments):

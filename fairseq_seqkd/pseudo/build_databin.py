@@ -24,6 +24,7 @@ from fairseq_seqkd.pseudo.generate import (
     translate_remaining,
     wait_for_chunks,
 )
+from fairseq_seqkd.pseudo.quality import describe, quality_against_gold
 from fairseq_seqkd.pseudo.selected import select_hypotheses
 from fairseq_seqkd.pseudo.store import STATUSES
 
@@ -139,6 +140,9 @@ def write_targets(databin, split, selected, spec):
     def target_of(id_):
         return selected.tokens(id_) if hypothesis_mask[id_] else split.dataset.tgt[id_].numpy()
 
+    report["quality"] = quality_against_gold(
+        split, np.flatnonzero(hypothesis_mask), selected.tokens, spec.text
+    )
     # On a file system without locks another process may have built it in the meantime.
     with contextlib.suppress(FileExistsError):
         write_databin(databin, split, np.flatnonzero(~dropped_mask), target_of, report)
@@ -164,6 +168,8 @@ def summary(databin):
             lines.append(f"  {number} sentences {action}: {reason}")
     if report["mean_score"] is not None:
         lines.append(f"  mean score {report['mean_score']:.3f} {_score_unit(databin)}")
+    if report["quality"] is not None:
+        lines.append(f"  {describe(report['quality'])}")
     return lines
 
 

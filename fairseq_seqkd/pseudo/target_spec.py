@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Optional
 
 from fairseq_seqkd.chunked.manifest import differences
@@ -20,6 +20,7 @@ class TargetSpec:
         filters: {name: value}, see ``filters.py``
         drop: whether a filtered sentence is dropped; False: it keeps its gold target
         folder: the data-bin's name in the store; None: the selector's
+        text: arguments of `Detokeniser`, how tokens become the text that is measured
     Raises:
         ValueError: a filter's value is out of range
     """
@@ -28,6 +29,7 @@ class TargetSpec:
     filters: Optional[Dict[str, Any]] = None
     drop: bool = False
     folder: Optional[str] = None
+    text: Dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         self.filters = {name: value for name, value in (self.filters or {}).items() if value}

@@ -195,7 +195,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
 
         All are prepared before the first update: see `prepare_databin`.
         """
-        spec = TargetSpec(self.selector)
+        spec = TargetSpec(self.selector, text={"remove_bpe": self.cfg.pseudo_remove_bpe})
         if (split, spec.folder) not in self._databins:
             flag, data = self.cfg.pseudo_targets, self.cfg.data
             stores = folder_of_each(data, flag, "--pseudo-targets")

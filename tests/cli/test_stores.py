@@ -52,6 +52,9 @@ def test_prints_a_summary_and_the_next_command(run, by, tmp_path, data):
     assert f"{tmp_path / 'store' / 'best'}: {count} sentences translated by the" in output
     assert "1 sentences keep their gold target: empty source" in output
     assert "mean score -" in output
+    quality = read_json(tmp_path / "store" / "best" / "target_spec.json")["quality"]
+    assert f"BLEU {quality['bleu']:.2f}, chrF {quality['chrf']:.2f} against gold (" in output
+    assert f"({count} sentences; tokens, not detokenised)" in output
     assert f"fairseq-train {data} --user-dir $(fairseq-seqkd user-dir) --task" in output
     assert f"--criterion seq_kd --pseudo-targets {tmp_path / 'store'}" in output
     assert f"fairseq-train {tmp_path / 'store' / 'best'} --task translation ..." in output
@@ -173,7 +176,8 @@ def test_import(run, tmp_path, data):
     targets = load_split(data).dataset
     lines = [targets.tgt_dict.string(tokens) for tokens in targets.tgt]
     (tmp_path / "text").write_text("\n".join(reversed(lines)) + "\n")
-    assert "160 sentences translated" in run("import", tmp_path / "text")
+    output = run("import", tmp_path / "text", "--remove-bpe", "@@ ")
+    assert "160 sentences translated" in output and "against gold (160 sentences)" in output
     written = load_split(tmp_path / "store" / "best").dataset.tgt
     assert written[0].tolist() == targets.tgt[159].tolist()
     message = run("merge", "--filter-score-percentile", 5, "--databin", "x", fails=True)
@@ -232,7 +236,7 @@ def test_source_only(run, by, data, tmp_path):
     for suffix in ("bin", "idx"):
         os.unlink(folder / f"train.src-tgt.tgt.{suffix}")
     output = run("generate", *by, folder=folder)
-    assert "1 sentences are dropped: empty source" in output
+    assert "1 sentences are dropped: empty source" in output and "BLEU" not in output
     assert "1 sentences are dropped: source too long" in output
     assert "with stock fairseq:\n  fairseq-train" in output and "seq_kd" not in output
     dataset = load_split(tmp_path / "store" / "best").dataset
