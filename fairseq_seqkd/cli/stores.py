@@ -105,6 +105,13 @@ def _add_selector_arguments(parser):
         "--moses", metavar="LANG", help="also undo Moses tokenisation of this language"
     )
     group.add_argument(
+        "--keep",
+        type=int,
+        default=1,
+        metavar="N",
+        help="the N best hypotheses as N pairs, for stock fairseq; data-bin best-keepN, ...",
+    )
+    group.add_argument(
         "--databin",
         help="name of the data-bin in DIR; default: by the selector, such as closest-chrf",
     )
@@ -206,7 +213,7 @@ def target_spec_of(arguments, split):
         raise ValueError(
             f"--databin is {folder!r}: expected the name of a folder in DIR, other than nbest"
         )
-    return TargetSpec(selector, filters, action == "drop", folder, text)
+    return TargetSpec(selector, filters, action == "drop", folder, arguments.keep, text)
 
 
 def build_and_report(store, split, spec, arguments):

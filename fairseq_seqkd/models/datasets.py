@@ -128,6 +128,26 @@ def write_mmap(prefix, sentences, vocab=None):
     builder.finalize(indexed_dataset.index_file_path(prefix))
 
 
+def write_entries(prefix, sentences, sizes, entries, vocab=None):
+    """Write sentences once in the format mmap, with an index that may repeat them.
+
+    Args:
+        prefix: of the two files
+        sentences: an iterable of (length,) token ids
+        sizes: (sentences,) their lengths
+        entries: (entries,) positions of sentences, for each entry of the index
+        vocab: as for `data_sha256`
+    """
+    write_mmap(prefix, sentences, vocab)
+    dtype = indexed_dataset.best_fitting_int_dtype(vocab)
+    sizes = np.asarray(sizes, dtype=np.int64)
+    begins = (np.cumsum(sizes) - sizes) * dtype().itemsize
+    index_path = indexed_dataset.index_file_path(prefix)
+    with indexed_dataset.MMapIndexedDataset.Index.writer(index_path, dtype) as writer:
+        writer._get_pointers = lambda sizes: begins[entries]
+        writer.write(sizes[entries])
+
+
 def copy_as_mmap(old_prefix, new_prefix, vocab=None):
     """Write a copy of files of the older format in the format mmap.
 

@@ -16,7 +16,12 @@ from fairseq_seqkd.io.files import (
 )
 from fairseq_seqkd.io.locks import seen_at_last, wait_until
 from fairseq_seqkd.models.data_folders import split_files
-from fairseq_seqkd.models.datasets import copy_as_mmap, is_older_format, write_mmap
+from fairseq_seqkd.models.datasets import (
+    copy_as_mmap,
+    is_older_format,
+    write_entries,
+    write_mmap,
+)
 from fairseq_seqkd.pseudo.filters import FILTERS, apply_filters, filter_flag
 from fairseq_seqkd.pseudo.generate import (
     open_store,
@@ -94,7 +99,7 @@ def build_databin(store, split, spec, processes=0):
     databin = store.path(spec.folder)
     with store.sealed():
         if not os.path.exists(databin):
-            selected = select_hypotheses(store, split, spec.selector, processes)
+            selected = select_hypotheses(store, split, spec.selector, processes, spec.keep)
             write_targets(databin, split, selected, spec)
     seen_at_last(lambda: os.path.exists(databin))  # another host's, perhaps
     spec.check(databin)
@@ -112,40 +117,71 @@ def write_targets(databin, split, selected, spec):
     Raises:
         ValueError: no sentence is left
     """
-    rejected_by = apply_filters(selected, spec.filters)
-    rejected = rejected_by >= 0
-    hypothesis_mask = selected.translated_mask & ~rejected
-    dropped_mask = rejected & spec.drop | ~selected.translated_mask & (not split.has_gold)
-    if dropped_mask.all() and rejected.any():
-        flags = ", ".join(map(filter_flag, spec.filters))
-        raise ValueError(
-            f"{databin!r} would have no sentence: of {len(rejected)}, {int(rejected.sum())} "
-            f"are rejected by {flags}, and the others have no hypothesis. Loosen the filters, "
-            "or check the teacher (fairseq-seqkd evaluate)."
-        )
-    reasons = {
-        **{name: selected.statuses == index for index, name in enumerate(STATUSES) if index},
-        **{f"filter {name}": rejected_by == index for index, name in enumerate(FILTERS)},
-    }
+    keep, rejected_by = selected.keep, apply_filters(selected, spec.filters)
+    target_mask = selected.translated_mask & (rejected_by < 0)
+    has_target_mask = target_mask.reshape(-1, keep).any(1)
+    first_rejected_by, translated_mask = rejected_by[::keep], selected.translated_mask[::keep]
+    droppable = (first_rejected_by >= 0) & spec.drop | ~translated_mask & (not split.has_gold)
+    dropped_mask = ~has_target_mask & droppable
+    if dropped_mask.all() and (rejected_by >= 0).any():
+        raise ValueError(_nothing_left(databin, rejected_by, spec))
+    gold_mask = ~has_target_mask & ~dropped_mask
+    reasons = _reasons(selected.statuses[::keep], first_rejected_by)
     report = {
         **spec.settings,
         "sentences": {
-            "teacher": int(hypothesis_mask.sum()),
-            "gold": _count(reasons, ~hypothesis_mask & ~dropped_mask),
+            "teacher": int(has_target_mask.sum()),
+            "gold": _count(reasons, gold_mask),
             "dropped": _count(reasons, dropped_mask),
         },
-        "mean_score": _finite_mean(selected.scores[hypothesis_mask].astype(np.float64)),
+        **_describe_targets(selected, split, spec, target_mask),
     }
+    if keep > 1:
+        rejected = _reasons(np.zeros_like(selected.statuses), rejected_by)
+        report["pairs"] = int(target_mask.sum() + gold_mask.sum())
+        report["rejected_pairs"] = _count(rejected, rejected_by >= 0)
+    row_mask = target_mask.copy()
+    row_mask[::keep] |= gold_mask
 
-    def target_of(id_):
-        return selected.tokens(id_) if hypothesis_mask[id_] else split.dataset.tgt[id_].numpy()
+    def target_of(row):
+        id_ = row // keep
+        return selected.tokens(row) if target_mask[row] else split.dataset.tgt[id_].numpy()
 
-    report["quality"] = quality_against_gold(
-        split, np.flatnonzero(hypothesis_mask), selected.tokens, spec.text
-    )
     # On a file system without locks another process may have built it in the meantime.
     with contextlib.suppress(FileExistsError):
-        write_databin(databin, split, np.flatnonzero(~dropped_mask), target_of, report)
+        write_databin(databin, split, np.flatnonzero(row_mask), target_of, report, keep)
+
+
+def _describe_targets(selected, split, spec, target_mask):
+    """The mean score of the teacher's targets, and the quality of the best of each sentence."""
+    by_sentence = target_mask.reshape(len(split), -1)
+    first_rows = np.arange(len(split)) * selected.keep + by_sentence.argmax(1)
+    ids = np.flatnonzero(by_sentence.any(1))
+
+    def best(id_):
+        return selected.tokens(first_rows[id_])
+
+    return {
+        "mean_score": _finite_mean(selected.scores[target_mask].astype(np.float64)),
+        "quality": quality_against_gold(split, ids, best, spec.text),
+    }
+
+
+def _nothing_left(databin, rejected_by, spec):
+    flags = ", ".join(map(filter_flag, spec.filters))
+    return (
+        f"{databin!r} would have no sentence: of {len(rejected_by)}, "
+        f"{int((rejected_by >= 0).sum())} are rejected by {flags}, and the others have no "
+        "hypothesis. Loosen the filters, or check the teacher (fairseq-seqkd evaluate)."
+    )
+
+
+def _reasons(statuses, rejected_by):
+    """{reason for which a sentence has no target of the teacher: (sentences,) mask}."""
+    return {
+        **{name: statuses == index for index, name in enumerate(STATUSES) if index},
+        **{f"filter {name}": rejected_by == index for index, name in enumerate(FILTERS)},
+    }
 
 
 def _count(reasons, mask):
@@ -163,12 +199,16 @@ def summary(databin):
     report = read_json(os.path.join(databin, "target_spec.json"))
     numbers = report["sentences"]
     lines = [f"{databin}: {numbers['teacher']} sentences translated by the teacher"]
+    if report.get("keep"):
+        lines.append(f"  {report['pairs']} pairs, up to {report['keep']} per sentence")
+        for reason, number in sorted(report["rejected_pairs"].items()):
+            lines.append(f"  {number} pairs are left out: {reason}")
     for action, kind in (("keep their gold target", "gold"), ("are dropped", "dropped")):
         for reason, number in sorted(numbers[kind].items()):
             lines.append(f"  {number} sentences {action}: {reason}")
     if report["mean_score"] is not None:
         lines.append(f"  mean score {report['mean_score']:.3f} {_score_unit(databin)}")
-    if report["quality"] is not None:
+    if report.get("quality"):
         lines.append(f"  {describe(report['quality'])}")
     return lines
 
@@ -179,28 +219,34 @@ def _score_unit(databin):
     return "as in the imported list" if is_list else "nats per token"
 
 
-def write_databin(path, split, ids, target_of, report):
+def write_databin(path, split, rows, target_of, report, keep=1):
     """Copy the gold data-bin, with other targets in one split.
 
     Args:
         path: the new folder; must not exist yet
         split: `PairSplit`
-        ids: the sentences to keep, in the order of the split
-        target_of: called with a sentence id, returns its (length,) token ids with EOS
+        rows: the pairs to write, as rows of `SelectedHypotheses`: sentence ids with ``keep`` 1
+        target_of: called with a row, returns its (length,) token ids with EOS
         report: the content of ``target_spec.json``, without the SHA-256 of the split's files
+        keep: rows per sentence
     """
     pair = split.prefix
     if split.is_source_only:
         pair = f"{split.name}.{split.source_lang}-{split.target_lang}"
     dataset = split.dataset
     with atomic_directory(path) as folder:
-        all_kept = len(ids) == len(split)
+        all_kept = keep == 1 and len(rows) == len(split)
         _copy_files(split, folder, pair if all_kept else None)
         prefix = os.path.join(folder, pair)
         if not all_kept:
-            sources = (dataset.src[int(id_)].numpy() for id_ in ids)
-            write_mmap(f"{prefix}.{split.source_lang}", sources, len(dataset.src_dict))
-        targets = (target_of(int(id_)) for id_ in ids)
+            ids, entries = np.unique(rows // keep, return_inverse=True)
+            sources, sizes = (
+                (dataset.src[int(id_)] for id_ in ids),
+                np.asarray(dataset.src_sizes)[ids],
+            )
+            source_prefix = f"{prefix}.{split.source_lang}"
+            write_entries(source_prefix, sources, sizes, entries, len(dataset.src_dict))
+        targets = (target_of(int(row)) for row in rows)
         write_mmap(f"{prefix}.{split.target_lang}", targets, len(dataset.tgt_dict))
         names = split_files(folder, pair)
         sums = {name: sha256(os.path.join(folder, name)) for name in names}

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, Optional
 
@@ -17,11 +18,12 @@ from fairseq_seqkd.decoding.agreement import GREEDY, compare_engines
 from fairseq_seqkd.decoding.engines import build_engine, resolve_engine
 from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
 from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.io.files import read_json
 from fairseq_seqkd.io.locks import wait_until
 from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
 from fairseq_seqkd.pseudo.selectors import SELECTORS
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
-from fairseq_seqkd.pseudo.target_spec import check_target_spec
+from fairseq_seqkd.pseudo.target_spec import check_target_spec, pairs_without_ids
 from fairseq_seqkd.teacher import Teacher
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ def open_store(root, split, spec, recipe):
         ValueError: the store was made from other data or with other settings; or the
             recipe or the specification cannot be satisfied
     """
+    _refuse_databin(root)
     store = PseudoTargetStore(root)
     if not store.exists:
         create_store(store, split, spec, recipe)
@@ -91,6 +94,21 @@ def open_store(root, split, spec, recipe):
     check_target_spec(spec, split, manifest["search"]["nbest"], has_scores)
     spec.selector.check(store)
     return store
+
+
+def _refuse_databin(root):
+    """Refuse a store's data-bin in place of the store."""
+    path = os.path.join(root, "target_spec.json")
+    if not os.path.exists(path):
+        return
+    report = read_json(path)
+    why = (
+        "is a data-bin of a store, and not a store: expected the folder that it lies in, "
+        f"{os.path.dirname(os.path.abspath(root))!r}."
+    )
+    if report.get("keep"):
+        why = pairs_without_ids(report)
+    raise ValueError(f"--pseudo-targets: {root!r} {why}")
 
 
 def _expected_manifest(store, split, recipe):

@@ -6,12 +6,10 @@ import shutil
 from dataclasses import dataclass
 
 import numpy as np
-from fairseq.data import indexed_dataset
-from fairseq.data.indexed_dataset import MMapIndexedDataset
 
 from fairseq_seqkd.databin import PairSplit, open_split
 from fairseq_seqkd.io.files import atomic_directory, read_json, write_json
-from fairseq_seqkd.models.datasets import write_mmap
+from fairseq_seqkd.models.datasets import write_entries
 from fairseq_seqkd.models.dictionaries import first_difference
 
 SPLIT = "train"
@@ -201,19 +199,11 @@ def write_repeated(prefix, datasets, copies, vocab_size):
         vocab_size: decides the bytes of a token
     """
     once = (dataset[index] for dataset in datasets for index in range(len(dataset)))
-    write_mmap(prefix, once, vocab_size)
-    dtype = indexed_dataset.best_fitting_int_dtype(vocab_size)
-    sizes = [np.asarray(dataset.sizes, dtype=np.int64) for dataset in datasets]
-    ends = np.cumsum(np.concatenate(sizes)) * dtype().itemsize
-    begins = np.split(np.concatenate([[0], ends[:-1]]), np.cumsum([len(one) for one in sizes]))
-
-    def repeated(arrays):
-        return np.concatenate([np.tile(one, n) for one, n in zip(arrays, copies)])
-
-    index_path = indexed_dataset.index_file_path(prefix)
-    with MMapIndexedDataset.Index.writer(index_path, dtype) as writer:
-        writer._get_pointers = lambda sizes: repeated(begins)
-        writer.write(repeated(sizes))
+    numbers = np.arange(sum(map(len, datasets)))
+    parts = np.split(numbers, np.cumsum([len(dataset) for dataset in datasets])[:-1])
+    entries = np.concatenate([np.tile(part, n) for part, n in zip(parts, copies)])
+    sizes = np.concatenate([dataset.sizes for dataset in datasets])
+    write_entries(prefix, once, sizes, entries, vocab_size)
 
 
 def describe(loaded):

@@ -1,4 +1,4 @@
-"""The selected hypothesis of every sentence of a store.
+"""The selected hypotheses of every sentence of a store.
 
 Only a few numbers per sentence stay in memory. The chunks hold the longest sources first, and
 a data-bin is written in the order of the split: in between, a temporary file holds the tokens.
@@ -20,18 +20,22 @@ from fairseq_seqkd.pseudo.store import STATUSES, read_nbest
 
 @dataclass
 class SelectedHypotheses:
-    """One hypothesis per sentence, in the order of the split.
+    """One hypothesis per sentence, or the best few, in the order of the split.
+
+    The rows of a sentence stand together: row id * ``keep`` + rank, where rank 0 is the best.
 
     Attributes:
-        statuses: (sentences,) indices into ``STATUSES``
-        scores: (sentences,) the teacher's normalised scores, in nats per token
-        source_lengths, target_lengths: (sentences,) tokens, with EOS
-        copy_mask: (sentences,) True where the hypothesis is the source, symbol by symbol
-        pair_hashes: (sentences,) hashes of source and hypothesis together
-        offsets: (sentences,) positions of the hypotheses in ``file``, in bytes
+        keep: rows per sentence
+        statuses: (rows,) indices into ``STATUSES``, of the first row of each sentence
+        scores: (rows,) the teacher's normalised scores, in nats per token
+        source_lengths, target_lengths: (rows,) tokens, with EOS; 0 without a hypothesis
+        copy_mask: (rows,) True where the hypothesis is the source, symbol by symbol
+        pair_hashes: (rows,) hashes of source and hypothesis together
+        offsets: (rows,) positions of the hypotheses in ``file``, in bytes
         file: a temporary file with the tokens, int32
     """
 
+    keep: int
     statuses: np.ndarray
     scores: np.ndarray
     source_lengths: np.ndarray
@@ -42,36 +46,37 @@ class SelectedHypotheses:
     file: Any
 
     @classmethod
-    def empty(cls, source_lengths, folder):
+    def empty(cls, source_lengths, folder, keep=1):
         """No hypotheses yet; ``folder`` is where the temporary file is made."""
-        sentences = len(source_lengths)
+        rows = keep * len(source_lengths)
         kinds = (np.int32, bool, np.uint64, np.int64)
         return cls(
-            np.zeros(sentences, np.uint8),
-            np.full(sentences, -np.inf, np.float32),
-            np.asarray(source_lengths),
-            *(np.zeros(sentences, kind) for kind in kinds),
+            keep,
+            np.zeros(rows, np.uint8),
+            np.full(rows, -np.inf, np.float32),
+            np.repeat(np.asarray(source_lengths), keep),
+            *(np.zeros(rows, kind) for kind in kinds),
             tempfile.TemporaryFile(dir=folder),
         )
 
     @property
     def translated_mask(self):
-        """(sentences,) True where there is a hypothesis."""
-        return self.statuses == STATUSES.index("translated")
+        """(rows,) True where there is a hypothesis."""
+        return self.target_lengths > 0
 
     def add(self, chunk):
         """Add an item of `SelectedChunks`."""
-        ids = chunk["ids"]
+        rows = chunk["rows"]
         for name in ("statuses", "scores", "target_lengths", "copy_mask", "pair_hashes"):
-            getattr(self, name)[ids] = chunk[name]
+            getattr(self, name)[rows] = chunk[name]
         lengths = chunk["target_lengths"].astype(np.int64)
-        self.offsets[ids] = self.file.tell() + 4 * (np.cumsum(lengths) - lengths)
+        self.offsets[rows] = self.file.tell() + 4 * (np.cumsum(lengths) - lengths)
         self.file.write(chunk["tokens"].tobytes())
 
-    def tokens(self, id_):
-        """(length,) token ids of a sentence's hypothesis, with EOS."""
-        size = 4 * int(self.target_lengths[id_])
-        return np.frombuffer(os.pread(self.file.fileno(), size, self.offsets[id_]), np.int32)
+    def tokens(self, row):
+        """(length,) token ids of a row's hypothesis, with EOS."""
+        size = 4 * int(self.target_lengths[row])
+        return np.frombuffer(os.pread(self.file.fileno(), size, self.offsets[row]), np.int32)
 
 
 class SelectedChunks(torch.utils.data.Dataset):
@@ -81,12 +86,14 @@ class SelectedChunks(torch.utils.data.Dataset):
         paths: the files of the chunks
         dataset: the split's LanguagePairDataset
         selector: see ``selectors.py``
+        keep: the number of hypotheses per sentence
     """
 
-    def __init__(self, paths, dataset, selector):
+    def __init__(self, paths, dataset, selector, keep=1):
         self.paths = paths
         self.dataset = dataset
         self.selector = selector
+        self.keep = keep
         # The target index of every source symbol, -1 if the target dictionary lacks it.
         indices = dataset.tgt_dict.indices
         self.to_target = np.array([indices.get(s, -1) for s in dataset.src_dict.symbols])
@@ -95,10 +102,10 @@ class SelectedChunks(torch.utils.data.Dataset):
         return len(self.paths)
 
     def __getitem__(self, index):
-        selected = [self._select(sentence) for sentence in read_nbest(self.paths[index])]
-        ids, statuses, scores, tokens, copy_mask, pair_hashes = zip(*selected)
+        selected = [row for one in read_nbest(self.paths[index]) for row in self._rows(one)]
+        rows, statuses, scores, tokens, copy_mask, pair_hashes = zip(*selected)
         return {
-            "ids": np.array(ids),
+            "rows": np.array(rows),
             "statuses": np.array([STATUSES.index(status) for status in statuses], np.uint8),
             "scores": np.array(scores, np.float32),
             "target_lengths": np.array(list(map(len, tokens)), np.int32),
@@ -107,16 +114,23 @@ class SelectedChunks(torch.utils.data.Dataset):
             "pair_hashes": np.array(pair_hashes, np.uint64),
         }
 
-    def _select(self, sentence):
+    def _rows(self, sentence):
+        row = sentence.id * self.keep
         if not sentence.hypotheses:
-            return sentence.id, sentence.status, -np.inf, np.zeros(0, np.int32), False, 0
+            yield row, sentence.status, -np.inf, np.zeros(0, np.int32), False, 0
+            return
         source = self.dataset.src[sentence.id].numpy()
         gold = self.dataset.tgt[sentence.id] if self.dataset.tgt is not None else None
-        tokens, score = sentence.hypotheses[self.selector(sentence.hypotheses, gold)]
-        is_copy = np.array_equal(self.to_target[source], tokens)
-        digest = hashlib.blake2b(source.tobytes() + tokens.tobytes(), digest_size=8).digest()
-        pair_hash = int.from_bytes(digest, "little")
-        return sentence.id, sentence.status, score, tokens, is_copy, pair_hash
+        ranking = self.selector.ranking(sentence.hypotheses, gold, sentence.id)
+        for rank, index in enumerate(ranking[: self.keep]):
+            tokens, score = sentence.hypotheses[index]
+            is_copy = np.array_equal(self.to_target[source], tokens)
+            yield row + rank, sentence.status, score, tokens, is_copy, _hash(source, tokens)
+
+
+def _hash(source, tokens):
+    digest = hashlib.blake2b(source.tobytes() + tokens.tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 def identity(chunk):
@@ -124,27 +138,28 @@ def identity(chunk):
     return chunk
 
 
-def select_hypotheses(store, split, selector, processes=0):
-    """Select a hypothesis for every sentence of a store.
+def select_hypotheses(store, split, selector, processes=0, keep=1):
+    """Select a hypothesis, or the best few, for every sentence of a store.
 
     Args:
         store: `PseudoTargetStore` with all its chunks
         split: `PairSplit`
         selector: see ``selectors.py``
         processes: how many processes compare texts, if the selector does; 0 or 1: this one
+        keep: the number of hypotheses per sentence
     Returns:
         `SelectedHypotheses`
     """
     selector = selector.of_store(store)
     paths = [path for _, path in sorted(store.chunks.find().items())]
     chunks = torch.utils.data.DataLoader(
-        SelectedChunks(paths, split.dataset, selector),
+        SelectedChunks(paths, split.dataset, selector, keep),
         batch_size=None,
         num_workers=processes if selector.needs_list and processes > 1 else 0,
         collate_fn=identity,
         generator=torch.Generator(),  # does not draw from the global one, the student's
     )
-    selected = SelectedHypotheses.empty(split.dataset.src_sizes, store.root)
+    selected = SelectedHypotheses.empty(split.dataset.src_sizes, store.root, keep)
     with name_in_errors(store.root):
         for chunk in progress_bar(chunks, unit=" chunks", desc=f"selecting {selector.folder}"):
             selected.add(chunk)

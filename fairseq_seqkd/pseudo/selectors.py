@@ -40,18 +40,23 @@ class Selector:
         """This selector with what it needs of a `PseudoTargetStore` with all its chunks."""
         return self
 
-    def values(self, hypotheses, gold):
+    def values(self, hypotheses, gold=None, id_=None):
         """(hypotheses,) the value of each.
 
         Args:
             hypotheses: [(tokens, score)], best first, at least one
             gold: (length,) token ids; None without a gold target
+            id_: the sentence's position in the split; None without a store
         """
         raise NotImplementedError
 
-    def __call__(self, hypotheses, gold):
+    def ranking(self, hypotheses, gold=None, id_=None):
+        """(hypotheses,) indices, the selected one first; arguments as for `values`."""
+        return np.argsort(-self.values(hypotheses, gold, id_), kind="stable")
+
+    def __call__(self, hypotheses, gold=None, id_=None):
         """The index of the selected hypothesis; arguments as for `values`."""
-        return int(np.argmax(self.values(hypotheses, gold)))
+        return int(self.ranking(hypotheses, gold, id_)[0])
 
 
 class Best(Selector):
@@ -60,7 +65,7 @@ class Best(Selector):
     name = folder = "best"
     settings = {"selector": "best"}
 
-    def values(self, hypotheses, gold):
+    def values(self, hypotheses, gold=None, id_=None):
         """All alike: the teacher's favourite is selected."""
         return np.zeros(len(hypotheses))
 
@@ -85,7 +90,7 @@ class BestAtLengthPenalty(Selector):
         self.folder = f"best-lenpen{lenpen:g}"
         self.settings = {"selector": self.name, "lenpen": lenpen}
 
-    def values(self, hypotheses, gold=None):
+    def values(self, hypotheses, gold=None, id_=None):
         """The scores of a list at the new length penalty, in nats."""
         return scores_at(self.lenpen, hypotheses, self.of_search)
 
@@ -133,7 +138,7 @@ class Closest(_TextSelector):
     name, default_metric = "closest", "bleu"
     needs_gold = True
 
-    def values(self, hypotheses, gold):
+    def values(self, hypotheses, gold=None, id_=None):
         """Each hypothesis' similarity to gold."""
         # The metric counts the n-grams of its references once.
         metric = METRICS[self.metric](references=[[self.detokenise.reference(gold)]])
@@ -179,7 +184,7 @@ class MinimumBayesRisk(_TextSelector):
             self.lenpen = store.length_penalty(_MBR_WEIGHTS)
         return self
 
-    def values(self, hypotheses, gold=None):
+    def values(self, hypotheses, gold=None, id_=None):
         """Each hypothesis' expected utility."""
         texts = [self.detokenise.text(tokens) for tokens, _ in hypotheses]
         weights = None

@@ -20,6 +20,7 @@ class TargetSpec:
         filters: {name: value}, see ``filters.py``
         drop: whether a filtered sentence is dropped; False: it keeps its gold target
         folder: the data-bin's name in the store; None: the selector's
+        keep: hypotheses per sentence, each a pair of its own
         text: arguments of `Detokeniser`, how tokens become the text that is measured
     Raises:
         ValueError: a filter's value is out of range
@@ -29,18 +30,27 @@ class TargetSpec:
     filters: Optional[Dict[str, Any]] = None
     drop: bool = False
     folder: Optional[str] = None
+    keep: int = 1
     text: Dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         self.filters = {name: value for name, value in (self.filters or {}).items() if value}
         check_filters(self.filters)
-        self.folder = self.folder or self.selector.folder
+        if self.keep < 1:
+            raise ValueError(f"--keep is {self.keep}, expected 1 or more")
+        suffix = f"-keep{self.keep}" if self.keep > 1 else ""
+        self.folder = self.folder or self.selector.folder + suffix
 
     @property
     def settings(self):
         """The specification as entries of ``target_spec.json``."""
         action = ("drop" if self.drop else "gold") if self.filters else None
-        return {**self.selector.settings, "filters": self.filters, "filter_action": action}
+        return {
+            **self.selector.settings,
+            "keep": self.keep if self.keep > 1 else None,
+            "filters": self.filters,
+            "filter_action": action,
+        }
 
     def check(self, databin, exactly=True):
         """Refuse a data-bin whose targets were selected in another way.
@@ -52,6 +62,8 @@ class TargetSpec:
             ValueError: lists every entry that differs
         """
         report = read_json(os.path.join(databin, "target_spec.json"))
+        if self.keep == 1 and report.get("keep") and not exactly:
+            raise ValueError(f"{databin!r} {pairs_without_ids(report)}")
         lines = differences(report, self.settings, exactly=exactly)
         if lines:
             raise ValueError(
@@ -60,6 +72,19 @@ class TargetSpec:
                 + "\nUse the flags they were selected with; or name another data-bin "
                 "(--databin); or remove this folder (the n-best lists stay) to select again."
             )
+
+
+def pairs_without_ids(report):
+    """The end of a message about a data-bin of several pairs per sentence.
+
+    Args:
+        report: the content of its ``target_spec.json``
+    """
+    return (
+        f"was made with --keep {report['keep']}: it has several pairs per sentence, and not "
+        "the sentence ids of the data. Train on it with --task translation and without "
+        "--pseudo-targets, or select one hypothesis (fairseq-seqkd merge)."
+    )
 
 
 def check_target_spec(spec, split, nbest, has_scores=True):
@@ -79,6 +104,12 @@ def check_target_spec(spec, split, nbest, has_scores=True):
         raise ValueError(
             "--filter-score-percentile: the store was imported from plain text, which has no "
             "scores"
+        )
+    if spec.keep > nbest:
+        raise ValueError(
+            f"--keep is {spec.keep}, and the store has {nbest} hypotheses per sentence: "
+            "expected no more than that. Make a store with a larger --nbest (fairseq-seqkd "
+            "generate)."
         )
     name = spec.selector.name
     if spec.selector.needs_list and nbest < 2:
