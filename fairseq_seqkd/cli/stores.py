@@ -77,13 +77,20 @@ def _add_selector_arguments(parser):
         "--select",
         choices=list(SELECTORS),
         default="best",
-        help="the teacher's best hypothesis, the one closest to gold, or the one most like all "
-        "others of its list (minimum Bayes risk); default: best",
+        help="the teacher's best hypothesis, the one closest to gold, the one most like all "
+        "others of its list (minimum Bayes risk), or that of the highest --scores; default: "
+        "best",
     )
     group.add_argument(
         "--metric",
         choices=list(METRICS),
         help="similarity for --select closest (default: bleu) and mbr (default: chrf)",
+    )
+    group.add_argument(
+        "--scores",
+        metavar="FILE",
+        help="--select scores: one number per hypothesis, the best the highest, in the order "
+        "of merge --nbest-list",
     )
     group.add_argument(
         "--mbr-weights",
@@ -158,6 +165,12 @@ def stores_of(arguments):
     """Yield the folder, `PairSplit` and `TargetSpec` of the store of every data-bin in DATA."""
     data, roots = arguments.data, arguments.pseudo_targets
     folders = folder_of_each(data, roots, "--pseudo-targets")
+    for flag in ("scores", "nbest_list"):
+        if len(folders) > 1 and getattr(arguments, flag, None) is not None:
+            raise ValueError(
+                f"--{flag.replace('_', '-')} with {len(folders)} stores: the file is of one. "
+                "Give one data-bin and its store at a time."
+            )
     languages = arguments.source_lang, arguments.target_lang
     for folder, split in zip(folders, open_shards(data, arguments.split, *languages)):
         yield folder, split, target_spec_of(arguments, split)
@@ -204,7 +217,12 @@ def target_spec_of(arguments, split):
         "moses_lang": arguments.moses,
         "spm_model": arguments.spm_model,
     }
-    how = arguments.metric, arguments.mbr_weights
+    if arguments.select == "scores" and arguments.scores is None:
+        raise ValueError(
+            "--select scores needs --scores FILE: one number per hypothesis, in the order of "
+            "the exported n-best list (fairseq-seqkd merge --nbest-list FILE)"
+        )
+    how = arguments.metric, arguments.mbr_weights, arguments.scores
     selector = build_selector(arguments.select, split.dataset.tgt_dict, *how, **text)
     filters = {name: getattr(arguments, f"filter_{name}") for name in FILTERS}
     action = arguments.filter_action or ("gold" if split.has_gold else "drop")

@@ -33,8 +33,8 @@ class DistillConfig(AxisParameters):
         default="gold",
         metadata={
             "help": "the target to train on: gold, the teacher's best hypothesis, its n-best "
-            "hypothesis closest to gold, or most like all others of the list (mbr); all but "
-            "gold: --task translation_seqkd"
+            "hypothesis closest to gold, most like all others of the list (mbr), or of the "
+            "highest external score (scores); all but gold: --task translation_seqkd"
         },
     )
     kd_prefixes: Prefixes = field(

@@ -85,6 +85,7 @@ def open_store(root, split, spec, recipe):
     """
     _refuse_databin(root)
     store = PseudoTargetStore(root)
+    spec.selector.check(store)
     if not store.exists:
         create_store(store, split, spec, recipe)
         return store
@@ -92,7 +93,6 @@ def open_store(root, split, spec, recipe):
     manifest = store.manifest
     has_scores = manifest.get("import", {}).get("format") != "plain text"
     check_target_spec(spec, split, manifest["search"]["nbest"], has_scores)
-    spec.selector.check(store)
     return store
 
 

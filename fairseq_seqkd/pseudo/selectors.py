@@ -1,5 +1,6 @@
 """Selectors: functions that take the training target from an n-best list."""
 
+import copy
 import functools
 
 import numpy as np
@@ -7,7 +8,9 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_seqkd.decoding.text import Detokeniser
 from fairseq_seqkd.io.files import sha256
+from fairseq_seqkd.io.text import TextFile
 from fairseq_seqkd.pseudo.consensus import UTILITIES, expected_utility
+from fairseq_seqkd.pseudo.external_scores import EXPORT, list_sizes, read_list_scores
 
 # sacreBLEU's defaults for single sentences: exponential smoothing (one of Chen & Cherry
 # 2014) and effective order for BLEU; character 6-grams for chrF.
@@ -27,10 +30,11 @@ class Selector:
         folder: of the data-bin in the store
         settings: entries of ``target_spec.json``
         needs_gold, needs_list: whether it compares with gold, or hypotheses with each other
+        needs_store: whether it needs more than the list, and so cannot select online
         beam: of a new store
     """
 
-    needs_gold = needs_list = False
+    needs_gold = needs_list = needs_store = False
     beam = 5
 
     def check(self, store):
@@ -175,7 +179,7 @@ class MinimumBayesRisk(_TextSelector):
 
     def check(self, store):
         """Raise a ValueError for weights, if it is not known how scores were divided."""
-        if self.has_weights:
+        if self.has_weights and store.exists:
             store.length_penalty(_MBR_WEIGHTS)
 
     def of_store(self, store):
@@ -197,6 +201,52 @@ class MinimumBayesRisk(_TextSelector):
 _MBR_WEIGHTS = "--mbr-weights"
 
 
+class ExternalScores(Selector):
+    """Selects the hypothesis that an outside model scores highest.
+
+    Args:
+        path: a file with one number a hypothesis, in the order of the exported n-best list, or
+            the list itself with the scores as its last field; None for a training, which takes
+            a data-bin that is there
+    Raises:
+        FileNotFoundError: there is no such file
+    """
+
+    name = folder = "scores"
+    needs_list = needs_store = True
+
+    def __init__(self, path=None):
+        self.file = path and TextFile(path)
+        self.settings = {"selector": self.name, "scores": self.file and self.file.sha256()}
+
+    def check(self, store):
+        """Raise a ValueError if there are no scores, or no lists that they could be of."""
+        if self.file is None and not store.has_databin(self.folder):
+            raise ValueError(
+                f"'scores' targets: there is no data-bin {store.path(self.folder)!r}. Make it "
+                "with fairseq-seqkd merge --select scores --scores FILE."
+            )
+        if not store.exists:
+            raise ValueError(
+                f"--select scores: there is no store at {store.root!r}, whose n-best lists the "
+                f"scores could be of. Make it first, and export the lists ({EXPORT})."
+            )
+
+    def of_store(self, store):
+        """This selector with the scores of every list; see `read_list_scores`."""
+        selector = copy.copy(self)
+        sizes = list_sizes(store)
+        selector.ends = np.cumsum(sizes)
+        selector.scores = read_list_scores(self.file, sizes)
+        selector.file = None  # the processes that select need no file
+        return selector
+
+    def values(self, hypotheses, gold=None, id_=None):
+        """The outside model's scores."""
+        end = self.ends[id_]
+        return self.scores[end - len(hypotheses) : end]
+
+
 def _settings_of_text(remove_bpe=None, moses_lang=None, spm_model=None):
     """How tokens become text, as entries of ``target_spec.json``."""
     return {
@@ -206,10 +256,12 @@ def _settings_of_text(remove_bpe=None, moses_lang=None, spm_model=None):
     }
 
 
-SELECTORS = {selector.name: selector for selector in (Best, Closest, MinimumBayesRisk)}
+SELECTORS = {
+    selector.name: selector for selector in (Best, Closest, MinimumBayesRisk, ExternalScores)
+}
 
 
-def build_selector(name, dictionary, metric=None, mbr_weights=False, **how):
+def build_selector(name, dictionary, metric=None, mbr_weights=False, scores=None, **how):
     """Build a selector.
 
     Args:
@@ -217,15 +269,23 @@ def build_selector(name, dictionary, metric=None, mbr_weights=False, **how):
         dictionary: the target dictionary
         metric: a name in ``METRICS``; None: the selector's default
         mbr_weights: as ``has_weights`` of `MinimumBayesRisk`
+        scores: as ``path`` of `ExternalScores`
         how: remove_bpe, moses_lang, spm_model, as for `Detokeniser`
     Raises:
-        ValueError: weights for another selector; or as `Detokeniser`
+        ValueError: weights or scores for another selector; or as the selector
     """
-    if name == MinimumBayesRisk.name:
-        return MinimumBayesRisk(dictionary, metric, mbr_weights, **how)
-    if mbr_weights:
+    if mbr_weights and name != MinimumBayesRisk.name:
         raise ValueError(
             f"{_MBR_WEIGHTS} with --select {name}: it weights the hypotheses among which "
             "--select mbr looks for the consensus. Leave one of them out."
         )
+    if scores is not None and name != ExternalScores.name:
+        raise ValueError(
+            f"--scores with --select {name}: expected --select scores beside it, which selects "
+            "by them."
+        )
+    if name == MinimumBayesRisk.name:
+        return MinimumBayesRisk(dictionary, metric, mbr_weights, **how)
+    if name == ExternalScores.name:
+        return ExternalScores(scores)
     return Best() if name == Best.name else SELECTORS[name](dictionary, metric, **how)

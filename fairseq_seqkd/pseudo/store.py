@@ -69,6 +69,10 @@ class PseudoTargetStore(ChunkedStore):
         """Whether the converted teacher's translations were compared with fairseq's."""
         return os.path.exists(self.path(_CHECK))
 
+    def has_databin(self, folder):
+        """Whether there is a data-bin of that name."""
+        return os.path.exists(os.path.join(self.path(folder), "target_spec.json"))
+
     def length_penalty(self, flag):
         """The length penalty of the search, by which scores are divided.
 

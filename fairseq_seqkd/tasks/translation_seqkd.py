@@ -177,6 +177,11 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
                 f"training on {self.targets!r} targets needs --pseudo-targets DIR: the "
                 "folder of a store, or of one to make with --teacher-path"
             )
+        if store == ONLINE and self.selector.needs_store:
+            raise ValueError(
+                f"--pseudo-targets online with --kd-targets {self.targets}: these targets "
+                "need a store. Name its folder, or that of one to make."
+            )
         if store == ONLINE and self.cfg.teacher_path is None:
             raise ValueError("--pseudo-targets online needs --teacher-path CHECKPOINT")
         return store != ONLINE
