@@ -11,7 +11,7 @@ import sys
 import fairseq_seqkd
 
 # {subcommand: its module}. Only the requested one is imported, and the docstrings of the others
-# are parsed: most modules import fairseq, and doctor must run where that fails.
+# are parsed: importing fairseq takes seconds, and doctor must run where that fails.
 SUBCOMMANDS = {
     "doctor": "doctor",
     "flags": "flags",
@@ -68,6 +68,8 @@ def _docstring(name):
 
 
 def _import(name):
+    if name != "user-dir":
+        fairseq_seqkd.register_if_possible()
     try:
         return importlib.import_module(f"fairseq_seqkd.cli.{SUBCOMMANDS[name]}")
     except Exception:

@@ -100,3 +100,41 @@ def test_a_report_in_a_file(data, teacher, tmp_path, capsys):
         main(["evaluate", str(data), *flags])
     (line,) = capsys.readouterr().err.splitlines()
     assert f"but '{tmp_path}/file' is a file: name a folder" in line
+
+
+@pytest.mark.parametrize("arguments", [["user-dir"], ["--help"]])
+@pytest.mark.parametrize("program", [["-m", "fairseq_seqkd.cli.main"], ["fairseq-seqkd"]])
+def test_starts_without_torch_and_fairseq(program, arguments):
+    """Every recipe and command line calls user-dir; importing them takes seconds."""
+    if program[0] == "fairseq-seqkd":
+        program = [Path(sys.executable).parent / program[0]]
+    command = [sys.executable, "-X", "importtime", *program, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "argparse" in imported
+    assert not imported & {"torch", "fairseq", "numpy", "omegaconf"}
+
+
+REGISTERED = """
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.tasks import TASK_REGISTRY
+assert "word_kd" in CRITERION_REGISTRY and "translation_seqkd" in TASK_REGISTRY
+import argparse, torch
+if hasattr(torch.serialization, "get_safe_globals"):
+    assert argparse.Namespace in torch.serialization.get_safe_globals()
+"""
+
+
+@pytest.mark.parametrize(
+    "first, second", [("fairseq", "fairseq_seqkd"), ("fairseq_seqkd", "fairseq")]
+)
+def test_importing_the_package_registers_it(first, second):
+    code = f"import {first}\nimport {second}\n{REGISTERED}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_module_that_runs_with_m_registers_it_too(tmp_path):
+    (tmp_path / "tool").mkdir()
+    (tmp_path / "tool" / "__init__.py").write_text("import fairseq_seqkd\n")
+    (tmp_path / "tool" / "run.py").write_text(REGISTERED)
+    subprocess.run([sys.executable, "-m", "tool.run"], cwd=tmp_path, check=True)
