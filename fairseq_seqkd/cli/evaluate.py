@@ -10,6 +10,7 @@ Example:
 """
 
 import os
+import re
 
 from fairseq_seqkd.cli.files import check_folder
 from fairseq_seqkd.cli.stores import add_split_arguments
@@ -51,7 +52,15 @@ def _add_models(parser):
         nargs="+",
         required=True,
         metavar="NAME=PATH",
-        help="the models to compare; the others are compared with the first",
+        help="the models to compare; NAME=PATH1,PATH2 for several seeds of one model: its "
+        "scores are means over them",
+    )
+    parser.add_argument(
+        "--against",
+        action="append",
+        metavar="NAME[:beamN]",
+        help="a row that all are compared with, such as teacher:beam5; may be given several "
+        "times; without a beam its largest is meant; default: the first model's largest beam",
     )
     parser.add_argument(
         "--data-of",
@@ -156,6 +165,7 @@ def run(arguments):
             moses=arguments.moses,
             spm_model=arguments.spm_model,
             reference_files=arguments.ref,
+            against=tuple(arguments.against or ()),
             rounds=arguments.rounds,
             threads=arguments.threads,
         ),
@@ -178,19 +188,20 @@ def check_arguments(arguments):
         check_folder(arguments.out)
 
 
-def parse_named_paths(arguments, flag, separator=os.pathsep):
+def parse_named_paths(arguments, flag, separator=f"{os.pathsep},"):
     """{name: path} from arguments NAME=PATH or PATH; a path alone is named after its files.
 
     Args:
         arguments: of the flag
         flag: for error messages
-        separator: between the files of a path
+        separator: characters between the files of a path
     """
     paths = {}
     for argument in arguments:
         name, equals, path = argument.partition("=")
-        if not equals or os.path.exists(argument.split(separator)[0]):
-            files = argument.split(separator)
+        exists = os.path.exists(argument)
+        files = [argument] if exists else re.split(f"[{separator}]", argument)
+        if not equals or os.path.exists(files[0]):
             stems = [os.path.splitext(os.path.basename(file))[0] for file in files]
             name, path = "+".join(stems), argument
         if name in paths:

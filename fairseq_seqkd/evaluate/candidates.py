@@ -111,6 +111,11 @@ class Candidate:
         }
 
     @property
+    def parameters(self):
+        """The number of its parameters, each counted once."""
+        return sum(tensor.numel() for tensor in self.weights.values())
+
+    @property
     def checkpoint_bytes(self):
         """Size of the checkpoint files."""
         return sum(map(os.path.getsize, checkpoint_paths(self.path)))

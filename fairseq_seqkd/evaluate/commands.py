@@ -17,8 +17,8 @@ def command_for(row, candidate, search, settings):
 
     Args:
         row: `Row`
-        candidate: `Candidate`
-        search: `SearchOptions`
+        candidate: `Candidate` of its first seed
+        search: `SearchOptions` of its first seed
         settings: `Settings`
     """
     if _is_reproducible_with_fairseq(row, candidate, settings):
@@ -26,19 +26,19 @@ def command_for(row, candidate, search, settings):
     return _evaluate_command(row, candidate, search, settings)
 
 
-def _search_flags(search):
+def _search_flags(search, without=None):
     """The flags, fairseq-generate's and ours, for what differs from the defaults."""
     defaults, flags = SearchOptions(), []
     for name in ("lenpen", "max_len_a", "max_len_b"):
         value = getattr(search, name)
-        if value != getattr(defaults, name):
+        if value != getattr(defaults, name) and name != without:
             flags += [f"--{name.replace('_', '-')}", value]
     return flags
 
 
 def _is_reproducible_with_fairseq(row, candidate, settings):
     """Whether fairseq-generate and sacrebleu alone give the row's number."""
-    if len(candidate.splits) > 1:
+    if len(candidate.splits) > 1 or len(row.seeds) > 1:
         return False
     task, (split,) = candidate.model.task, candidate.splits
     dictionaries = [f"dict.{lang}.txt" for lang in candidate.languages]
@@ -76,11 +76,16 @@ def _fairseq_generate_command(row, candidate, search, settings):
 
 
 def _evaluate_command(row, candidate, search, settings):
+    checkpoints = ",".join(seed.path for seed in row.seeds)
+    # Several seeds may have a length penalty each.
+    is_tuned = len({seed.lenpen for seed in row.seeds}) > 1
+    tuning = ["--tune-lenpen", settings.tune_lenpen] if is_tuned else []
     command = [
         *("fairseq-seqkd", "evaluate", candidate.data),
-        *("--checkpoints", f"{candidate.name}={candidate.path}", "--split", settings.split),
+        *("--checkpoints", f"{candidate.name}={checkpoints}", "--split", settings.split),
         *("--engines", row.engine, "--devices", row.device, "--beams", row.beam),
-        *_search_flags(search),
+        *_search_flags(search, without="lenpen" if is_tuned else None),
+        *tuning,
         *(["--remove-bpe", settings.remove_bpe] if settings.remove_bpe else []),
         *(["--moses", settings.moses] if settings.moses else []),
         *(["--spm-model", settings.spm_model] if settings.spm_model else []),

@@ -117,6 +117,6 @@ def _flat(cells):
         if isinstance(value, dict):
             yield from ((f"{name}_{inner}", one) for inner, one in _flat(value))
         elif isinstance(value, list):
-            yield name, " ".join(f"{one:.2f}" for one in value)
+            yield name, " ".join(map(str, value))
         elif (name, value) != ("gain", None):  # the baseline's: its columns stay empty
             yield name, value

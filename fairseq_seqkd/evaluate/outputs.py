@@ -51,8 +51,8 @@ def text_files(corpus, runs):
         files[f"{FOLDER}/{split}/source.txt"] = as_lines(corpus.sources[part])
         files[f"{FOLDER}/{split}/reference.txt"] = as_lines(corpus.references[part])
         for run in runs:
-            (seed,) = run.row.seeds
-            files[seed.outputs[split]] = as_lines(run.texts[part])
+            for seed, output in zip(run.row.seeds, run.seeds):
+                files[seed.outputs[split]] = as_lines(output.texts[part])
     return files
 
 

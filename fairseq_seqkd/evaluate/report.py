@@ -1,6 +1,6 @@
 """The data of an evaluation, from which its tables, files and plots are made."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import median
 from typing import Dict, List, Optional
 
@@ -11,7 +11,8 @@ class ModelSummary:
 
     Attributes:
         name: the model's name in the report
-        path: its checkpoint, or several separated by colons
+        path: its checkpoint, or several separated by colons; those of several seeds are
+            separated by commas, and the numbers are means over them
         data: the data-bin with its subwords
         parameters: number of parameters, each counted once
         nonzero_parameters: number of parameters that are not zero
@@ -60,6 +61,8 @@ class Scores:
             counts them
         gain: {"bleu": BLEU minus the baseline's, "low", "high": its 95 % interval by paired
             bootstrap}; None for the baseline itself
+        gains: {name of a row: such a gain over it}, for every row in `Report.against`
+        seed_bleu, seed_chrf: the scores of each seed; the others are means over them
     """
 
     bleu: float = 0.0
@@ -67,11 +70,19 @@ class Scores:
     brevity_penalty: float = 1.0
     length_ratio: float = 0.0
     gain: Optional[Dict[str, float]] = None
+    gains: Dict[str, Dict[str, float]] = field(default_factory=dict)
+    seed_bleu: List[float] = field(default_factory=list)
+    seed_chrf: List[float] = field(default_factory=list)
+
+    @classmethod
+    def copy_of(cls, row):
+        """The scores of a `Row` on all sentences."""
+        return cls(**{one.name: getattr(row, one.name) for one in fields(cls)})
 
 
 @dataclass
 class Row:
-    """One model, decoding with one engine, beam and device.
+    """One model, or several seeds of it, decoding with one engine, beam and device.
 
     Attributes:
         model: the model's name
@@ -82,13 +93,14 @@ class Row:
         weight_bytes: size of the weights in the file that the engine loads
         command: shell command that reproduces the translations and scores
         seeds: a `Seed` for each of its checkpoints
-        bleu, chrf, brevity_penalty, length_ratio, gain: as of `Scores`, over the sentences of
-            all splits together
+        bleu, chrf, brevity_penalty, length_ratio, gain, gains, seed_bleu, seed_chrf: as of
+            `Scores`, over the sentences of all splits together
         splits: {name of a split: `Scores`}
         bleu_by_length: BLEU on each of `Report.length_groups`
-        tokens: number of tokens in all translations, each sentence's EOS included
-        sentences: number of translations
-        seconds: (chunks, rounds) decoding times, without loading the model
+        tokens: number of tokens in all translations of the first seed, each sentence's EOS
+            included
+        sentences: number of translations of a seed
+        seconds: (chunks, rounds) decoding times of the first seed, without loading the model
     """
 
     model: str
@@ -104,11 +116,19 @@ class Row:
     brevity_penalty: float = 1.0
     length_ratio: float = 0.0
     gain: Optional[Dict[str, float]] = None
+    gains: Dict[str, Dict[str, float]] = field(default_factory=dict)
+    seed_bleu: List[float] = field(default_factory=list)
+    seed_chrf: List[float] = field(default_factory=list)
     splits: Dict[str, Scores] = field(default_factory=dict)
     bleu_by_length: List[float] = field(default_factory=list)
     tokens: int = 0
     sentences: int = 0
     seconds: List[List[float]] = field(default_factory=list)
+
+    @property
+    def name(self):
+        """``MODEL:beamN``, as `row_name` returns it."""
+        return f"{self.model}:beam{self.beam}"
 
     @property
     def decoding(self):
@@ -160,6 +180,7 @@ class Report:
         command: the shell command that made this report
         versions: {name: version} of the software, processor and GPU
         splits: {name of a split: number of its sentences}
+        against: names of the rows that all are compared with
         lenpen_split: the split that length penalties were tuned on; None: they were not
     """
 
@@ -174,15 +195,48 @@ class Report:
     command: str = ""
     versions: Dict[str, str] = field(default_factory=dict)
     splits: Dict[str, int] = field(default_factory=dict)
+    against: List[str] = field(default_factory=list)
     lenpen_split: Optional[str] = None
 
     @property
     def baseline(self):
-        """The row that the others are compared with: the first model's largest beam."""
-        same_model = [row for row in self.rows if row.model == self.models[0].name]
-        same_engine = [row for row in same_model if row.engine == same_model[0].engine]
-        return max(same_engine, key=lambda row: row.beam)
+        """The row that the speedup compares with, the first in `compared`."""
+        return self.compared[0]
+
+    @property
+    def compared(self):
+        """The rows that all are compared with; by default the first model's largest beam."""
+        if self.against:
+            return list(map(self.row, self.against))
+        first = self.models[0].name
+        beams = [row.beam for row in self.rows if row.model == first]
+        return [self.row(f"{first}:beam{max(beams)}")]
+
+    def row(self, name):
+        """The row of this name; of several engines and devices the first."""
+        return next(row for row in self.rows if row.name == name)
 
     def model(self, name):
         """The `ModelSummary` of this name."""
         return next(model for model in self.models if model.name == name)
+
+
+def row_name(text, models, beams, flag="--against"):
+    """The name of a row, ``MODEL:beamN``, of what a user typed: ``MODEL[:beamN]``.
+
+    Args:
+        text: without a beam, the largest is meant
+        models, beams: names and beam sizes of all rows
+        flag: for the error message
+    Raises:
+        ValueError: there is no such row
+    """
+    names = {model: f"{model}:beam{max(beams)}" for model in models}
+    full = [f"{model}:beam{beam}" for model in models for beam in beams]
+    names.update(zip(full, full))
+    if text not in names:
+        raise ValueError(
+            f"{flag}: found {text!r}, expected NAME or NAME:beamN, with a name of "
+            f"{', '.join(models)} and a beam of {', '.join(map(str, beams))}"
+        )
+    return names[text]

@@ -1,7 +1,7 @@
 """Every way in which every model decodes: what a row of the report is made from."""
 
 import os
-from typing import NamedTuple
+from typing import List, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +16,10 @@ from fairseq_seqkd.evaluate.tuning import LengthPenaltyTuner, best_length_penalt
 from fairseq_seqkd.io.progress import WorkProgress
 
 
-class Run(NamedTuple):
-    """A row with its model and its output.
+class SeedRun(NamedTuple):
+    """A checkpoint that decodes in one way, and its output.
 
     Attributes:
-        row: the `Row` to fill in
         candidate: `Candidate`
         loaded: `LoadedModel`
         search: `SearchOptions`
@@ -28,7 +27,6 @@ class Run(NamedTuple):
         texts: the translations in the order of the splits
     """
 
-    row: Row
     candidate: Candidate
     loaded: LoadedModel
     search: SearchOptions
@@ -39,19 +37,36 @@ class Run(NamedTuple):
         return self.loaded.decode(self.candidate.dataset, ids, self.search)
 
 
+class Run(NamedTuple):
+    """A row of the report, to be filled in, and a `SeedRun` for each of its checkpoints."""
+
+    row: Row
+    seeds: List[SeedRun]
+
+
 def prepare_runs(candidates, settings, devices, folder, notes):
-    """A `Run` for every model, device, engine and beam; what cannot be used is noted."""
-    tuner = settings.tune_lenpen and LengthPenaltyTuner(settings, candidates[0])
+    """A `Run` for every model, device, engine and beam; what cannot be used is noted.
+
+    Args:
+        candidates: {name: [`Candidate`, ...]}
+        settings: `Settings`
+        devices: torch devices
+        folder: for converted models
+        notes: list of remarks, to be added to
+    """
+    first = next(iter(candidates.values()))[0]
+    tuner = settings.tune_lenpen and LengthPenaltyTuner(settings, first)
     runs = []
-    for number, candidate in enumerate(candidates):
-        subfolder = os.path.join(folder, str(number))
-        loaded_models = _load_everywhere(candidate, settings, devices, subfolder, notes)
-        bleu = tuner(candidate, loaded_models) if tuner else {}
-        runs += [
-            _new_run(candidate, *key, loaded, beam, bleu.get(beam, {}), settings)
-            for key, loaded in loaded_models.items()
-            for beam in settings.beams
-        ]
+    for number, (name, seeds) in enumerate(candidates.items()):
+        ways = []  # of each seed: {(device, engine, beam): (SeedRun, {length penalty: BLEU})}
+        for seed, candidate in enumerate(seeds):
+            subfolder = os.path.join(folder, f"{number}-{seed}")
+            loaded_models = _load_everywhere(candidate, settings, devices, subfolder, notes)
+            bleu = tuner(candidate, loaded_models) if tuner else {}
+            ways.append(_ways_of(candidate, loaded_models, bleu, settings))
+        for way in ways[0]:
+            if all(way in others for others in ways):
+                runs.append(_new_run(name, way, [others[way] for others in ways], settings))
     return runs
 
 
@@ -68,54 +83,86 @@ def _load_everywhere(candidate, settings, devices, folder, notes):
     return loaded_models
 
 
-def _new_run(candidate, device, engine, loaded, beam, lenpen_bleu, settings):
-    lenpen = best_length_penalty(lenpen_bleu) if lenpen_bleu else None
-    search = settings.search(beam, lenpen)
-    threads = torch.get_num_threads()
-    row = Row(candidate.name, engine, device.type, threads, beam, loaded.weight_bytes, "")
-    row.command = command_for(row, candidate, search, settings)
-    tuned_on = {str(value): score for value, score in lenpen_bleu.items()}
-    row.seeds = [Seed(candidate.path, search.lenpen, tuned_on)]
-    return Run(row, candidate, loaded, search, {}, [])
+def _ways_of(candidate, loaded_models, bleu, settings):
+    """All ways in which a checkpoint decodes.
+
+    Args:
+        bleu: {beam: {length penalty: BLEU}}; empty if it was not tuned
+    Returns:
+        {(device, engine name, beam): (`SeedRun`, {length penalty: BLEU})}
+    """
+    ways = {}
+    for (device, engine), loaded in loaded_models.items():
+        for beam in settings.beams:
+            tuned_on = bleu.get(beam, {})
+            search = settings.search(beam, best_length_penalty(tuned_on) if tuned_on else None)
+            ways[device, engine, beam] = SeedRun(candidate, loaded, search, {}, []), tuned_on
+    return ways
+
+
+def _new_run(name, way, seeds, settings):
+    """The `Run` of one way; ``seeds`` are values of `_ways_of`."""
+    (device, engine, beam), threads = way, torch.get_num_threads()
+    weight_bytes = seeds[0][0].loaded.weight_bytes
+    row = Row(name, engine, device.type, threads, beam, weight_bytes, "")
+    row.seeds = [
+        Seed(seed.candidate.path, seed.search.lenpen, {str(x): y for x, y in tuned_on.items()})
+        for seed, tuned_on in seeds
+    ]
+    runs = [seed for seed, _ in seeds]
+    row.command = command_for(row, runs[0].candidate, runs[0].search, settings)
+    return Run(row, runs)
 
 
 def translate(runs, lengths, rounds, devices):
-    """Fill in the outputs and decoding times of all runs."""
+    """Fill in the outputs of all runs, and the decoding times of their first seeds.
+
+    Args:
+        runs: `Run` list
+        lengths: (sentences,) source lengths in tokens
+        rounds: number of timed rounds
+        devices: torch devices
+    """
     # Runs that are similar follow each other, and so are compared at the same moment.
     similar = sorted(runs, key=lambda run: (run.row.engine, run.row.beam))
-    groups = [
-        (
-            [run for run in similar if run.row.device == device.type],
-            timing_chunks(lengths, device),
-        )
-        for device in devices
-    ]
-    times = len(runs) * (rounds + 1)
+    times = sum(rounds + len(run.seeds) for run in runs)
     tokens, sentences = int(lengths.sum(dtype=np.int64)) * times, len(lengths) * times
     with WorkProgress(tokens, sentences, desc="translating") as progress:
 
         def add(ids):
             progress.add(lengths[ids].sum(dtype=np.int64), len(ids))
 
-        for group, chunks in groups:
-            results = decode_in_turns([run.decode for run in group], chunks, rounds, add)
-            for run, (outputs, seconds) in zip(group, results):
-                run.outputs.update(outputs)
-                run.row.seconds = seconds
-                run.row.tokens = sum(len(tokens) for tokens, _ in outputs.values())
+        for device in devices:
+            group = [run for run in similar if run.row.device == device.type]
+            chunks = timing_chunks(lengths, device)
+            _translate_in_turns(group, chunks, rounds, add)
+            for seed in [seed for run in group for seed in run.seeds[1:]]:
+                for ids in chunks:
+                    seed.outputs.update(seed.decode(ids))
+                    add(ids)
 
 
-def texts_of(run, corpus):
-    """The translations of a run as text, in the order of the corpus.
+def _translate_in_turns(runs, chunks, rounds, add):
+    """Translate with the first seeds of some runs, timed in turns."""
+    firsts = [run.seeds[0] for run in runs]
+    results = decode_in_turns([seed.decode for seed in firsts], chunks, rounds, add)
+    for run, seed, (outputs, seconds) in zip(runs, firsts, results):
+        seed.outputs.update(outputs)
+        run.row.seconds = seconds
+        run.row.tokens = sum(len(tokens) for tokens, _ in outputs.values())
+
+
+def texts_of(seed, row, corpus):
+    """The translations of a `SeedRun` of a row as text, in the order of the corpus.
 
     Raises:
         ValueError: a sentence has none
     """
-    missing = [i for i in range(len(corpus)) if i not in run.outputs]
+    missing = [i for i in range(len(corpus)) if i not in seed.outputs]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(corpus)} sentences have no translation by "
-            f"{run.row.model!r} with {run.row.engine}, the first is "
-            f"{corpus.locate(missing[0])}: a score over the others would mislead"
+            f"{len(missing)} of {len(corpus)} sentences have no translation by {row.model!r} "
+            f"with {row.engine}, the first is {corpus.locate(missing[0])}: a score over the "
+            "others would mislead"
         )
-    return [run.candidate.detokenise.text(run.outputs[i][0]) for i in range(len(corpus))]
+    return [seed.candidate.detokenise.text(seed.outputs[i][0]) for i in range(len(corpus))]

@@ -25,6 +25,8 @@ class Settings:
         remove_bpe, moses, spm_model: how tokens become text, see `Detokeniser`
         reference_files: a text file with one reference a line for every split, in their order;
             None takes the splits' gold targets
+        against: names of rows that all are compared with, see `row_name`; empty: the first
+            model's largest beam
         rounds: how often everything is timed
         threads: number of CPU threads; None leaves it to torch
     Raises:
@@ -47,6 +49,7 @@ class Settings:
     moses: Optional[str] = None
     spm_model: Optional[str] = None
     reference_files: Optional[List[str]] = None
+    against: tuple = ()
     rounds: int = 5
     threads: Optional[int] = None
 

@@ -89,12 +89,18 @@ def _way_cells(report, row):
 
 def _score_cells(report, scores):
     """The cells of a `Row` or of its `Scores` on one split."""
-    baseline = report.baseline
+    gains = {
+        f"gain over {row.model}, {row.decoding} [95 %]": _interval(scores.gains.get(row.name))
+        for row in report.compared
+    }
+    several = any(len(row.seeds) > 1 for row in report.rows)
+    each = ", ".join(f"{bleu:.2f}" for bleu in scores.seed_bleu)
     return {
         "BLEU": f"{scores.bleu:.2f}",
+        **({"of each seed": each if len(scores.seed_bleu) > 1 else ""} if several else {}),
         "brevity penalty": f"{scores.brevity_penalty:.3f}",
         "length ratio": f"{scores.length_ratio:.3f}",
-        f"gain over {baseline.model}, {baseline.decoding} [95 %]": _interval(scores.gain),
+        **gains,
         "chrF": f"{scores.chrf:.2f}",
     }
 
@@ -157,8 +163,7 @@ def explain_columns(report):
     return " ".join(
         [
             f"Measured on all {report.sentences} lines of {_splits_text(report)}.",
-            f"Gain and speedup compare with {_row_text(report, report.baseline)}; [95 %] is "
-            "the interval by paired bootstrap.",
+            *_explain_gains(report),
             f"{signatures}.",
             "Length ratio: tokens of the translations divided by those of the references. "
             "Brevity penalty: the factor of BLEU that a ratio below 1 costs.",
@@ -167,6 +172,20 @@ def explain_columns(report):
             _explain_sizes(report),
         ]
     )
+
+
+def _explain_gains(report):
+    compared = "; ".join(_row_text(report, row) for row in report.compared)
+    several = len(report.compared) > 1
+    what = "Gains" if several else "Gain and speedup"
+    yield f"{what} compare with {compared}; [95 %] is the interval by paired bootstrap."
+    if several:
+        yield f"The speedup compares with {_row_text(report, report.baseline)}."
+    if any(len(row.seeds) > 1 for row in report.rows):
+        yield (
+            "Where a model has several seeds, all numbers are means over them, also in each "
+            "resample of the bootstrap; the speed is that of the first."
+        )
 
 
 def _explain_length_penalty(report):
