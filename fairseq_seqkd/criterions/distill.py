@@ -13,9 +13,7 @@ import math
 
 import torch
 from fairseq.criterions import FairseqCriterion, register_criterion
-from fairseq.criterions.label_smoothed_cross_entropy import (
-    LabelSmoothedCrossEntropyCriterion,
-)
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.logging import metrics
 
 from fairseq_seqkd.cache.lookup import open_cache_reader
@@ -26,6 +24,7 @@ from fairseq_seqkd.losses.blockwise_sum import masked_sum, weighted_sum
 from fairseq_seqkd.losses.statistics import Masks, PositionStatistics
 from fairseq_seqkd.losses.support import NoTeacher, TopKAndTail, WholeVocabulary
 from fairseq_seqkd.models.adapters import encoder_outputs_of, logits_of, unwrapped
+from fairseq_seqkd.models.batches import rows_without_target
 from fairseq_seqkd.models.fit import check_student
 from fairseq_seqkd.prefixes import PrefixedBatch, TrainingStep
 from fairseq_seqkd.teacher import shared_teacher, teacher_dtype_of
@@ -40,6 +39,7 @@ LOGGED = (
     ("beta", "beta", "nsentences", 1),
     ("student_rows", "n_student_rows", "nsentences", 100),
     ("student_length", "n_student_tokens", "n_student_rows", 1),
+    ("no_gold", "n_without_gold", "nsentences", 100),
     ("accepted", "n_accepted", "n_proposed", 100),
 )
 
@@ -70,8 +70,7 @@ class DistillCriterion(FairseqCriterion):
         self.kd_targets = str(cfg.kd_targets)
         self.gold_weight = cfg.gold_weight
         self._teacher = None  # no module, so fairseq neither saves nor trains it
-        self._teacher_is_missing = False
-        self._is_student_checked = False
+        self._teacher_is_missing = self._is_student_checked = False
         self._cache = None
         if self.kd_targets != "gold" and not hasattr(task, "use_targets"):
             raise ValueError(
@@ -110,6 +109,8 @@ class DistillCriterion(FairseqCriterion):
             comparator,
             nll_weight=(1 - g) * (1 - a) + (g if gold is None else 0),
         )
+        if self.gold_weight > 0:
+            log["n_without_gold"] = rows_without_target(gold or sample, self.padding_idx)
         if gold is not None:
             loss = loss + self.gold_loss(student, encoder_outputs[-1], gold)
 

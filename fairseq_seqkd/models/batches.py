@@ -28,6 +28,11 @@ def targets_of(sample):
     return {"target": sample["target"], "prev_output_tokens": prev_output_tokens}
 
 
+def rows_without_target(sample, pad):
+    """The number of rows of a batch whose ``target`` is padding alone, as a tensor."""
+    return sample["target"].eq(pad).all(-1).sum()
+
+
 def replace_targets(sample, rows, targets, dictionary):
     """Replace the targets of some rows; the old targets of all rows become ``gold``.
 

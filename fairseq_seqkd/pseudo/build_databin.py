@@ -29,6 +29,7 @@ from fairseq_seqkd.pseudo.generate import (
     translate_remaining,
     wait_for_chunks,
 )
+from fairseq_seqkd.pseudo.gold import gold_mask_of
 from fairseq_seqkd.pseudo.quality import describe, quality_against_gold
 from fairseq_seqkd.pseudo.selected import select_hypotheses
 from fairseq_seqkd.pseudo.store import STATUSES
@@ -136,6 +137,9 @@ def write_targets(databin, split, selected, spec):
         },
         **_describe_targets(selected, split, spec, target_mask),
     }
+    if spec.selector.needs_gold:
+        without_gold_mask = has_target_mask & ~gold_mask_of(split)
+        report["without_gold"] = int(without_gold_mask.sum())
     if keep > 1:
         rejected = _reasons(np.zeros_like(selected.statuses), rejected_by)
         report["pairs"] = int(target_mask.sum() + gold_mask.sum())
@@ -206,6 +210,11 @@ def summary(databin):
     for action, kind in (("keep their gold target", "gold"), ("are dropped", "dropped")):
         for reason, number in sorted(numbers[kind].items()):
             lines.append(f"  {number} sentences {action}: {reason}")
+    if report.get("without_gold"):
+        lines.append(
+            f"  {report['without_gold']} sentences have no gold target to compare with: the "
+            "teacher's best hypothesis is taken"
+        )
     if report["mean_score"] is not None:
         lines.append(f"  mean score {report['mean_score']:.3f} {_score_unit(databin)}")
     if report.get("quality"):

@@ -131,7 +131,8 @@ class _TextSelector(Selector):
 class Closest(_TextSelector):
     """Selects the hypothesis closest to gold, by sacreBLEU's sentence BLEU or chrF.
 
-    It compares text with the subwords joined (Kim & Rush 2016, section 3.3).
+    It compares text with the subwords joined (Kim & Rush 2016, section 3.3). Without a gold
+    target, or with an empty one, it selects the teacher's favourite.
 
     Args:
         dictionary: the target dictionary
@@ -144,6 +145,8 @@ class Closest(_TextSelector):
 
     def values(self, hypotheses, gold=None, id_=None):
         """Each hypothesis' similarity to gold."""
+        if gold is None or len(gold) == 1:  # EOS only
+            return np.zeros(len(hypotheses))
         # The metric counts the n-grams of its references once.
         metric = METRICS[self.metric](references=[[self.detokenise.reference(gold)]])
         texts = [self.detokenise.text(tokens) for tokens, _ in hypotheses]

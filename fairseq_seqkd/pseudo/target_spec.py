@@ -96,10 +96,13 @@ def check_target_spec(spec, split, nbest, has_scores=True):
         nbest: the store's hypotheses per sentence
         has_scores: whether the store's hypotheses have scores
     Raises:
-        ValueError: one hypothesis per sentence, no gold to compare with, or no scores
+        ValueError: one hypothesis per sentence, no gold to fall back on, or no scores
     """
-    if not split.has_gold:
-        _check_without_gold(spec, split)
+    if spec.filters and not spec.drop and not split.has_gold:
+        raise ValueError(
+            f"--filter-action gold: {split.name!r} in {split.folder!r} has no gold targets. "
+            "Use --filter-action drop."
+        )
     if not has_scores and "score_percentile" in spec.filters:
         raise ValueError(
             "--filter-score-percentile: the store was imported from plain text, which has no "
@@ -117,20 +120,6 @@ def check_target_spec(spec, split, nbest, has_scores=True):
             f"{name!r} targets with {nbest} hypothesis per sentence: there is nothing to "
             f"select {name!r} from. Make a store with an n-best of 2 or more (fairseq-seqkd "
             "generate --nbest, or fairseq-train --teacher-nbest; Kim & Rush: 35)."
-        )
-
-
-def _check_without_gold(spec, split):
-    where = f"{split.name!r} in {split.folder!r}"
-    if spec.selector.needs_gold:
-        raise ValueError(
-            f"{spec.selector.name!r} targets: {where} has sources only, and no gold target to "
-            "compare with. Take the 'best' ones (fairseq-seqkd merge --select best, or "
-            "fairseq-train --criterion seq_kd)."
-        )
-    if spec.filters and not spec.drop:
-        raise ValueError(
-            f"--filter-action gold: {where} has no gold targets. Use --filter-action drop."
         )
 
 

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Optional
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from fairseq import utils
@@ -149,18 +150,32 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
             check_sides(folder, split, combine)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         gold = self.datasets[split] = random_access(self.datasets[split])
-        if split != self.cfg.train_subset or not self._replaces_dataset():
+        if split != self.cfg.train_subset:
+            return
+        if not self._replaces_dataset():
+            self._check_online(gold)
             return
         with self._data_in(os.pathsep.join(self._prepare_databins(split))):
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         if self.with_gold:
-            if len(self.datasets[split]) != len(gold):
-                raise ValueError(
-                    f"--gold-weight: the data-bin in {self.cfg.pseudo_targets!r} has "
-                    f"{len(self.datasets[split])} of the {len(gold)} sentences, so that they "
-                    "cannot be matched with gold. Build one without --filter-action drop."
-                )
-            self.datasets[split] = PairsWithGold(self.datasets[split], gold)
+            self.datasets[split] = self._pairs_with_gold(self.datasets[split], gold)
+
+    def _pairs_with_gold(self, pairs, gold):
+        """`PairsWithGold`; logs how many sentences have no gold target."""
+        n_gold = 0 if gold.tgt is None else int((np.asarray(gold.tgt_sizes) > 1).sum())
+        if gold.tgt is not None and len(pairs) != len(gold):
+            raise ValueError(
+                f"--gold-weight: the data-bin in {self.cfg.pseudo_targets!r} has {len(pairs)} "
+                f"of the {len(gold)} sentences, so that they cannot be matched with gold. "
+                "Build one without --filter-action drop."
+            )
+        if n_gold < len(pairs):
+            logger.warning(
+                "%d of %d sentences have no gold target: --gold-weight leaves them out",
+                len(pairs) - n_gold,
+                len(pairs),
+            )
+        return PairsWithGold(pairs, None if gold.tgt is None else gold)
 
     def _replaces_dataset(self):
         """Whether the training split is loaded from a store."""
@@ -185,6 +200,16 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         if store == ONLINE and self.cfg.teacher_path is None:
             raise ValueError("--pseudo-targets online needs --teacher-path CHECKPOINT")
         return store != ONLINE
+
+    def _check_online(self, gold):
+        """Refuse to translate batches without gold targets in the training step."""
+        is_online = self.cfg.pseudo_targets == ONLINE and self.selector is not None
+        if is_online and gold.tgt is None:
+            raise ValueError(
+                f"--pseudo-targets online: the training set in {self.cfg.data!r} has sources "
+                "only, and sentences that the teacher cannot translate keep their gold target. "
+                "Expected pairs, or the folder of a store, which leaves such sentences out."
+            )
 
     @contextlib.contextmanager
     def _data_in(self, folder):

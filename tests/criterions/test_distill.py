@@ -268,6 +268,35 @@ def test_gold_weight_mixes_two_passes(task, student, batch):
     assert loss.item() == pytest.approx(0.7 * apart[0] + 0.3 * apart[1], rel=1e-5)
 
 
+def test_a_row_without_gold_is_left_out_of_its_loss_and_counted(task, student, batch):
+    """Its target is padding alone, and its decoder input EOS and padding."""
+    pad, eos = task.tgt_dict.pad(), task.tgt_dict.eos()
+    gold = {
+        "target": batch["target"].clone(),
+        "prev_output_tokens": batch["net_input"]["prev_output_tokens"].clone(),
+    }
+    gold["target"][1] = pad
+    gold["prev_output_tokens"][1] = pad
+    gold["prev_output_tokens"][1, 0] = eos
+    criterion = build(task, kd_alpha=0.0, gold_weight=0.3)
+    loss, _, log = criterion(student, {**batch, "gold": gold})
+    assert log["n_without_gold"] == 1
+    by_row = []
+    for row in range(len(batch["target"])):
+        target = batch["target"].clone()
+        target[[i for i in range(len(target)) if i != row]] = pad
+        by_row.append(build(task, kd_alpha=0.0)(student, {**batch, "target": target})[0])
+    expected = 0.7 * sum(by_row) + 0.3 * (sum(by_row) - by_row[1])
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())
+    student.zero_grad()
+    whole = {**gold, "target": batch["target"]}
+    assert criterion(student, {**batch, "gold": whole})[2]["n_without_gold"] == 0
+    assert criterion(student, batch)[2]["n_without_gold"] == 0
+    assert "n_without_gold" not in build(task, kd_alpha=0.0)(student, batch)[2]
+
+
 def test_gold_weight_runs_the_encoder_once(task, student, batch):
     calls = []
     student.encoder.register_forward_hook(lambda *_: calls.append(1))

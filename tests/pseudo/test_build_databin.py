@@ -168,13 +168,34 @@ class TestSourceOnly:
         assert report["teacher"] == len(kept)
         assert sum(report["dropped"].values()) == 160 - len(kept)
 
-    def test_closest_is_refused(self, source_only, split, teacher, loaded, tmp_path):
+    def test_closest_takes_the_best_and_counts_it(
+        self, source_only, split, teacher, loaded, tmp_path, caplog
+    ):
+        root, sources = str(tmp_path / "store"), load_split(source_only)
         recipe = recipe_with(teacher, loaded, {"beam": 2})
-        with pytest.raises(ValueError, match="has sources only"):
-            prepare_databin(
-                *[str(tmp_path / "store"), load_split(source_only)],
-                *[TargetSpec(closest(split)), recipe],
-            )
+        with caplog.at_level("INFO"):
+            databin = prepare_databin(root, sources, TargetSpec(closest(split)), recipe)
+        best = prepare_databin(root, sources, TargetSpec(Best()), recipe)
+        assert targets_in(databin) == targets_in(best)
+        report = read_json(os.path.join(databin, "target_spec.json"))
+        count = report["sentences"]["teacher"]
+        assert report["without_gold"] == count > 100 and report["quality"] is None
+        assert f"{count} sentences have no gold target to compare with" in caplog.text
+
+    def test_an_empty_gold_target_is_none(self, data, store, tmp_path, monkeypatch):
+        root = shutil.copytree(store, tmp_path / "store")
+        shutil.rmtree(root / "closest")
+        split = load_split(data)
+        monkeypatch.setattr(type(split), "describe", lambda self: {})
+        dataset, lists = split.dataset, all_nbest(root)
+        dataset.tgt = [tokens for tokens in dataset.tgt]
+        dataset.tgt_sizes = dataset.tgt_sizes.copy()
+        id_ = next(i for i in sorted(lists) if len(lists[i].hypotheses) > 1)
+        dataset.tgt[id_], dataset.tgt_sizes[id_] = dataset.tgt[id_][-1:], 1
+        spec = TargetSpec(closest(split))
+        databin = build_databin(PseudoTargetStore(str(root)), split, spec)
+        assert targets_in(databin)[id_] == tokens_of(lists[id_])[0]
+        assert read_json(os.path.join(databin, "target_spec.json"))["without_gold"] == 1
 
     def test_gold_in_place_of_rejected_hypotheses_is_refused(
         self, source_only, teacher, loaded, tmp_path

@@ -1,9 +1,10 @@
 import shutil
 
 import pytest
-from conftest import colons, load_split, ranks
+from conftest import colons, load_split, logged, ranks, train
 from omegaconf import OmegaConf
 
+from fairseq_seqkd.cli import main as cli
 from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
 from fairseq_seqkd.tasks.translation_seqkd import TranslationSeqKDConfig, TranslationSeqKDTask
 
@@ -124,6 +125,69 @@ class TestWithGold:
 
     def test_empty_batch(self, task):
         assert task.dataset("train").collater([]) == {}
+
+
+class TestWithoutGold:
+    """Rows without a gold target are left out of gold terms, and counted."""
+
+    @pytest.fixture(scope="class")
+    def source_only(self, data, teacher, tmp_path_factory):
+        """A data-bin without training targets, and its store."""
+        folder = tmp_path_factory.mktemp("source-only")
+        shutil.copytree(data, folder / "data")
+        for suffix in ("bin", "idx"):
+            (folder / "data" / f"train.src-tgt.tgt.{suffix}").unlink()
+        words = ["generate", folder / "data", "--pseudo-targets", folder / "store"]
+        words += ["--teacher-path", teacher, "--engine", "fairseq", "--threads", 1]
+        cli.main([str(word) for word in words])
+        return folder / "data", folder / "store"
+
+    def test_an_empty_target_is_padding_alone(self, data, store, caplog):
+        task = build(data, store)
+        task.use_targets("best", with_gold=True)
+        task.load_dataset("train", combine=True)
+        dataset, ids = task.dataset("train"), [3, 42, 10]
+        dataset.gold.tgt = [tokens for tokens in dataset.gold.tgt]
+        dataset.gold.tgt[42] = dataset.gold.tgt[42][-1:]
+        batch = dataset.collater([dataset[i] for i in ids])
+        lengths = {i: len(row) for i, row in zip(batch["id"].tolist(), gold_rows(batch, task))}
+        assert lengths == {i: len(dataset.gold.tgt[i]) if i != 42 else 0 for i in ids}
+        row = batch["id"].tolist().index(42)
+        first = batch["gold"]["prev_output_tokens"][row, 0]
+        assert first == task.tgt_dict.eos()  # no row of padding: its attention would be NaN
+
+    def test_no_sentence_has_gold(self, source_only, caplog):
+        task = build(*source_only)
+        task.use_targets("best", with_gold=True)
+        task.load_dataset("train", combine=True)
+        dataset = task.dataset("train")
+        n = len(dataset)
+        assert 100 < n < 160
+        message = f"{n} of {n} sentences have no gold target: --gold-weight leaves them out"
+        assert message in caplog.text
+        batch = dataset.collater([dataset[i] for i in range(9)])
+        assert gold_rows(batch, task) == [[]] * 9
+        assert dataset.num_tokens(3) == dataset.dataset.num_tokens(3)
+
+    def test_a_training_counts_them(self, source_only, data, store, tmp_path):
+        loss = ["--task", "translation_seqkd", "--criterion", "seq_kd", "--max-update", 2]
+        for (folder, pseudo), percent in ((source_only, 100), ((data, store), 0)):
+            where = [folder, tmp_path / str(percent), "--pseudo-targets", pseudo]
+            output = train(*where, *loss, "--gold-weight", 0.3)
+            steps = logged(output, "train_inner")
+            assert [float(step["no_gold"]) for step in steps] == [percent] * 2
+            assert all(float(step["loss"]) > 0 for step in steps)
+
+    def test_online_is_refused(self, source_only, teacher):
+        task = build(source_only[0], "online", teacher_path=str(teacher))
+        task.use_targets("best")
+        message = "--pseudo-targets online: the training set in .* has sources only"
+        with pytest.raises(ValueError, match=message):
+            task.load_dataset("train")
+
+
+def gold_rows(batch, task):
+    return rows(batch["gold"]["target"], task)
 
 
 def test_criterion_tells_the_task(data, store):
