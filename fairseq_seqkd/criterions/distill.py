@@ -18,7 +18,9 @@ from fairseq.logging import metrics
 
 from fairseq_seqkd.cache.lookup import open_cache_reader
 from fairseq_seqkd.compat import check_numpy
+from fairseq_seqkd.criterions.cold_start import warn_of_cold_start
 from fairseq_seqkd.criterions.config import DistillConfig
+from fairseq_seqkd.criterions.logged import LOGGED
 from fairseq_seqkd.criterions.method import resolve_method
 from fairseq_seqkd.losses.blockwise_sum import masked_sum, weighted_sum
 from fairseq_seqkd.losses.statistics import Masks, PositionStatistics
@@ -30,18 +32,6 @@ from fairseq_seqkd.prefixes import PrefixedBatch, TrainingStep
 from fairseq_seqkd.teacher import shared_teacher, teacher_dtype_of
 
 logger = logging.getLogger(__name__)
-
-# Logged beside stock's values: name, summed key, key of the weight, unit (bits, percent).
-LOGGED = (
-    ("kd_loss", "kd_loss", "ntokens", 1 / math.log(2)),
-    ("agreement", "n_agree", "ntokens", 100),
-    ("teacher_entropy", "teacher_entropy", "ntokens", 1 / math.log(2)),
-    ("beta", "beta", "nsentences", 1),
-    ("student_rows", "n_student_rows", "nsentences", 100),
-    ("student_length", "n_student_tokens", "n_student_rows", 1),
-    ("no_gold", "n_without_gold", "nsentences", 100),
-    ("accepted", "n_accepted", "n_proposed", 100),
-)
 
 
 @register_criterion("distill", dataclass=DistillConfig)
@@ -70,7 +60,7 @@ class DistillCriterion(FairseqCriterion):
         self.kd_targets = str(cfg.kd_targets)
         self.gold_weight = cfg.gold_weight
         self._teacher = None  # no module, so fairseq neither saves nor trains it
-        self._teacher_is_missing = self._is_student_checked = False
+        self._teacher_is_missing = self._is_student_checked = self._is_start_checked = False
         self._cache = None
         if self.kd_targets != "gold" and not hasattr(task, "use_targets"):
             raise ValueError(
@@ -242,6 +232,9 @@ class DistillCriterion(FairseqCriterion):
             nowhere = torch.zeros_like(sample["target"][:, 0], dtype=torch.bool)
             return PrefixedBatch(sample, nowhere, {})
         step = self.current_step()
+        if step is not None and not self._is_start_checked:
+            self._is_start_checked = True
+            warn_of_cold_start(self.cfg, self.method, step.update)
         return self.method.prefix_policy(sample, student, teacher, self.task, step)
 
     def current_step(self):

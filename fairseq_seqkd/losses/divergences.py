@@ -17,6 +17,9 @@ from fairseq_seqkd.losses.support import LOG_ZERO, expectation, finite, tiny
 from fairseq_seqkd.registry import Axis, Parameter
 
 DIVERGENCES = Axis("kd_divergence")
+# Those with an upper bound have nearly no gradient where the student is near uniform: a mean of
+# 0.005 (skew KL) to 0.0013 (TVD) on a position's logits, where forward KL has 0.74.
+BOUNDED = {"jsd", "teacher_jsd", "student_jsd", "tvd", "skew_kl", "skew_reverse_kl"}
 
 JSD_BETA = Parameter(
     "kd_jsd_beta",

@@ -19,7 +19,8 @@ from fairseq_seqkd.losses.statistics import Masks
 from fairseq_seqkd.teacher import load_teacher
 
 STUDENT_ROWS = [True, False, True, False, False, True]  # see ``only_some_rows``
-COMMON = {"sentence_avg": False, "seed": 1, "max_update": 10}
+TRAINED = {"finetune_from_model": "student.pt", "restore_file": "checkpoint_last.pt"}
+COMMON = {**TRAINED, "sentence_avg": False, "seed": 1, "max_update": 10}
 
 
 @pytest.fixture
@@ -310,3 +311,35 @@ def test_every_parameter_of_every_axis_is_a_flag():
 def test_bad_configuration(build, values, message):
     with pytest.raises(ValueError, match=message):
         build(**values)
+
+
+@pytest.mark.parametrize(
+    "values, warned",
+    [
+        ({}, "the student has random weights, and jsd on its own text"),
+        ({"kd_divergence": "forward_kl"}, None),
+        ({"kd_student_divergence": "skew_kl"}, "jsd and skew_kl on its own text"),
+        ({"kd_prefixes": "data"}, None),
+        ({"finetune_from_model": "student.pt"}, None),
+        ({"restore_file": "student.pt"}, None),
+    ],
+)
+def test_a_start_from_random_weights_is_warned_of(
+    build, student, batch, values, warned, caplog
+):
+    """GKD and the others begin with a trained student: once, at the first update."""
+    cold = {"finetune_from_model": None, "kd_divergence": "jsd", "kd_prefixes": "student"}
+    criterion = build(kd_alpha=1.0, **{**cold, **values}).train()
+    for update in (0, 0, 1):
+        torch.manual_seed(1 + update)
+        criterion(student, batch)
+    found = [record.getMessage() for record in caplog.records if "random" in record.message]
+    assert len(found) == (warned is not None)
+    assert all(warned in message for message in found)
+    assert not found or "--finetune-from-model" in found[0]
+
+
+def test_a_resumed_training_is_not_warned_of(build, student, batch, caplog):
+    torch.manual_seed(1 + 5)
+    build(GKDCriterion, GKDConfig, finetune_from_model=None).train()(student, batch)
+    assert "random weights" not in caplog.text

@@ -21,7 +21,8 @@ from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.prefixes import PREFIXES, TrainingStep
 from fairseq_seqkd.teacher import load_teacher
 
-COMMON = {"sentence_avg": False, "seed": 1, "max_update": 10, "kd_max_len_a": 0.2}
+TRAINED = {"finetune_from_model": "student.pt", "restore_file": "checkpoint_last.pt"}
+COMMON = {**TRAINED, "sentence_avg": False, "seed": 1, "max_update": 10, "kd_max_len_a": 0.2}
 CONSTANT = {"kd_schedule": "constant", "kd_beta": 0.5}
 
 
