@@ -55,7 +55,7 @@ $(VENV)/.installed: setup.py Makefile .ci/constraints.txt $(OTHER_PYTHON)
 	    $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet -c .ci/constraints.txt torch numpy cython setuptools wheel \
 	    bitarray cffi ctranslate2 hydra-core jinja2 matplotlib omegaconf regex sacrebleu sacremoses safetensors \
-	    scikit-learn sentencepiece tabulate tqdm zstandard hypothesis pytest pytest-xdist ruff
+	    scikit-learn sentencepiece subword-nmt tabulate tqdm zstandard hypothesis pytest pytest-xdist ruff
 	@echo "Compiling fairseq against this torch: three to five minutes on two cores, once ..."
 	@(while sleep 30; do echo "  still compiling"; done) & ticker=$$!; \
 	    $(BIN)/pip install --quiet -c .ci/constraints.txt --no-build-isolation --no-deps \
@@ -75,7 +75,7 @@ $(UPSTREAM)/.installed: setup.py .ci/constraints-upstream.txt
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt pip setuptools wheel
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt torch numpy cython
 	$(UPSTREAM)/bin/pip install --quiet -c .ci/constraints-upstream.txt fairseq \
-	    jinja2 matplotlib sacrebleu sacremoses safetensors sentencepiece tabulate tqdm \
+	    jinja2 matplotlib sacrebleu sacremoses safetensors sentencepiece subword-nmt tabulate tqdm \
 	    zstandard hypothesis pytest pytest-xdist
 	$(UPSTREAM)/bin/pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@

@@ -42,11 +42,12 @@ setup(
     extras_require={
         "ctranslate2": ["ctranslate2"],
         "moses": ["sacremoses"],
+        "subword-nmt": ["subword-nmt"],
         "report": ["jinja2", "matplotlib>=3.7"],
         "zstd": ["zstandard"],
         "dev": [
             *("hypothesis", "jinja2", "matplotlib", "pytest", "pytest-xdist", "ruff"),
-            *("sacremoses", "zstandard"),
+            *("sacremoses", "subword-nmt", "zstandard"),
         ],
     },
     entry_points={"console_scripts": ["fairseq-seqkd = fairseq_seqkd.cli.main:main"]},

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
 import numpy as np
-from fairseq import utils
-from fairseq.tasks.translation import TranslationConfig, TranslationTask, load_langpair_dataset
+from fairseq.tasks.translation import load_langpair_dataset
 
 from fairseq_seqkd.compat import check_numpy
 from fairseq_seqkd.io.files import sha256
@@ -21,8 +20,7 @@ from fairseq_seqkd.models.data_folders import (
 from fairseq_seqkd.models.datasets import data_sha256, random_access
 from fairseq_seqkd.models.language_tokens import is_multilingual
 from fairseq_seqkd.models.loading import (
-    check_byte_order_marks,
-    infer_languages,
+    open_task,
     task_name_of,
     task_with_dictionaries_in,
 )
@@ -331,19 +329,6 @@ def open_split(data, name, source_lang=None, target_lang=None):
 
 def open_shards(data, name, source_lang=None, target_lang=None):
     """Yield the `PairSplit` of every data-bin in ``DATA1:DATA2``, as `open_split` loads it."""
-    folder = utils.split_paths(data)[0]
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"no folder {folder!r}: expected a data-bin")
-    languages = source_lang, target_lang
-    if None in languages:
-        languages = infer_languages(folder, source_lang, target_lang)
-    for lang in languages:
-        if not os.path.exists(os.path.join(folder, f"dict.{lang}.txt")):
-            raise FileNotFoundError(
-                f"{folder!r} has no dict.{lang}.txt. If the data has sources only, copy the "
-                f"teacher's dictionary there: the student needs the same {lang} symbols."
-            )
-    config = TranslationConfig(data=data, source_lang=languages[0], target_lang=languages[1])
-    task = TranslationTask.setup_task(config)
-    check_byte_order_marks(task, folder)
+    task = open_task(data, source_lang, target_lang)
+    languages = task.cfg.source_lang, task.cfg.target_lang
     yield from PairSplit.load_shards(task, data, name, *languages)

@@ -72,12 +72,14 @@ def user_folder(tmp_path_factory):
         minloglevel=2,
     )
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
-    for path in (folder / "raw").iterdir():
+    for path in sorted((folder / "raw").iterdir()):
         split, side = path.name.replace("src", "de").replace("tgt", "en").split(".")
         lines = path.read_text().splitlines()
         cut = "".join(" ".join(pieces.encode(line, out_type=str)) + "\n" for line in lines)
         (folder / f"{split}.{side}").write_text(cut)
-    shutil.copy(folder / "train.de", folder / "mono.de")
+        shutil.copy(path, folder / "raw" / f"{split}.{side}")
+        if split == "train":
+            shutil.copy(path, folder / f"mono.{side}")
     shutil.copy(folder / "raw" / "test.src", folder / "sentences.de")
     shutil.copy(folder / "raw" / "train.tgt", folder / "train.translated.en")
     data = ["--trainpref", "train", "--validpref", "valid", "--testpref", "test"]
@@ -96,6 +98,9 @@ def train_models(folder):
     loss = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", 400]
     loss += ["--lr", "0.02"]  # enough for translations to come to an end
     fairseq("train", "DATA", *STUDENT, *loss, "--save-dir", "student", folder=folder)
+    opposite = ["--source-lang", "en", "--target-lang", "de", "--save-dir", "reverse"]
+    fairseq("train", "DATA", *STUDENT, *loss, *opposite, folder=folder)
+    shutil.copy(folder / "reverse" / "checkpoint_best.pt", folder / "reverse.pt")
     shutil.copytree(folder / "student", folder / "seq_kd")
     for name in ("teacher", "other"):
         shutil.copy(folder / "student" / "checkpoint_best.pt", folder / f"{name}.pt")

@@ -7,12 +7,19 @@ ends with exit status 3 (--accept-unfinished).
 
 DATA1:DATA2 are translated into --pseudo-targets DIR1:DIR2, one store each.
 
+--text translates plain text in place of the split. Lines that occur twice or stand in --exclude
+are left out, the others cut into subwords and binarised with the dictionaries of DATA.
+
 Example:
     fairseq-seqkd generate data-bin --teacher-path teacher.pt --pseudo-targets pseudo
+    fairseq-seqkd generate data-bin --text mono.de.gz --exclude test.de --spm-model spm.model \\
+        --teacher-path teacher.pt --pseudo-targets mono
     torchrun --nproc-per-node 8 --max-restarts 3 -m fairseq_seqkd.cli.main generate data-bin \\
         --teacher-path teacher.pt --pseudo-targets pseudo --beam 35 \\
         --select closest --remove-bpe sentencepiece
 """
+
+import contextlib
 
 from fairseq_seqkd.chunked.workers import this_worker
 from fairseq_seqkd.cli.stores import (
@@ -22,11 +29,13 @@ from fairseq_seqkd.cli.stores import (
     add_worker_arguments,
     build_and_report,
     device_of,
+    folders_of,
     next_command,
     overwriting,
     stores_of,
     threads_of,
 )
+from fairseq_seqkd.cli.text import add_text_arguments, text_of
 from fairseq_seqkd.models.loading import TEACHER
 from fairseq_seqkd.pseudo.generate import (
     Recipe,
@@ -35,6 +44,7 @@ from fairseq_seqkd.pseudo.generate import (
     translate,
     translate_remaining,
 )
+from fairseq_seqkd.pseudo.source_text import has_text, prepare_text, text_summary
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 from fairseq_seqkd.teacher import load_teacher
 
@@ -49,6 +59,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
     add_overwrite_argument(parser)
+    add_text_arguments(parser)
     _add_search_arguments(parser)
     _add_engine_arguments(parser)
     add_worker_arguments(parser)
@@ -111,18 +122,35 @@ def _add_engine_arguments(parser):
 def run(arguments):
     worker = this_worker(arguments.num_shards, arguments.shard_id)
     check_numbers(arguments)
-    splits = list(stores_of(arguments))
-    recipe = recipe_of(arguments, splits[0][1].task, worker)
-    stores = []
-    for root, split, spec in splits:  # all of them, before anything is translated
-        with overwriting(PseudoTargetStore(root), arguments.overwrite, worker):
-            stores.append((open_store(root, split, spec, recipe), split, spec))
+    stores, recipe = open_stores(arguments, worker)
     finished = [
         translate_and_build(store, split, spec, recipe, worker, arguments)
         for store, split, spec in stores
     ]
     if all(finished):
-        print(next_command(arguments, split, spec))
+        print(next_command(arguments, *stores[-1][1:]))
+
+
+def open_stores(arguments, worker):
+    """Open or make all stores, before anything is translated.
+
+    Returns:
+        a list of (`PseudoTargetStore`, `PairSplit`, `TargetSpec`), and the `Recipe`
+    """
+    folders, text = folders_of(arguments), text_of(arguments)
+    with contextlib.ExitStack() as stack:
+        for root in folders:
+            replaced = overwriting(PseudoTargetStore(root), arguments.overwrite, worker)
+            stack.enter_context(replaced)
+        if text:
+            languages = arguments.source_lang, arguments.target_lang
+            prepare_text(folders[0], text, arguments.data, languages)
+        splits = list(stores_of(arguments))
+        recipe = recipe_of(arguments, splits[0][1].task, worker)
+        stores = [
+            (open_store(root, split, spec, recipe), split, spec) for root, split, spec in splits
+        ]
+    return stores, recipe
 
 
 def translate_and_build(store, split, spec, recipe, worker, arguments):
@@ -141,6 +169,8 @@ def translate_and_build(store, split, spec, recipe, worker, arguments):
         )
         return False
     translate_remaining(store, split, recipe)
+    for line in text_summary(store.root) if has_text(store.root) else ():
+        print(line)
     build_and_report(store, split, spec, arguments)
     return True
 

@@ -12,6 +12,7 @@ from fairseq_seqkd.models.data_folders import folder_of_each
 from fairseq_seqkd.pseudo.build_databin import build_databin, summary
 from fairseq_seqkd.pseudo.filters import FILTERS
 from fairseq_seqkd.pseudo.selectors import METRICS, SELECTORS, build_selector
+from fairseq_seqkd.pseudo.source_text import has_text, open_text
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
 from fairseq_seqkd.pseudo.unfinished import check_accepted, check_unfinished
 
@@ -105,8 +106,8 @@ def _add_selector_arguments(parser):
     group.add_argument(
         "--spm-model",
         metavar="FILE",
-        help="the sentencepiece model that cut the text; it joins the subwords (import: and "
-        "cuts the text)",
+        help="the sentencepiece model that cut the text; it joins the subwords (import, and "
+        "generate --text: and cuts the text)",
     )
     group.add_argument(
         "--moses", metavar="LANG", help="also undo Moses tokenisation of this language"
@@ -162,18 +163,34 @@ def split_of(arguments):
 
 
 def stores_of(arguments):
-    """Yield the folder, `PairSplit` and `TargetSpec` of the store of every data-bin in DATA."""
-    data, roots = arguments.data, arguments.pseudo_targets
-    folders = folder_of_each(data, roots, "--pseudo-targets")
-    for flag in ("scores", "nbest_list"):
-        if len(folders) > 1 and getattr(arguments, flag, None) is not None:
+    """Yield the folder, `PairSplit` and `TargetSpec` of the store of every data-bin in DATA.
+
+    The split of a store that was made from text is that text.
+    """
+    data, split = arguments.data, arguments.split
+    languages = arguments.source_lang, arguments.target_lang
+    folders = folders_of(arguments)
+    _check_files_of_one_store(arguments, folders)
+    if has_text(folders[0]):
+        splits = [open_text(folders[0], data, split, languages)]
+    else:
+        splits = open_shards(data, split, *languages)
+    for folder, split in zip(folders, splits):
+        yield folder, split, target_spec_of(arguments, split)
+
+
+def _check_files_of_one_store(arguments, folders):
+    for name in ("scores", "nbest_list"):
+        if len(folders) > 1 and getattr(arguments, name, None) is not None:
             raise ValueError(
-                f"--{flag.replace('_', '-')} with {len(folders)} stores: the file is of one. "
+                f"--{name.replace('_', '-')} with {len(folders)} stores: the file is of one. "
                 "Give one data-bin and its store at a time."
             )
-    languages = arguments.source_lang, arguments.target_lang
-    for folder, split in zip(folders, open_shards(data, arguments.split, *languages)):
-        yield folder, split, target_spec_of(arguments, split)
+
+
+def folders_of(arguments):
+    """The folders of the stores of the data-bins in DATA."""
+    return folder_of_each(arguments.data, arguments.pseudo_targets, "--pseudo-targets")
 
 
 def threads_of(arguments, worker=None):

@@ -72,7 +72,13 @@ class Detokeniser:
 
 def has_byte_pieces(dictionary):
     """Whether a dictionary has byte pieces, which fairseq prints as they are."""
-    return any(map(_BYTE_PIECE.fullmatch, dictionary.symbols))
+    return bool(byte_piece_ids(dictionary))
+
+
+def byte_piece_ids(dictionary):
+    """The ids of a dictionary's byte pieces."""
+    symbols = dictionary.symbols
+    return frozenset(id_ for id_, one in enumerate(symbols) if _BYTE_PIECE.fullmatch(one))
 
 
 def decode_byte_pieces(text):
@@ -108,20 +114,23 @@ codecs.register_error(
 codecs.register_error("seqkd-each-byte", lambda error: ("\ufffd", error.start + 1))
 
 
-def load_sentencepiece(path):
+def load_sentencepiece(path, flag="--spm-model"):
     """Load a sentencepiece model.
 
+    Args:
+        path: of the model
+        flag: the flag that names it, for messages
     Raises:
         FileNotFoundError: there is no such file
         ValueError: it is no such model
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"--spm-model: there is no file {path!r}")
+        raise FileNotFoundError(f"{flag}: there is no file {path!r}")
     try:
         return sentencepiece.SentencePieceProcessor(model_file=path)
     except RuntimeError as error:
         raise ValueError(
-            f"--spm-model: {path!r} is not a sentencepiece model (expected a .model file)"
+            f"{flag}: {path!r} is not a sentencepiece model (expected a .model file)"
         ) from error
 
 

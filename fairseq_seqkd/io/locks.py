@@ -13,22 +13,31 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def file_lock(path):
+def file_lock(path, create=False):
     """Hold an exclusive lock on a file, which the system releases if the process is killed.
 
     Args:
-        path: an existing file; its content is not changed
+        path: a file; its content is not changed
+        create: whether to make an empty one if it does not exist
     Returns:
         whether the lock is held; False if the file system has no locks
     """
-    with open(path, "r+b") as file:
+    with open(path, "a+b" if create else "r+b") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file, path)
         except OSError as error:
             logger.warning("cannot lock %s (%s): going on without a lock", path, error)
             yield False
         else:
             yield True
+
+
+def _lock(file, path):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.info("waiting for the process that holds the lock of %s", path)
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def wait_until(condition, description, poll_seconds=0.2, warn_every=60):

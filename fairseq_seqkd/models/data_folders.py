@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 
 from fairseq import utils
 from fairseq.data import Dictionary
@@ -92,6 +93,19 @@ def split_files(folder, split):
     """The names of a split's files."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return sorted(name for name in names if name.startswith(split + "."))
+
+
+def copy_other_splits(source, folder, split):
+    """Copy a data-bin's dictionaries and all its splits but one.
+
+    Args:
+        source, folder: the data-bin, and the new one
+        split: the one to leave out, with what fairseq appends to it (train1, train2, ...)
+    """
+    for name in sorted(os.listdir(source)):
+        is_other = not name.startswith(split) and name.endswith((".bin", ".idx"))
+        if name.startswith("dict.") or is_other:
+            shutil.copyfile(os.path.join(source, name), os.path.join(folder, name))
 
 
 def check_split(folder, split):

@@ -8,11 +8,13 @@ that were forked would share. `random_access` puts another in their place.
 import copy
 import hashlib
 import os
+import struct
+import tempfile
 
 import numpy as np
 import torch
 from fairseq.data import indexed_dataset
-from fairseq.data.indexed_dataset import IndexedDataset
+from fairseq.data.indexed_dataset import IndexedDataset, MMapIndexedDataset
 
 from fairseq_seqkd.io.files import sha256
 
@@ -113,19 +115,45 @@ def data_sha256(path, vocab=None):
 
 
 def write_mmap(prefix, sentences, vocab=None):
-    """Write sentences in the format mmap.
+    """Write sentences in the format mmap; memory holds at most 13 bytes a sentence.
 
     Args:
         prefix: of the two files
         sentences: an iterable of (length,) token ids, arrays or tensors
         vocab: as for `data_sha256`
+    Returns:
+        the number of sentences
     """
-    builder = indexed_dataset.make_builder(
-        indexed_dataset.data_file_path(prefix), impl="mmap", vocab_size=vocab
-    )
-    for tokens in sentences:
-        builder.add_item(torch.from_numpy(np.array(tokens)))
-    builder.finalize(indexed_dataset.index_file_path(prefix))
+    dtype = indexed_dataset.best_fitting_int_dtype(vocab)
+    with tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(prefix))) as spool:
+        with open(indexed_dataset.data_file_path(prefix), "wb") as file:
+            for tokens in sentences:
+                file.write(np.asarray(tokens).astype(dtype).tobytes())
+                spool.write(struct.pack("=i", len(tokens)))
+        spool.seek(0)
+        lengths = np.fromfile(spool, np.int32)
+    begins = np.cumsum(lengths, dtype=np.int64)
+    begins -= lengths
+    write_index(prefix, dtype, lengths, begins)
+    return len(lengths)
+
+
+def write_index(prefix, dtype, lengths, begins):
+    """Write the index of a data set in the format mmap.
+
+    Args:
+        prefix: of its files
+        dtype: numpy's type of a token
+        lengths: (entries,) int32, in tokens
+        begins: (entries,) int64, where each begins in the other file, in tokens; is changed
+    """
+    begins *= dtype().itemsize
+    path = indexed_dataset.index_file_path(prefix)
+    with MMapIndexedDataset.Index.writer(path, dtype) as writer:
+        # Its method ``write`` makes lists of Python's numbers.
+        writer._file.write(struct.pack("<Q", len(lengths)))
+        writer._file.write(lengths.data)
+        writer._file.write(begins.data)
 
 
 def write_entries(prefix, sentences, sizes, entries, vocab=None):
@@ -140,12 +168,9 @@ def write_entries(prefix, sentences, sizes, entries, vocab=None):
     """
     write_mmap(prefix, sentences, vocab)
     dtype = indexed_dataset.best_fitting_int_dtype(vocab)
-    sizes = np.asarray(sizes, dtype=np.int64)
-    begins = (np.cumsum(sizes) - sizes) * dtype().itemsize
-    index_path = indexed_dataset.index_file_path(prefix)
-    with indexed_dataset.MMapIndexedDataset.Index.writer(index_path, dtype) as writer:
-        writer._get_pointers = lambda sizes: begins[entries]
-        writer.write(sizes[entries])
+    sizes = np.asarray(sizes, dtype=np.int32)
+    begins = np.cumsum(sizes, dtype=np.int64) - sizes
+    write_index(prefix, dtype, sizes[entries], begins[entries])
 
 
 def copy_as_mmap(old_prefix, new_prefix, vocab=None):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from fairseq import tasks, utils
 from fairseq.models import FairseqMultiModel
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from fairseq_seqkd.compat import complete_task, from_checkpoint
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state, writable
@@ -266,6 +267,34 @@ def infer_languages(folder, source_lang=None, target_lang=None):
         f"the languages of {folder!r} cannot be inferred from its files (found "
         f"{sorted('-'.join(pair) for pair in pairs)}): give --source-lang and --target-lang"
     )
+
+
+def open_task(data, source_lang=None, target_lang=None):
+    """A stock translation task with the dictionaries of a data-bin.
+
+    Args:
+        data: fairseq's ``data`` argument; the first data-bin counts
+        source_lang, target_lang: as for `open_split`
+    Raises:
+        FileNotFoundError: the folder or a dictionary does not exist
+        ValueError: the languages cannot be inferred
+    """
+    folder = utils.split_paths(data)[0]
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"no folder {folder!r}: expected a data-bin")
+    languages = source_lang, target_lang
+    if None in languages:
+        languages = infer_languages(folder, source_lang, target_lang)
+    for lang in languages:
+        if not os.path.exists(os.path.join(folder, f"dict.{lang}.txt")):
+            raise FileNotFoundError(
+                f"{folder!r} has no dict.{lang}.txt. If the data has sources only, copy the "
+                f"teacher's dictionary there: the student needs the same {lang} symbols."
+            )
+    config = TranslationConfig(data=data, source_lang=languages[0], target_lang=languages[1])
+    task = TranslationTask.setup_task(config)
+    check_byte_order_marks(task, folder)
+    return task
 
 
 @contextlib.contextmanager

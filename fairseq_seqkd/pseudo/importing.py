@@ -13,7 +13,7 @@ from fairseq_seqkd.io.text import STDIN, TextFile
 from fairseq_seqkd.pseudo.collector import NBestCollector
 from fairseq_seqkd.pseudo.nbest_lists import read_nbest_list
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
-from fairseq_seqkd.pseudo.text_encoder import TextEncoder
+from fairseq_seqkd.pseudo.text_encoder import TextEncoder, cut_translations
 from fairseq_seqkd.pseudo.translation_files import (
     SourceCheck,
     format_of,
@@ -157,7 +157,7 @@ def import_store(root, split, translations):
 
 
 def _collect(root, split, translations):
-    encoder = TextEncoder(split.dataset.tgt_dict, translations.spm_model)
+    encoder = TextEncoder(split.dataset.tgt_dict, cut_translations(translations.spm_model))
     folder = os.path.dirname(os.path.abspath(root))
     os.makedirs(folder, exist_ok=True)
     collector = NBestCollector(folder)

@@ -2,13 +2,13 @@
 
 import os
 import re
-import shutil
 from dataclasses import dataclass
 
 import numpy as np
 
 from fairseq_seqkd.databin import PairSplit, open_split
 from fairseq_seqkd.io.files import atomic_directory, read_json, write_json
+from fairseq_seqkd.models.data_folders import copy_other_splits
 from fairseq_seqkd.models.datasets import write_entries
 from fairseq_seqkd.models.dictionaries import first_difference
 
@@ -106,7 +106,7 @@ def mix(out, parts):
     loaded = load_parts(parts)
     first = loaded[0].split
     with atomic_directory(out) as folder:
-        _copy_other_splits(first.folder, folder)
+        copy_other_splits(first.folder, folder, SPLIT)
         for side, language in (("src", first.source_lang), ("tgt", first.target_lang)):
             pair = f"{SPLIT}.{first.source_lang}-{first.target_lang}.{language}"
             dictionary = getattr(first.dataset, f"{side}_dict")
@@ -116,17 +116,6 @@ def mix(out, parts):
         report = describe(loaded)
         write_json(os.path.join(folder, "mixture.json"), report)
     return report
-
-
-def _copy_other_splits(source, folder):
-    """Copy a data-bin's dictionaries and all splits but the training set."""
-    for name in sorted(os.listdir(source)):
-        if name.startswith("dict.") or (not name.startswith(SPLIT) and _is_indexed(name)):
-            shutil.copyfile(os.path.join(source, name), os.path.join(folder, name))
-
-
-def _is_indexed(name):
-    return name.endswith((".bin", ".idx"))
 
 
 def load_parts(parts):

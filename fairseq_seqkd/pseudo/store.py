@@ -7,6 +7,7 @@ nbest/sums.json               the whole SHA-256 of every chunk, once all are the
 best/, closest/, ...          data-bins to train on, with stock fairseq too
 ctranslate2-SUM/              the teacher converted to CTranslate2, if that engine is used
 check.json                    how far its translations equal fairseq's
+text/                         the text it was made from, if it was; see ``source_text.py``
 """
 
 import io
@@ -98,6 +99,7 @@ class PseudoTargetStore(ChunkedStore):
             or entry.name == _CHECK
             or entry.name.startswith(_CONVERTED)
             or os.path.exists(os.path.join(entry.path, "target_spec.json"))
+            or os.path.exists(os.path.join(entry.path, "text.json"))
         )
 
     def write_chunk(self, index, sentences):

@@ -8,7 +8,7 @@ from fairseq.data import Dictionary, data_utils
 
 from fairseq_seqkd.decoding.text import Detokeniser, decode_byte_pieces, has_byte_pieces
 from fairseq_seqkd.pseudo.selectors import Closest, build_selector
-from fairseq_seqkd.pseudo.text_encoder import TextEncoder
+from fairseq_seqkd.pseudo.text_encoder import TextEncoder, cut_translations
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
@@ -156,7 +156,7 @@ def test_closest_compares_characters(model, dictionary, pieces):
 
 def test_imported_text_with_byte_pieces(model, dictionary, pieces):
     """``fairseq-generate --remove-bpe sentencepiece`` prints them; they are decoded."""
-    encoder = TextEncoder(dictionary, model)
+    encoder = TextEncoder(dictionary, cut_translations(model))
     for text in TEXT[:3]:
         symbols = pieces.encode(text, out_type=str)
         printed = data_utils.post_process(" ".join(symbols), "sentencepiece")

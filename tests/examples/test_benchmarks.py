@@ -106,3 +106,12 @@ def test_mbr(settings, tmp_path):
     for row in rows:
         assert min(numbers(row[2:4])) >= 0
     assert [row[5] for row in rows] == ["", "", "0", "0"]
+
+
+def test_text(tmp_path):
+    output = run_script("benchmarks/text.sh", SMOKE=1, WORK=tmp_path, LINES=3000)
+    head, row = rows_of(output)
+    assert head == ["lines", "kept", "seconds", "lines/s", "peak MB", "bytes a line"]
+    # Of ten lines one is a duplicate, and of a hundred another one is excluded.
+    assert row[:2] == ["3000", "2700"]
+    assert min(numbers(row[2:5])) >= 0

@@ -2,7 +2,7 @@ import pytest
 import sentencepiece
 from fairseq.data import Dictionary
 
-from fairseq_seqkd.pseudo.text_encoder import TextEncoder
+from fairseq_seqkd.pseudo.text_encoder import TextEncoder, cut_translations
 
 
 def test_text_is_cut_with_sentencepiece(tmp_path):
@@ -16,7 +16,7 @@ def test_text_is_cut_with_sentencepiece(tmp_path):
     pieces = sentencepiece.SentencePieceProcessor(model_file=model)
     for piece in pieces.encode("a dog sleeps", out_type=str):
         dictionary.add_symbol(piece)
-    encoder = TextEncoder(dictionary, model)
+    encoder = TextEncoder(dictionary, cut_translations(model))
     tokens = encoder("a dog sleeps")
     assert dictionary.string(tokens, "sentencepiece") == "a dog sleeps"
     # Text that is already cut stays as it is.
@@ -25,10 +25,10 @@ def test_text_is_cut_with_sentencepiece(tmp_path):
     assert encoder.unknown == 0
 
 
-def test_a_file_that_is_no_sentencepiece_model(split, tmp_path):
+def test_a_file_that_is_no_sentencepiece_model(tmp_path):
     (tmp_path / "spm.vocab").write_text("a 1")
     with pytest.raises(ValueError, match="spm.vocab' is not a sentencepiece model"):
-        TextEncoder(split.dataset.tgt_dict, str(tmp_path / "spm.vocab"))
+        cut_translations(str(tmp_path / "spm.vocab"))
 
 
 @pytest.mark.parametrize("symbol", ["</s>", "<pad>", "<s>", "nosuch"])
