@@ -25,7 +25,6 @@ from fairseq_seqkd.chunked.workers import this_worker
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
     add_overwrite_argument,
-    add_target_spec_arguments,
     add_worker_arguments,
     build_and_report,
     device_of,
@@ -35,6 +34,7 @@ from fairseq_seqkd.cli.stores import (
     stores_of,
     threads_of,
 )
+from fairseq_seqkd.cli.targets import add_target_spec_arguments
 from fairseq_seqkd.cli.text import add_text_arguments, text_of
 from fairseq_seqkd.models.loading import TEACHER
 from fairseq_seqkd.pseudo.generate import (

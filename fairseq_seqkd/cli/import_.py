@@ -17,13 +17,12 @@ import contextlib
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
     add_overwrite_argument,
-    add_target_spec_arguments,
     add_threads_argument,
     build_and_report,
     next_command,
     split_of,
-    target_spec_of,
 )
+from fairseq_seqkd.cli.targets import add_target_spec_arguments, target_spec_of
 from fairseq_seqkd.pseudo.generate import Recipe, open_store
 from fairseq_seqkd.pseudo.importing import FORMATS, Translations, import_store
 from fairseq_seqkd.pseudo.store import PseudoTargetStore

@@ -14,12 +14,12 @@ Example:
 from fairseq_seqkd.cli.files import check_out
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
-    add_target_spec_arguments,
     add_threads_argument,
     build_and_report,
     next_command,
     stores_of,
 )
+from fairseq_seqkd.cli.targets import add_target_spec_arguments
 from fairseq_seqkd.decoding.text import Detokeniser
 from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate_remaining
 from fairseq_seqkd.pseudo.nbest_export import write_nbest_list

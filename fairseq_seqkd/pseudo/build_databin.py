@@ -22,7 +22,7 @@ from fairseq_seqkd.models.datasets import (
     write_entries,
     write_mmap,
 )
-from fairseq_seqkd.pseudo.filters import FILTERS, apply_filters, filter_flag
+from fairseq_seqkd.pseudo.filters import FILTERS, apply_filters, filter_flag, measures_of
 from fairseq_seqkd.pseudo.generate import (
     open_store,
     translate,
@@ -100,7 +100,8 @@ def build_databin(store, split, spec, processes=0):
     databin = store.path(spec.folder)
     with store.sealed():
         if not os.path.exists(databin):
-            selected = select_hypotheses(store, split, spec.selector, processes, spec.keep)
+            how = processes, spec.keep, measures_of(spec.filters), spec.text
+            selected = select_hypotheses(store, split, spec.selector, *how)
             write_targets(databin, split, selected, spec)
     seen_at_last(lambda: os.path.exists(databin))  # another host's, perhaps
     spec.check(databin)

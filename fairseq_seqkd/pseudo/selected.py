@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Dict
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ import torch
 from fairseq_seqkd.io.files import name_in_errors
 from fairseq_seqkd.io.progress import progress_bar
 from fairseq_seqkd.pseudo.store import STATUSES, read_nbest
+from fairseq_seqkd.pseudo.text_measures import TextMeasures
 
 
 @dataclass
@@ -26,6 +27,8 @@ class SelectedHypotheses:
 
     Attributes:
         keep: rows per sentence
+        has_gold: whether a sentence without a hypothesis has a gold target
+        measures: {name: (rows,) numbers} of the texts, see ``text_measures.py``
         statuses: (rows,) indices into ``STATUSES``, of the first row of each sentence
         scores: (rows,) the teacher's normalised scores, in nats per token
         source_lengths, target_lengths: (rows,) tokens, with EOS; 0 without a hypothesis
@@ -36,6 +39,8 @@ class SelectedHypotheses:
     """
 
     keep: int
+    has_gold: bool
+    measures: Dict[str, np.ndarray]
     statuses: np.ndarray
     scores: np.ndarray
     source_lengths: np.ndarray
@@ -46,15 +51,18 @@ class SelectedHypotheses:
     file: Any
 
     @classmethod
-    def empty(cls, source_lengths, folder, keep=1):
+    def empty(cls, split, folder, keep=1, measures=()):
         """No hypotheses yet; ``folder`` is where the temporary file is made."""
+        source_lengths = np.asarray(split.dataset.src_sizes)
         rows = keep * len(source_lengths)
         kinds = (np.int32, bool, np.uint64, np.int64)
         return cls(
             keep,
+            split.has_gold,
+            {name: np.full(rows, np.nan, np.float32) for name in measures},
             np.zeros(rows, np.uint8),
             np.full(rows, -np.inf, np.float32),
-            np.repeat(np.asarray(source_lengths), keep),
+            np.repeat(source_lengths, keep),
             *(np.zeros(rows, kind) for kind in kinds),
             tempfile.TemporaryFile(dir=folder),
         )
@@ -64,11 +72,21 @@ class SelectedHypotheses:
         """(rows,) True where there is a hypothesis."""
         return self.target_lengths > 0
 
+    @property
+    def pair_mask(self):
+        """(rows,) True for the pairs of a data-bin without filters."""
+        mask = self.translated_mask.copy()
+        if self.has_gold:  # kept as the target of sentences without a hypothesis
+            mask[:: self.keep] |= ~mask.reshape(-1, self.keep).any(1)
+        return mask
+
     def add(self, chunk):
         """Add an item of `SelectedChunks`."""
         rows = chunk["rows"]
         for name in ("statuses", "scores", "target_lengths", "copy_mask", "pair_hashes"):
             getattr(self, name)[rows] = chunk[name]
+        for name, column in zip(self.measures, chunk["measures"].T):
+            self.measures[name][rows] = column
         lengths = chunk["target_lengths"].astype(np.int64)
         self.offsets[rows] = self.file.tell() + 4 * (np.cumsum(lengths) - lengths)
         self.file.write(chunk["tokens"].tobytes())
@@ -87,13 +105,15 @@ class SelectedChunks(torch.utils.data.Dataset):
         dataset: the split's LanguagePairDataset
         selector: see ``selectors.py``
         keep: the number of hypotheses per sentence
+        measure: `TextMeasures`
     """
 
-    def __init__(self, paths, dataset, selector, keep=1):
+    def __init__(self, paths, dataset, selector, keep, measure):
         self.paths = paths
         self.dataset = dataset
         self.selector = selector
         self.keep = keep
+        self.measure = measure
         # The target index of every source symbol, -1 if the target dictionary lacks it.
         indices = dataset.tgt_dict.indices
         self.to_target = np.array([indices.get(s, -1) for s in dataset.src_dict.symbols])
@@ -103,7 +123,7 @@ class SelectedChunks(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         selected = [row for one in read_nbest(self.paths[index]) for row in self._rows(one)]
-        rows, statuses, scores, tokens, copy_mask, pair_hashes = zip(*selected)
+        rows, statuses, scores, tokens, copy_mask, pair_hashes, measures = zip(*selected)
         return {
             "rows": np.array(rows),
             "statuses": np.array([STATUSES.index(status) for status in statuses], np.uint8),
@@ -112,12 +132,14 @@ class SelectedChunks(torch.utils.data.Dataset):
             "tokens": np.concatenate(tokens).astype(np.int32),
             "copy_mask": np.array(copy_mask),
             "pair_hashes": np.array(pair_hashes, np.uint64),
+            "measures": np.array(measures, np.float32),
         }
 
     def _rows(self, sentence):
         row = sentence.id * self.keep
         if not sentence.hypotheses:
-            yield row, sentence.status, -np.inf, np.zeros(0, np.int32), False, 0
+            nothing = [np.nan] * len(self.measure.functions)
+            yield row, sentence.status, -np.inf, np.zeros(0, np.int32), False, 0, nothing
             return
         source = self.dataset.src[sentence.id].numpy()
         gold = self.dataset.tgt[sentence.id] if self.dataset.tgt is not None else None
@@ -125,7 +147,10 @@ class SelectedChunks(torch.utils.data.Dataset):
         for rank, index in enumerate(ranking[: self.keep]):
             tokens, score = sentence.hypotheses[index]
             is_copy = np.array_equal(self.to_target[source], tokens)
-            yield row + rank, sentence.status, score, tokens, is_copy, _hash(source, tokens)
+            yield (
+                *(row + rank, sentence.status, score, tokens, is_copy, _hash(source, tokens)),
+                self.measure(source, tokens, gold),
+            )
 
 
 def _hash(source, tokens):
@@ -138,7 +163,7 @@ def identity(chunk):
     return chunk
 
 
-def select_hypotheses(store, split, selector, processes=0, keep=1):
+def select_hypotheses(store, split, selector, processes=0, keep=1, measures=None, text=None):
     """Select a hypothesis, or the best few, for every sentence of a store.
 
     Args:
@@ -147,19 +172,22 @@ def select_hypotheses(store, split, selector, processes=0, keep=1):
         selector: see ``selectors.py``
         processes: how many processes compare texts, if the selector does; 0 or 1: this one
         keep: the number of hypotheses per sentence
+        measures: {name: function of a `TextPair`} to compute of each
+        text: arguments of `Detokeniser`, how tokens become text
     Returns:
         `SelectedHypotheses`
     """
-    selector = selector.of_store(store)
+    selector, measures = selector.of_store(store), measures or {}
+    measure = TextMeasures(list(measures.values()), split, text or {})
     paths = [path for _, path in sorted(store.chunks.find().items())]
     chunks = torch.utils.data.DataLoader(
-        SelectedChunks(paths, split.dataset, selector, keep),
+        SelectedChunks(paths, split.dataset, selector, keep, measure),
         batch_size=None,
-        num_workers=processes if selector.needs_list and processes > 1 else 0,
+        num_workers=processes if (selector.needs_list or measures) and processes > 1 else 0,
         collate_fn=identity,
         generator=torch.Generator(),  # does not draw from the global one, the student's
     )
-    selected = SelectedHypotheses.empty(split.dataset.src_sizes, store.root, keep)
+    selected = SelectedHypotheses.empty(split, store.root, keep, measures)
     with name_in_errors(store.root):
         for chunk in progress_bar(chunks, unit=" chunks", desc=f"selecting {selector.folder}"):
             selected.add(chunk)

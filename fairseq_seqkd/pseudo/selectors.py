@@ -124,7 +124,7 @@ class _TextSelector(Selector):
         self.detokenise = Detokeniser(dictionary, **how)
         suffix = "" if self.metric == self.default_metric else f"-{self.metric}"
         self.folder = self.name + suffix
-        text = _settings_of_text(**how)
+        text = settings_of_text(**how)
         self.settings = {"selector": self.name, "metric": self.metric, **text}
 
 
@@ -250,7 +250,7 @@ class ExternalScores(Selector):
         return self.scores[end - len(hypotheses) : end]
 
 
-def _settings_of_text(remove_bpe=None, moses_lang=None, spm_model=None):
+def settings_of_text(remove_bpe=None, moses_lang=None, spm_model=None):
     """How tokens become text, as entries of ``target_spec.json``."""
     return {
         "remove_bpe": "sentencepiece" if spm_model else remove_bpe,

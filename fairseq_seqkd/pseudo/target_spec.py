@@ -7,8 +7,8 @@ from typing import Any, Dict, Optional
 
 from fairseq_seqkd.chunked.manifest import differences
 from fairseq_seqkd.io.files import read_json
-from fairseq_seqkd.pseudo.filters import check_filters
-from fairseq_seqkd.pseudo.selectors import Best, BestAtLengthPenalty
+from fairseq_seqkd.pseudo.filters import check_filters, measures_of
+from fairseq_seqkd.pseudo.selectors import Best, BestAtLengthPenalty, settings_of_text
 
 
 @dataclass
@@ -34,8 +34,8 @@ class TargetSpec:
     text: Dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        check_filters(self.filters or {})
         self.filters = {name: value for name, value in (self.filters or {}).items() if value}
-        check_filters(self.filters)
         if self.keep < 1:
             raise ValueError(f"--keep is {self.keep}, expected 1 or more")
         suffix = f"-keep{self.keep}" if self.keep > 1 else ""
@@ -45,10 +45,15 @@ class TargetSpec:
     def settings(self):
         """The specification as entries of ``target_spec.json``."""
         action = ("drop" if self.drop else "gold") if self.filters else None
+        filters = {
+            name: getattr(value, "settings", value) for name, value in self.filters.items()
+        }
+        text = settings_of_text(**self.text) if measures_of(self.filters) else None
         return {
             **self.selector.settings,
             "keep": self.keep if self.keep > 1 else None,
-            "filters": self.filters,
+            "filters": filters,
+            "filter_text": text,
             "filter_action": action,
         }
 
