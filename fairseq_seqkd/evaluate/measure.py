@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fairseq_seqkd.evaluate.corpus import Corpus
+from fairseq_seqkd.evaluate.defects import count_defects
 from fairseq_seqkd.evaluate.engines import check_engine_name, torch_devices
 from fairseq_seqkd.evaluate.loading import load_candidates, notes_on_data, summarise
 from fairseq_seqkd.evaluate.outputs import name_outputs, text_files
@@ -58,6 +59,7 @@ def evaluate(checkpoints, settings):
     report.rows = [run.row for run in runs]
     name_outputs(report.rows, settings.split_names)
     score_runs(report, runs, corpus)
+    count_defects(report, runs, corpus)
     for summary in report.models:
         _measure_mode(summary, [run for run in runs if run.row.model == summary.name])
     return report, text_files(corpus, runs)

@@ -97,6 +97,7 @@ class Row:
             `Scores`, over the sentences of all splits together
         splits: {name of a split: `Scores`}
         bleu_by_length: BLEU on each of `Report.length_groups`
+        defects: {kind of defect: number of lines}, see `DefectCounter`; a mean over seeds
         tokens: number of tokens in all translations of the first seed, each sentence's EOS
             included
         sentences: number of translations of a seed
@@ -121,6 +122,7 @@ class Row:
     seed_chrf: List[float] = field(default_factory=list)
     splits: Dict[str, Scores] = field(default_factory=dict)
     bleu_by_length: List[float] = field(default_factory=list)
+    defects: Dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     sentences: int = 0
     seconds: List[List[float]] = field(default_factory=list)
@@ -182,6 +184,8 @@ class Report:
         splits: {name of a split: number of its sentences}
         against: names of the rows that all are compared with
         lenpen_split: the split that length penalties were tuned on; None: they were not
+        reference_defects: as of `Row`, of the references
+        lines_with_numbers: number of sources with a number in digits
     """
 
     split: str
@@ -197,6 +201,8 @@ class Report:
     splits: Dict[str, int] = field(default_factory=dict)
     against: List[str] = field(default_factory=list)
     lenpen_split: Optional[str] = None
+    reference_defects: Dict[str, int] = field(default_factory=dict)
+    lines_with_numbers: int = 0
 
     @property
     def baseline(self):

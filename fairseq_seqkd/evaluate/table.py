@@ -18,7 +18,35 @@ def render_markdown(report):
 
 def tables(report):
     """[(title, [{column: cell}])] of every table; a title may be empty."""
-    return [("", decoding_rows(report)), *_split_tables(report), ("", model_rows(report))]
+    return [
+        ("", decoding_rows(report)),
+        *_split_tables(report),
+        *_defect_tables(report),
+        ("", model_rows(report)),
+    ]
+
+
+def _defect_tables(report):
+    """A table of what goes wrong in the output, if it was counted."""
+    if not report.reference_defects:
+        return []
+    references = {"model": "references", "engine": "", "decoding": ""}
+    rows = [{**references, **_defect_cells(report, report.reference_defects)}]
+    for row in report.rows:
+        way = {"model": row.model, "engine": engine_label(report, row)}
+        cells = _defect_cells(report, row.defects)
+        rows.append({**way, "decoding": row.decoding, **cells})
+    return [(f"What goes wrong, in {_plural(report.sentences, 'line')}", rows)]
+
+
+def _defect_cells(report, defects):
+    return {
+        "empty": f"{defects['empty']:g}",
+        "copies of the source": f"{defects['copies']:g}",
+        "loops": f"{defects['loops']:g}",
+        "over-long": f"{defects['overlong']:g}",
+        "numbers lost": f"{defects['lost_numbers']:g} of {report.lines_with_numbers}",
+    }
 
 
 def _split_tables(report):
@@ -168,6 +196,7 @@ def explain_columns(report):
             "Length ratio: tokens of the translations divided by those of the references. "
             "Brevity penalty: the factor of BLEU that a ratio below 1 costs.",
             *_explain_length_penalty(report),
+            *_explain_defects(report),
             _explain_speed(report),
             _explain_sizes(report),
         ]
@@ -195,6 +224,15 @@ def _explain_length_penalty(report):
         f"Length penalty: the best BLEU of each model and beam on {report.lenpen_split}, among "
         f"{GRID[0]}, {GRID[1]} ... {GRID[-1]}; of equals the smallest."
     ]
+
+
+def _explain_defects(report):
+    if report.reference_defects:
+        yield (
+            "Loops: lines in which a word stands four times in a row, or several words three "
+            "times. Over-long: more than twice the characters, and 20 more, that references "
+            "have for such a source. Numbers lost: lines that lack a number of their source."
+        )
 
 
 def _explain_speed(report):

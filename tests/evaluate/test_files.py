@@ -14,7 +14,7 @@ from fairseq_seqkd.evaluate import files
 from fairseq_seqkd.evaluate.page import render_page
 from fairseq_seqkd.evaluate.plots import plot_report
 from fairseq_seqkd.evaluate.report import ModelSummary, Report, Row
-from fairseq_seqkd.evaluate.table import decoding_rows, model_rows, render_markdown
+from fairseq_seqkd.evaluate.table import decoding_rows, model_rows, render_markdown, tables
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -114,7 +114,9 @@ def test_a_browser_shows_it(written, report, tmp_path):
     )
     assert "CONSOLE" not in shown.stderr
     rows = re.findall(r"<tr>(.*?)</tr>", shown.stdout, re.DOTALL)
-    assert len(rows) == 2 + len(report.rows) + len(report.models)
+    every_table = [table for _, table in tables(report)]
+    assert len(every_table) == 3  # of the rows, of defects with those of references, of models
+    assert len(rows) == 3 + 2 * len(report.rows) + 1 + len(report.models)
     for row in report.rows:
         assert any(row.model in line and f"{row.bleu:.2f}" in line for line in rows)
     assert len(re.findall(r"<figure id=.*?<svg.*?<path.*?</svg>", shown.stdout, re.DOTALL)) == 5

@@ -1,0 +1,108 @@
+"""What goes wrong in the output."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairseq_seqkd.evaluate.defects import (
+    DefectCounter,
+    is_copy,
+    is_empty,
+    is_loop,
+    lost_numbers,
+)
+from fairseq_seqkd.evaluate.table import explain_columns, tables
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("a man on a bike", False),
+        ("very very very good", False),
+        ("very very very very good", True),
+        ("a dog and a dog and a cat", False),
+        ("a dog and a dog and a dog and", True),
+        ("and a dog a dog a dog", True),
+        ("so a b c d e f g h a b c d e f g h a b c d e f g h .", True),
+        ("a a b b a a b b", False),
+        ("\u54c8\u54c8\u54c8\u54c8", True),
+        ("\u6211\u662f\u6211\u662f\u6211\u662f", True),
+        ("\u6211\u662f\u5b66\u751f", False),
+        ("", False),
+        ("x", False),
+    ],
+)
+def test_loops(text, expected):
+    assert is_loop(text) == expected
+
+
+@given(st.text("ab ", max_size=14))
+def test_loops_as_a_regular_expression_finds_them(text):
+    words = text.split()
+    if len(words) < 2:
+        return
+    line = " ".join(words) + " "
+    phrase = r"(?:^|(?<= ))((?:\S+ ){2,8}?)\1\1|(?:^|(?<= ))(\S+ )\2\2\2"
+    assert is_loop(text) == bool(re.search(phrase, line))
+
+
+@pytest.mark.parametrize(
+    "source, text, expected",
+    [
+        ("Ein Hund .", "ein  hund .", True),
+        ("Ein Hund .", "Ein Hund", False),
+        ("", "", False),
+        (" ", "", False),
+    ],
+)
+def test_copies(source, text, expected):
+    assert is_copy(source, text) == expected
+
+
+def test_empty():
+    assert [is_empty(text) for text in ("", " \t", "x")] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "source, text, expected",
+    [
+        ("am 3. Mai 2016", "on May 3 , 2016", []),
+        ("1.000,5 Euro um 10:30", "1,000.5 euros at 10.30", []),
+        ("5 und 5", "5 and five", ["5"]),
+        ("Nummer 61", "number 16", ["61"]),
+        ("kein", "7", []),
+    ],
+)
+def test_numbers(source, text, expected):
+    assert list(lost_numbers(source, text).elements()) == expected
+
+
+def test_over_long_is_relative_to_the_references():
+    """They have twice the characters of their sources."""
+    sources, references = ["a" * 10, "b" * 20], ["x" * 20, "y" * 40]
+    count = DefectCounter(sources, references)
+    assert count(references)["overlong"] == 0
+    assert count(["x" * 60, "y" * 100])["overlong"] == 0
+    assert count(["x" * 61, "y" * 101])["overlong"] == 2
+
+
+def test_a_line_may_have_several():
+    count = DefectCounter(["Nr. 7", "gut gut gut gut"], ["no. 7", "good"])
+    assert count.lines_with_numbers == 1
+    assert count(["", "gut gut gut gut"]) == {
+        **{"empty": 1, "copies": 1, "loops": 1, "overlong": 0, "lost_numbers": 1}
+    }
+
+
+def test_the_report_has_a_table(report):
+    """Of every row, and of the references first."""
+    (table,) = [rows for title, rows in tables(report) if title.startswith("What goes wrong")]
+    assert [row["model"] for row in table] == ["references", *(r.model for r in report.rows)]
+    for cells, row in zip(table[1:], report.rows):
+        assert cells["loops"] == f"{row.defects['loops']:g}"
+    # Models that have hardly learned anything: they repeat words.
+    assert max(row.defects["loops"] for row in report.rows) > 0
+    assert report.reference_defects["loops"] == report.reference_defects["empty"] == 0
+    assert "Loops: lines in which a word stands four times" in explain_columns(report)
