@@ -22,7 +22,7 @@ all() {
     captions
     reverse
     translated back-translated "the reverse model translates English captions" -s en -t de \
-        --teacher-path "$WORK/reverse/checkpoint_best.pt" \
+        --teacher-path "$WORK/reverse/checkpoint_best.pt" --beam 1 \
         $(text_flags en) --exclude $(plain_files en "train val test_2016_flickr test_2018_flickr")
     once all "mix the teacher's text" run all fairseq-seqkd mix "$WORK/all.new" \
         "$WORK/data-bin=2" "reverse:$WORK/back-translated/best"
