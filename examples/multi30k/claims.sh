@@ -241,7 +241,7 @@ fi
 winner=$(cat "$OUT/best")
 
 # prune SPARSITY: train the best student on with its method while it is pruned gradually, during the first
-# two thirds of the updates (Kim & Rush, section 4.2). No validation before that: a denser checkpoint
+# two thirds of the updates (Kim & Rush, section 5.2). No validation before that: a denser checkpoint
 # would win.
 prune() {
     local name=pruned-$1
