@@ -266,6 +266,7 @@ def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):
         ("gkd", []),
         ("distill", ["--kd-prefixes", "interleaved", "--kd-accept-topk", "2"]),
         ("distill", ["--kd-prefixes", "switch", "--kd-sampling-topp", "0.5"]),
+        ("distill", ["--kd-weighting", "selective_global", "--kd-queue", "300"]),
     ],
 )
 def test_ten_updates_equal_five_resume_five(

@@ -113,6 +113,7 @@ class DistillConfig(AxisParameters):
     seed: int = II("common.seed")
     train_subset: str = II("dataset.train_subset")
     max_update: int = II("optimization.max_update")
+    save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
 

@@ -21,6 +21,7 @@ from fairseq_seqkd.compat import check_numpy
 from fairseq_seqkd.criterions.cold_start import warn_of_cold_start
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.logged import LOGGED
+from fairseq_seqkd.criterions.memory import Memory
 from fairseq_seqkd.criterions.method import resolve_method
 from fairseq_seqkd.losses.blockwise_sum import masked_sum, weighted_sum
 from fairseq_seqkd.losses.statistics import Masks, PositionStatistics
@@ -62,6 +63,7 @@ class DistillCriterion(FairseqCriterion):
         self._teacher = None  # no module, so fairseq neither saves nor trains it
         self._teacher_is_missing = self._is_student_checked = self._is_start_checked = False
         self._cache = None
+        self._memory = Memory(task, cfg) if self.method.remembers else None
         if self.kd_targets != "gold" and not hasattr(task, "use_targets"):
             raise ValueError(
                 f"--kd-targets {self.kd_targets} needs pseudo-targets, and the task "
@@ -124,7 +126,9 @@ class DistillCriterion(FairseqCriterion):
         """
         logits, symbols = logits.reshape(-1, logits.size(-1)), target.flatten()
         masks = self.build_masks(target, student_rows_mask, comparator.teacher_mask)
-        statistics = PositionStatistics(comparator, logits, symbols, self.counted_mask(masks))
+        counted_mask = self.counted_mask(masks)
+        memory = self._memory.at(self.current_step()) if self._memory else ()
+        statistics = PositionStatistics(comparator, logits, symbols, counted_mask, *memory)
         masks = Masks(*(mask.flatten() for mask in masks))
 
         def values_of(chunk, positions):

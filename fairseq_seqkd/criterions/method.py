@@ -6,7 +6,7 @@ from typing import Any, Callable, Optional
 from fairseq_seqkd.criterions.config import AXES, DistillConfig, check_config
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.losses.support import LEFTOVER
-from fairseq_seqkd.losses.weighting import WEIGHTINGS
+from fairseq_seqkd.losses.weighting import REMEMBERING, WEIGHTINGS
 from fairseq_seqkd.prefixes import PREFIXES
 from fairseq_seqkd.registry import flag, refuse_unused
 
@@ -30,6 +30,11 @@ class Method:
     weighting: Optional[Callable]
     leftover: Callable
     uses_teacher: bool
+
+    @property
+    def remembers(self):
+        """Whether the weighting remembers something from batch to batch."""
+        return self.weighting is not None and self.weighting.func.__name__ in REMEMBERING
 
     def check_k(self, k, where):
         """Refuse a ``--kd-head`` that is not below the number of known symbols.

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any, Dict, NamedTuple
+from typing import Any, Callable, Dict, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,12 +39,16 @@ class PositionStatistics:
         target: (positions,) symbols
         batch_counted_mask: (batch, length) True for the positions of batch statistics: compared
             ones whose divergence has a weight, or all compared ones if none has
+        memory: {name: tensor} that a weighting remembers from batch to batch
+        gather: joins (n,) values of all data-parallel processes
     """
 
     comparator: Any
     logits: Tensor
     target: Tensor
     batch_counted_mask: Tensor
+    memory: Dict[str, Tensor] = field(default_factory=dict)
+    gather: Callable = lambda values: values
     _tail_masses: Dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property

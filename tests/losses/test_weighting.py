@@ -1,4 +1,5 @@
 import math
+from collections import deque
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,12 @@ def statistics(draw, min_counted=1):
     counted_mask = torch.from_numpy(rng.random(size) < 0.7)
     counted_mask[:min_counted] = True
     values = {name: torch.from_numpy(rng.random(size) * 3).float() for name in STATISTICS}
-    return SimpleNamespace(counted_mask=counted_mask, **values)
+    return SimpleNamespace(counted_mask=counted_mask, memory={}, gather=gathered, **values)
+
+
+def gathered(values):
+    """Of one process."""
+    return values
 
 
 @pytest.mark.parametrize("name", NOT_UNIFORM)
@@ -41,6 +47,7 @@ def test_what_stands_in_padding_does_not_matter(name, statistics):
     before = weighting(statistics)
     for statistic in STATISTICS:
         getattr(statistics, statistic)[~statistics.counted_mask] = 1000.0
+    statistics.memory.clear()
     assert torch.equal(weighting(statistics), before)
 
 
@@ -117,3 +124,34 @@ def test_position_hand_worked():
 def test_out_of_range(name, settings, message):
     with pytest.raises(ValueError, match=message):
         WEIGHTINGS.resolve(name, settings)
+
+
+@given(
+    batches=st.lists(statistics(min_counted=0), min_size=1, max_size=6),
+    keep=st.floats(0.01, 1),
+    queue=st.integers(1, 40),
+)
+def test_the_global_queue(batches, keep, queue):
+    """As in the authors' code: the batch joins, the oldest go, the gate is of the queue."""
+    weighting = WEIGHTINGS.resolve("selective_global", {"kd_keep": keep, "kd_queue": queue})
+    memory, last = {}, deque(maxlen=queue)
+    for batch in batches:
+        batch.memory = memory
+        weights = weighting(batch)
+        nlls, mask = batch.student_nll.tolist(), batch.counted_mask.tolist()
+        last.extend(nll for nll, is_counted in zip(nlls, mask) if is_counted)
+        gate = sorted(last, reverse=True)[math.ceil(keep * len(last)) - 1] if last else 0
+        wanted = [float(m and nll >= gate) for nll, m in zip(nlls, mask)]
+        assert weights.tolist() == wanted
+
+
+def test_the_queue_has_the_tokens_of_all_processes():
+    batch = SimpleNamespace(
+        counted_mask=torch.tensor([True, True]),
+        student_nll=torch.tensor([1.0, 3.0]),
+        memory={"student_nll": torch.tensor([2.0, 5.0])},
+        gather=lambda values: torch.cat([torch.tensor([4.0, 6.0]), values]),
+    )
+    weights = WEIGHTINGS.resolve("selective_global", {"kd_queue": 5})(batch)
+    assert batch.memory["student_nll"].tolist() == [5.0, 4.0, 6.0, 1.0, 3.0]
+    assert weights.tolist() == [0.0, 0.0]

@@ -1,0 +1,76 @@
+"""What a method remembers from batch to batch, and how it survives an interruption.
+
+fairseq saves the task's state with every checkpoint, and does not read it when a training is
+resumed. So it is read here, from the file that fairseq resumed.
+"""
+
+import os
+
+import torch
+from fairseq.distributed import utils as distributed_utils
+
+from fairseq_seqkd.models.checkpoints import read_checkpoint
+
+KEY = "fairseq_seqkd"  # in the task's state
+
+
+class Memory:
+    """Named tensors that are saved with the task's state, the same on every process.
+
+    Args:
+        task: the student's
+        cfg: `DistillConfig`, which names the checkpoint that a training resumes
+    """
+
+    def __init__(self, task, cfg):
+        self.cfg = cfg
+        self.values = {}
+        self._is_restored = False
+        task.state.merge_state_dict({KEY: self.values})
+
+    def at(self, step):
+        """The memory and the gathering of `PositionStatistics`.
+
+        Validation sees a copy, so that it changes nothing, and gathers nothing, since
+        processes may have other numbers of batches there.
+
+        Args:
+            step: `TrainingStep`; None in validation
+        Raises:
+            ValueError: the checkpoint that was resumed has no such state
+        """
+        if step is None:
+            return (dict(self.values),)
+        if step.update > 0 and not self._is_restored:
+            self.values.update(self._saved())
+        self._is_restored = True
+        return self.values, gather_over_ranks
+
+    def _saved(self):
+        path = self.cfg.restore_file
+        if path == "checkpoint_last.pt":  # fairseq's default, in --save-dir
+            path = os.path.join(self.cfg.save_dir, path)
+        state = read_checkpoint(path).get("task_state", {}).get(KEY)
+        if state is None:
+            raise ValueError(
+                f"{path!r} was saved by a training that remembers nothing from batch to batch, "
+                "and this one does: it cannot go on from there exactly. Begin a new training "
+                "with its weights: --finetune-from-model, and another --save-dir."
+            )
+        return state
+
+
+def gather_over_ranks(values):
+    """(n,) the numbers of all data-parallel processes, in the order of their ranks.
+
+    Args:
+        values: (n,), of any n; every process has to call this as often as the others
+    """
+    if distributed_utils.get_data_parallel_world_size() == 1:
+        return values
+    group = distributed_utils.get_data_parallel_group()
+    sizes = distributed_utils.all_gather(values.new_tensor([len(values)]), group)
+    sizes = [int(size) for size in sizes]
+    padded = torch.nn.functional.pad(values, (0, max(sizes) - len(values)))
+    gathered = distributed_utils.all_gather(padded, group)
+    return torch.cat([row[:size] for row, size in zip(gathered, sizes)])
