@@ -42,6 +42,13 @@ def add_arguments(parser):
         "for a training in two steps, NAME=FILE1@UPDATE,FILE2 if the second step began with "
         "the first step's checkpoint of that update",
     )
+    parser.add_argument(
+        "--side-by-side",
+        nargs=2,
+        metavar="NAME[:beamN]",
+        help="two rows: the page shows the sentences on which they differ most; default: the "
+        "row that all are compared with, and the best row of another model",
+    )
     parser.add_argument("--out", metavar="DIR", help="folder to write the report to")
 
 
@@ -166,6 +173,7 @@ def run(arguments):
             spm_model=arguments.spm_model,
             reference_files=arguments.ref,
             against=tuple(arguments.against or ()),
+            side_by_side=tuple(arguments.side_by_side or ()),
             rounds=arguments.rounds,
             threads=arguments.threads,
         ),

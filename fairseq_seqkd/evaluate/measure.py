@@ -13,6 +13,7 @@ from fairseq_seqkd.evaluate.outputs import name_outputs, text_files
 from fairseq_seqkd.evaluate.report import Report, row_name
 from fairseq_seqkd.evaluate.runs import prepare_runs, texts_of, translate
 from fairseq_seqkd.evaluate.scoring import score_runs
+from fairseq_seqkd.evaluate.side_by_side import compare_sentences
 from fairseq_seqkd.evaluate.versions import collect_versions
 
 
@@ -35,6 +36,8 @@ def evaluate(checkpoints, settings):
     if settings.threads:
         torch.set_num_threads(settings.threads)
     against = [row_name(text, checkpoints, settings.beams) for text in settings.against]
+    pair = settings.side_by_side
+    pair = [row_name(text, checkpoints, settings.beams, "--side-by-side") for text in pair]
     candidates = load_candidates(checkpoints, settings)
     first = next(iter(candidates.values()))[0]
     ways = first.detokenise, first.detokenise_source
@@ -60,6 +63,7 @@ def evaluate(checkpoints, settings):
     name_outputs(report.rows, settings.split_names)
     score_runs(report, runs, corpus)
     count_defects(report, runs, corpus)
+    compare_sentences(report, runs, corpus, pair)
     for summary in report.models:
         _measure_mode(summary, [run for run in runs if run.row.model == summary.name])
     return report, text_files(corpus, runs)

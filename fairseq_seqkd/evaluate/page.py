@@ -37,12 +37,19 @@ def render_page(report, plots):
         report=report,
         tables=tables(report),
         alignment=alignment,
+        compared=_compared_rows(report),
         explanation=explain_columns(report),
         plots=[
             {"name": name, "title": TITLES[name], "svg": _without_xml_head(plot.svg)}
             for name, plot in plots.items()
         ],
     )
+
+
+def _compared_rows(report):
+    """How the two rows that are shown side by side are called."""
+    names = report.side_by_side.rows if report.side_by_side else []
+    return [f"{row.model}, {row.decoding}" for row in map(report.row, names)]
 
 
 def _without_xml_head(svg):

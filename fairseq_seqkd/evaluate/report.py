@@ -167,6 +167,37 @@ class Row:
 
 
 @dataclass
+class Difference:
+    """A sentence that two rows translate differently.
+
+    Attributes:
+        where: its split and line
+        source, reference: text
+        texts: the two translations
+        chrf: the sentence chrF of each
+    """
+
+    where: str
+    source: str
+    reference: str
+    texts: List[str]
+    chrf: List[float]
+
+
+@dataclass
+class Comparison:
+    """The sentences on which two rows differ most.
+
+    Attributes:
+        rows: the names of the two rows
+        sentences: `Difference` list, the largest first
+    """
+
+    rows: List[str]
+    sentences: List[Difference]
+
+
+@dataclass
 class Report:
     """The results of an evaluation.
 
@@ -185,6 +216,7 @@ class Report:
         against: names of the rows that all are compared with
         lenpen_split: the split that length penalties were tuned on; None: they were not
         reference_defects: as of `Row`, of the references
+        side_by_side: `Comparison` of two rows; None if there is one row
         lines_with_numbers: number of sources with a number in digits
     """
 
@@ -203,6 +235,7 @@ class Report:
     lenpen_split: Optional[str] = None
     reference_defects: Dict[str, int] = field(default_factory=dict)
     lines_with_numbers: int = 0
+    side_by_side: Optional[Comparison] = None
 
     @property
     def baseline(self):

@@ -27,6 +27,7 @@ class Settings:
             None takes the splits' gold targets
         against: names of rows that all are compared with, see `row_name`; empty: the first
             model's largest beam
+        side_by_side: names of two rows whose sentences are compared, see `row_name`
         rounds: how often everything is timed
         threads: number of CPU threads; None leaves it to torch
     Raises:
@@ -50,6 +51,7 @@ class Settings:
     spm_model: Optional[str] = None
     reference_files: Optional[List[str]] = None
     against: tuple = ()
+    side_by_side: tuple = ()
     rounds: int = 5
     threads: Optional[int] = None
 

@@ -116,7 +116,8 @@ def test_a_browser_shows_it(written, report, tmp_path):
     rows = re.findall(r"<tr>(.*?)</tr>", shown.stdout, re.DOTALL)
     every_table = [table for _, table in tables(report)]
     assert len(every_table) == 3  # of the rows, of defects with those of references, of models
-    assert len(rows) == 3 + 2 * len(report.rows) + 1 + len(report.models)
+    n_sentences = len(report.side_by_side.sentences)
+    assert len(rows) == 3 + 2 * len(report.rows) + 1 + len(report.models) + 1 + n_sentences
     for row in report.rows:
         assert any(row.model in line and f"{row.bleu:.2f}" in line for line in rows)
     assert len(re.findall(r"<figure id=.*?<svg.*?<path.*?</svg>", shown.stdout, re.DOTALL)) == 5
