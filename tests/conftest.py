@@ -34,6 +34,10 @@ from fairseq_seqkd.pseudo.generate import Recipe  # noqa: E402
 from fairseq_seqkd.pseudo.selectors import Best  # noqa: E402
 from fairseq_seqkd.pseudo.store import PseudoTargetStore, read_nbest  # noqa: E402
 from fairseq_seqkd.pseudo.target_spec import TargetSpec  # noqa: E402
+from fairseq_seqkd.tasks.translation_seqkd import (  # noqa: E402
+    TranslationSeqKDConfig,
+    TranslationSeqKDTask,
+)
 from fairseq_seqkd.teacher import load_teacher  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -195,6 +199,19 @@ def recipe_with(teacher, loaded, search=None, **engine):
         load_teacher=lambda device, dtype: loaded,
         search=search or {},
         engine={"name": "fairseq", **engine},
+    )
+
+
+def seqkd_task(data, store, **values):
+    """The task ``translation_seqkd`` as fairseq sets it up for training."""
+    defaults = {
+        **{"source_lang": "src", "target_lang": "tgt", "train_subset": "train"},
+        **{"cpu": True, "fp16": False, "seed": 1, "required_seq_len_multiple": 1},
+        **{"dataset_impl": None, "generates_with": None},
+    }
+    paths = {"data": str(data), "pseudo_targets": store and str(store)}
+    return TranslationSeqKDTask.setup_task(
+        TranslationSeqKDConfig(**{**defaults, **paths, **values})
     )
 
 

@@ -261,6 +261,7 @@ def test_eval_bleu_scores_the_student(data, teacher, store, tmp_path):
         ("word_kd", []),
         ("word_kd", ["--kd-cache"]),
         ("seq_inter", []),
+        ("seq_kd", ["--kd-targets", "sampled"]),
         ("seq_kd", ["--pseudo-targets", "online", "--teacher-sampling"]),
         ("imit_kd", ["--kd-sampling-topk", "5", "--kd-schedule", "linear"]),
         ("gkd", []),

@@ -149,7 +149,11 @@ def next_command(arguments, split, spec):
     roots = arguments.pseudo_targets.split(os.pathsep)
     databins = os.pathsep.join(os.path.join(root, spec.folder) for root in roots)
     stock = f"fairseq-train {databins} --task translation ..."
-    names = {"best": "seq_kd", "closest": "seq_inter"}
+    names = {
+        "best": "seq_kd",
+        "closest": "seq_inter",
+        "sampled": "seq_kd --kd-targets sampled",
+    }
     criterion = names.get(spec.folder)
     if criterion is None or spec.drop or not split.has_gold:
         return f"Train a student on it, with stock fairseq:\n  {stock}"

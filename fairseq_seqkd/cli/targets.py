@@ -29,8 +29,8 @@ def _add_selector_arguments(parser):
         choices=list(SELECTORS),
         default="best",
         help="the teacher's best hypothesis, the one closest to gold, the one most like all "
-        "others of its list (minimum Bayes risk), or that of the highest --scores; default: "
-        "best",
+        "others of its list (minimum Bayes risk), that of the highest --scores, or whole "
+        "lists for trainings with --kd-targets sampled; default: best",
     )
     group.add_argument(
         "--metric",

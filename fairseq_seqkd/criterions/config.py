@@ -1,5 +1,6 @@
 """The configuration of a distillation criterion: axes, their parameters, and weights."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -11,7 +12,7 @@ from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.losses.support import LEFTOVER
 from fairseq_seqkd.losses.weighting import WEIGHTINGS
 from fairseq_seqkd.prefixes import PREFIXES
-from fairseq_seqkd.pseudo.selectors import SELECTORS
+from fairseq_seqkd.pseudo.selectors import SELECTORS, Sampled
 from fairseq_seqkd.registry import flag
 from fairseq_seqkd.teacher import TeacherConfig
 
@@ -34,7 +35,15 @@ class DistillConfig(AxisParameters):
         metadata={
             "help": "the target to train on: gold, the teacher's best hypothesis, its n-best "
             "hypothesis closest to gold, most like all others of the list (mbr), or of the "
-            "highest external score (scores); all but gold: --task translation_seqkd"
+            "highest external score (scores), or another one of the list each epoch (sampled); "
+            "all but gold: --task translation_seqkd"
+        },
+    )
+    sampled_temperature: Optional[float] = field(
+        default=None,
+        metadata={
+            "help": "--kd-targets sampled: a hypothesis is drawn with probability proportional "
+            "to exp(total log-probability / temperature) (default: 1)"
         },
     )
     kd_prefixes: Prefixes = field(
@@ -130,6 +139,16 @@ def check_config(cfg):
     expect(0 < cfg.kd_temperature <= 1000, "kd_temperature", "a number above 0, up to 1000")
     expect(0 <= cfg.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
     expect(cfg.kd_top_k is None or cfg.kd_top_k >= 1, "kd_top_k", "a whole number above 0")
+    expect(
+        cfg.sampled_temperature is None or 0 < cfg.sampled_temperature < math.inf,
+        "sampled_temperature",
+        "a number above 0",
+    )
+    expect(
+        cfg.sampled_temperature is None or str(cfg.kd_targets) == Sampled.name,
+        "sampled_temperature",
+        "--kd-targets sampled beside it",
+    )
     reduced = cfg.kd_top_k or cfg.kd_cache
     expect(
         cfg.kd_leftover is None or reduced, "kd_leftover", "--kd-top-k or --kd-cache beside it"

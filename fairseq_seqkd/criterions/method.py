@@ -8,6 +8,7 @@ from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.losses.support import LEFTOVER
 from fairseq_seqkd.losses.weighting import REMEMBERING, WEIGHTINGS
 from fairseq_seqkd.prefixes import PREFIXES
+from fairseq_seqkd.pseudo.selectors import Sampled
 from fairseq_seqkd.registry import flag, refuse_unused
 
 
@@ -99,6 +100,12 @@ def check_combination(cfg, method):
         raise ValueError(
             "--teacher-path is None, expected a checkpoint to compare the student with "
             "(or --kd-cache, or --kd-alpha 0 and --kd-prefixes data)"
+        )
+    if cfg.kd_cache is not None and str(cfg.kd_targets) == Sampled.name:
+        raise ValueError(
+            f"--kd-cache is {cfg.kd_cache!r} with --kd-targets sampled: a cache has the "
+            "teacher's distributions at one target per sentence, and these targets are others "
+            "in every epoch. Use --teacher-path without --kd-cache, or --kd-targets best."
         )
     for name in ("kd_divergence", "kd_weighting", "kd_temperature", "kd_top_k", "kd_cache"):
         if not method.uses_teacher and str(cfg[name]) != str(getattr(DistillConfig, name)):

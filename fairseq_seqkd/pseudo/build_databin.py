@@ -30,6 +30,7 @@ from fairseq_seqkd.pseudo.generate import (
     wait_for_chunks,
 )
 from fairseq_seqkd.pseudo.gold import gold_mask_of
+from fairseq_seqkd.pseudo.hypothesis_lists import list_arrays
 from fairseq_seqkd.pseudo.quality import describe, quality_against_gold
 from fairseq_seqkd.pseudo.selected import select_hypotheses
 from fairseq_seqkd.pseudo.store import STATUSES
@@ -100,7 +101,7 @@ def build_databin(store, split, spec, processes=0):
     databin = store.path(spec.folder)
     with store.sealed():
         if not os.path.exists(databin):
-            how = processes, spec.keep, measures_of(spec.filters), spec.text
+            how = processes, spec.rows_per_sentence(store), measures_of(spec.filters), spec.text
             selected = select_hypotheses(store, split, spec.selector, *how)
             write_targets(databin, split, selected, spec)
     seen_at_last(lambda: os.path.exists(databin))  # another host's, perhaps
@@ -141,12 +142,15 @@ def write_targets(databin, split, selected, spec):
     if spec.selector.needs_gold:
         without_gold_mask = has_target_mask & ~gold_mask_of(split)
         report["without_gold"] = int(without_gold_mask.sum())
-    if keep > 1:
+    if spec.settings["keep"]:
         rejected = _reasons(np.zeros_like(selected.statuses), rejected_by)
         report["pairs"] = int(target_mask.sum() + gold_mask.sum())
         report["rejected_pairs"] = _count(rejected, rejected_by >= 0)
     row_mask = target_mask.copy()
     row_mask[::keep] |= gold_mask
+    rows, arrays = np.flatnonzero(row_mask), {}
+    if spec.selector.keeps_lists:
+        arrays = list_arrays(selected, rows, target_mask)
 
     def target_of(row):
         id_ = row // keep
@@ -154,7 +158,7 @@ def write_targets(databin, split, selected, spec):
 
     # On a file system without locks another process may have built it in the meantime.
     with contextlib.suppress(FileExistsError):
-        write_databin(databin, split, np.flatnonzero(row_mask), target_of, report, keep)
+        write_databin(databin, split, rows, target_of, report, keep, arrays)
 
 
 def _describe_targets(selected, split, spec, target_mask):
@@ -205,7 +209,7 @@ def summary(databin):
     numbers = report["sentences"]
     lines = [f"{databin}: {numbers['teacher']} sentences translated by the teacher"]
     if report.get("keep"):
-        lines.append(f"  {report['pairs']} pairs, up to {report['keep']} per sentence")
+        lines.append(f"  {report['pairs']} pairs; kept per sentence: {report['keep']}")
         for reason, number in sorted(report["rejected_pairs"].items()):
             lines.append(f"  {number} pairs are left out: {reason}")
     for action, kind in (("keep their gold target", "gold"), ("are dropped", "dropped")):
@@ -229,7 +233,7 @@ def _score_unit(databin):
     return "as in the imported list" if is_list else "nats per token"
 
 
-def write_databin(path, split, rows, target_of, report, keep=1):
+def write_databin(path, split, rows, target_of, report, keep=1, arrays=None):
     """Copy the gold data-bin, with other targets in one split.
 
     Args:
@@ -239,6 +243,7 @@ def write_databin(path, split, rows, target_of, report, keep=1):
         target_of: called with a row, returns its (length,) token ids with EOS
         report: the content of ``target_spec.json``, without the SHA-256 of the split's files
         keep: rows per sentence
+        arrays: {name of a file: array} to write beside the pairs
     """
     pair = split.prefix
     if split.is_source_only:
@@ -258,7 +263,9 @@ def write_databin(path, split, rows, target_of, report, keep=1):
             write_entries(source_prefix, sources, sizes, entries, len(dataset.src_dict))
         targets = (target_of(int(row)) for row in rows)
         write_mmap(f"{prefix}.{split.target_lang}", targets, len(dataset.tgt_dict))
-        names = split_files(folder, pair)
+        for name, array in (arrays or {}).items():
+            np.save(os.path.join(folder, name), array)
+        names = [*split_files(folder, pair), *(arrays or {})]
         sums = {name: sha256(os.path.join(folder, name)) for name in names}
         write_json(os.path.join(folder, "target_spec.json"), {**report, "sha256": sums})
 

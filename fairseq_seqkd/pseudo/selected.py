@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class SelectedHypotheses:
 
     Attributes:
         keep: rows per sentence
+        lenpen: the length penalty of the scores; None if that is not known
         has_gold: whether a sentence without a hypothesis has a gold target
         measures: {name: (rows,) numbers} of the texts, see ``text_measures.py``
         statuses: (rows,) indices into ``STATUSES``, of the first row of each sentence
@@ -39,6 +40,7 @@ class SelectedHypotheses:
     """
 
     keep: int
+    lenpen: Optional[float]
     has_gold: bool
     measures: Dict[str, np.ndarray]
     statuses: np.ndarray
@@ -51,20 +53,21 @@ class SelectedHypotheses:
     file: Any
 
     @classmethod
-    def empty(cls, split, folder, keep=1, measures=()):
-        """No hypotheses yet; ``folder`` is where the temporary file is made."""
+    def empty(cls, split, store, keep=1, measures=()):
+        """No hypotheses yet; the temporary file is made in the folder of the store."""
         source_lengths = np.asarray(split.dataset.src_sizes)
         rows = keep * len(source_lengths)
         kinds = (np.int32, bool, np.uint64, np.int64)
         return cls(
             keep,
+            store.manifest["search"].get("lenpen"),
             split.has_gold,
             {name: np.full(rows, np.nan, np.float32) for name in measures},
             np.zeros(rows, np.uint8),
             np.full(rows, -np.inf, np.float32),
             np.repeat(source_lengths, keep),
             *(np.zeros(rows, kind) for kind in kinds),
-            tempfile.TemporaryFile(dir=folder),
+            tempfile.TemporaryFile(dir=store.root),
         )
 
     @property
@@ -187,7 +190,7 @@ def select_hypotheses(store, split, selector, processes=0, keep=1, measures=None
         collate_fn=identity,
         generator=torch.Generator(),  # does not draw from the global one, the student's
     )
-    selected = SelectedHypotheses.empty(split, store.root, keep, measures)
+    selected = SelectedHypotheses.empty(split, store, keep, measures)
     with name_in_errors(store.root):
         for chunk in progress_bar(chunks, unit=" chunks", desc=f"selecting {selector.folder}"):
             selected.add(chunk)

@@ -30,11 +30,12 @@ class Selector:
         folder: of the data-bin in the store
         settings: entries of ``target_spec.json``
         needs_gold, needs_list: whether it compares with gold, or hypotheses with each other
+        keeps_lists: whether the data-bin has all hypotheses of every list
         needs_store: whether it needs more than the list, and so cannot select online
         beam: of a new store
     """
 
-    needs_gold = needs_list = needs_store = False
+    needs_gold = needs_list = needs_store = keeps_lists = False
     beam = 5
 
     def check(self, store):
@@ -72,6 +73,19 @@ class Best(Selector):
     def values(self, hypotheses, gold=None, id_=None):
         """All alike: the teacher's favourite is selected."""
         return np.zeros(len(hypotheses))
+
+
+class Sampled(Best):
+    """Keeps the whole list, from which a training draws another hypothesis in every epoch."""
+
+    name = folder = "sampled"
+    settings = {"selector": "sampled"}
+    needs_list = needs_store = keeps_lists = True
+
+    def check(self, store):
+        """Raise a ValueError unless total log-probabilities can be had of the scores."""
+        if store.exists:
+            store.length_penalty("'sampled' targets")
 
 
 class BestAtLengthPenalty(Selector):
@@ -260,7 +274,8 @@ def settings_of_text(remove_bpe=None, moses_lang=None, spm_model=None):
 
 
 SELECTORS = {
-    selector.name: selector for selector in (Best, Closest, MinimumBayesRisk, ExternalScores)
+    selector.name: selector
+    for selector in (Best, Closest, MinimumBayesRisk, ExternalScores, Sampled)
 }
 
 
@@ -291,4 +306,6 @@ def build_selector(name, dictionary, metric=None, mbr_weights=False, scores=None
         return MinimumBayesRisk(dictionary, metric, mbr_weights, **how)
     if name == ExternalScores.name:
         return ExternalScores(scores)
-    return Best() if name == Best.name else SELECTORS[name](dictionary, metric, **how)
+    if name in (Best.name, Sampled.name):
+        return SELECTORS[name]()
+    return Closest(dictionary, metric, **how)

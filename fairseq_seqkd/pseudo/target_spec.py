@@ -10,6 +10,8 @@ from fairseq_seqkd.io.files import read_json
 from fairseq_seqkd.pseudo.filters import check_filters, measures_of
 from fairseq_seqkd.pseudo.selectors import Best, BestAtLengthPenalty, settings_of_text
 
+ALL = "all"  # the entry ``keep`` of a data-bin with whole n-best lists
+
 
 @dataclass
 class TargetSpec:
@@ -38,8 +40,27 @@ class TargetSpec:
         self.filters = {name: value for name, value in (self.filters or {}).items() if value}
         if self.keep < 1:
             raise ValueError(f"--keep is {self.keep}, expected 1 or more")
+        if self.selector.keeps_lists:
+            self._check_lists()
         suffix = f"-keep{self.keep}" if self.keep > 1 else ""
         self.folder = self.folder or self.selector.folder + suffix
+
+    def _check_lists(self):
+        """Refuse what does not go with whole lists."""
+        if self.keep > 1:
+            raise ValueError(
+                f"--keep {self.keep} with 'sampled' targets, which keep the whole list. Leave "
+                "one of them out."
+            )
+        if self.filters and self.drop:
+            raise ValueError(
+                "--filter-action drop with 'sampled' targets: a training finds the lists by "
+                "the sentences of the data. Expected --filter-action gold."
+            )
+
+    def rows_per_sentence(self, store):
+        """The rows of `SelectedHypotheses` per sentence, in a `PseudoTargetStore`."""
+        return store.manifest["search"]["nbest"] if self.selector.keeps_lists else self.keep
 
     @property
     def settings(self):
@@ -51,7 +72,7 @@ class TargetSpec:
         text = settings_of_text(**self.text) if measures_of(self.filters) else None
         return {
             **self.selector.settings,
-            "keep": self.keep if self.keep > 1 else None,
+            "keep": ALL if self.selector.keeps_lists else self.keep if self.keep > 1 else None,
             "filters": filters,
             "filter_text": text,
             "filter_action": action,
@@ -67,7 +88,7 @@ class TargetSpec:
             ValueError: lists every entry that differs
         """
         report = read_json(os.path.join(databin, "target_spec.json"))
-        if self.keep == 1 and report.get("keep") and not exactly:
+        if not self.settings["keep"] and report.get("keep") and not exactly:
             raise ValueError(f"{databin!r} {pairs_without_ids(report)}")
         lines = differences(report, self.settings, exactly=exactly)
         if lines:
@@ -85,8 +106,11 @@ def pairs_without_ids(report):
     Args:
         report: the content of its ``target_spec.json``
     """
+    made = "is of --kd-targets sampled"
+    if report["keep"] != ALL:
+        made = f"was made with --keep {report['keep']}"
     return (
-        f"was made with --keep {report['keep']}: it has several pairs per sentence, and not "
+        f"{made}: it has several pairs per sentence, and not "
         "the sentence ids of the data. Train on it with --task translation and without "
         "--pseudo-targets, or select one hypothesis (fairseq-seqkd merge)."
     )

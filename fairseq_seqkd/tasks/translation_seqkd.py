@@ -28,11 +28,13 @@ from fairseq_seqkd.pruning.hook import PruningConfig, PruningMixin
 from fairseq_seqkd.pseudo.build_databin import prepare_databin
 from fairseq_seqkd.pseudo.fairseq_generate import StoreGenerationConfig, StoreGenerationMixin
 from fairseq_seqkd.pseudo.generate import Recipe, new_search
+from fairseq_seqkd.pseudo.hypothesis_lists import HypothesisLists
 from fairseq_seqkd.pseudo.online import with_pseudo_targets
 from fairseq_seqkd.pseudo.selectors import METRICS, build_selector
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
 from fairseq_seqkd.pseudo.unfinished import check_accepted, check_unfinished
 from fairseq_seqkd.tasks.pairs import PairsWithGold
+from fairseq_seqkd.tasks.sampled import SampledPairs
 from fairseq_seqkd.teacher import TeacherConfig, load_teacher, shared_teacher, teacher_dtype_of
 
 logger = logging.getLogger(__name__)
@@ -109,15 +111,17 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         self._databins = {}
         self.use_targets("gold")
 
-    def use_targets(self, targets, with_gold=False):
+    def use_targets(self, targets, with_gold=False, temperature=None):
         """Set the targets of training batches from now on.
 
         Args:
             targets: ``gold``, or a selector's name (``best``, ``closest``, ``mbr``)
             with_gold: whether batches of pseudo-targets also have the gold targets
+            temperature: of ``sampled`` targets; None: 1
         """
         self.targets = targets
         self.with_gold = with_gold
+        self.temperature = 1.0 if temperature is None else temperature
         self.selector = None
         if targets != "gold":
             self.selector = build_selector(
@@ -133,6 +137,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         self.use_targets(
             getattr(criterion, "kd_targets", "gold"),
             with_gold=getattr(criterion, "gold_weight", 0) > 0,
+            temperature=getattr(cfg, "sampled_temperature", None),
         )
         return criterion
 
@@ -155,8 +160,13 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         if not self._replaces_dataset():
             self._check_online(gold)
             return
-        with self._data_in(os.pathsep.join(self._prepare_databins(split))):
+        databins = self._prepare_databins(split)
+        with self._data_in(os.pathsep.join(databins)):
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        if self.selector.keeps_lists:
+            lists = HypothesisLists(databins[(epoch - 1) % len(databins)])
+            how = lists, self.cfg.seed, self.temperature
+            self.datasets[split] = SampledPairs(self.datasets[split], *how)
         if self.with_gold:
             self.datasets[split] = self._pairs_with_gold(self.datasets[split], gold)
 

@@ -110,7 +110,7 @@ def test_more_than_the_store_has(root, data, refused):
 def test_stock_fairseq_trains_on_it(root, data, tmp_path, capsys):
     main(["merge", str(data), "--pseudo-targets", str(root), "--threads", "1", "--keep", "2"])
     output = capsys.readouterr().out
-    assert "pairs, up to 2 per sentence" in output and "criterion" not in output
+    assert "pairs; kept per sentence: 2" in output and "criterion" not in output
     stock = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", 2]
     where = ["--save-dir", tmp_path / "run", "--skip-invalid-size-inputs-valid-test"]
     fairseq("train", root / "best-keep2", *TRAINING, *TINY, *stock, *where)

@@ -2,24 +2,11 @@ import shutil
 
 import pytest
 from conftest import colons, load_split, logged, ranks, train
+from conftest import seqkd_task as build
 from omegaconf import OmegaConf
 
 from fairseq_seqkd.cli import main as cli
 from fairseq_seqkd.criterions.seq_inter import SeqInterConfig
-from fairseq_seqkd.tasks.translation_seqkd import TranslationSeqKDConfig, TranslationSeqKDTask
-
-
-def build(data, store, **values):
-    """The task as fairseq sets it up for training."""
-    defaults = {
-        **{"source_lang": "src", "target_lang": "tgt", "train_subset": "train"},
-        **{"cpu": True, "fp16": False, "seed": 1, "required_seq_len_multiple": 1},
-        **{"dataset_impl": None, "generates_with": None},
-    }
-    paths = {"data": str(data), "pseudo_targets": store and str(store)}
-    return TranslationSeqKDTask.setup_task(
-        TranslationSeqKDConfig(**{**defaults, **paths, **values})
-    )
 
 
 def rows(target, task):
@@ -127,20 +114,21 @@ class TestWithGold:
         assert task.dataset("train").collater([]) == {}
 
 
+@pytest.fixture(scope="module")
+def source_only(data, teacher, tmp_path_factory):
+    """A data-bin without training targets, and its store."""
+    folder = tmp_path_factory.mktemp("source-only")
+    shutil.copytree(data, folder / "data")
+    for suffix in ("bin", "idx"):
+        (folder / "data" / f"train.src-tgt.tgt.{suffix}").unlink()
+    words = ["generate", folder / "data", "--pseudo-targets", folder / "store"]
+    words += ["--teacher-path", teacher, "--engine", "fairseq", "--threads", 1]
+    cli.main([str(word) for word in words])
+    return folder / "data", folder / "store"
+
+
 class TestWithoutGold:
     """Rows without a gold target are left out of gold terms, and counted."""
-
-    @pytest.fixture(scope="class")
-    def source_only(self, data, teacher, tmp_path_factory):
-        """A data-bin without training targets, and its store."""
-        folder = tmp_path_factory.mktemp("source-only")
-        shutil.copytree(data, folder / "data")
-        for suffix in ("bin", "idx"):
-            (folder / "data" / f"train.src-tgt.tgt.{suffix}").unlink()
-        words = ["generate", folder / "data", "--pseudo-targets", folder / "store"]
-        words += ["--teacher-path", teacher, "--engine", "fairseq", "--threads", 1]
-        cli.main([str(word) for word in words])
-        return folder / "data", folder / "store"
 
     def test_an_empty_target_is_padding_alone(self, data, store, caplog):
         task = build(data, store)
