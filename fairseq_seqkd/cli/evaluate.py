@@ -14,6 +14,7 @@ import re
 
 from fairseq_seqkd.cli.files import check_folder
 from fairseq_seqkd.cli.stores import add_split_arguments
+from fairseq_seqkd.decoding.refinement_engine import DEFAULT_MAX_ITER
 from fairseq_seqkd.evaluate.curves import read_joined_curves
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
 from fairseq_seqkd.evaluate.files import write_report
@@ -112,6 +113,13 @@ def _add_decoding(parser):
     )
     parser.add_argument("--max-len-b", type=int, default=200, help="default: 200")
     parser.add_argument(
+        "--iter-decode-max-iter",
+        type=int,
+        metavar="N",
+        help="iterations of non-autoregressive models after the first, as in fairseq-generate; "
+        f"default: {DEFAULT_MAX_ITER}",
+    )
+    parser.add_argument(
         "--engines",
         nargs="+",
         metavar="ENGINE",
@@ -168,6 +176,7 @@ def run(arguments):
             tune_lenpen=arguments.tune_lenpen,
             max_len_a=arguments.max_len_a,
             max_len_b=arguments.max_len_b,
+            max_iter=arguments.iter_decode_max_iter,
             remove_bpe=arguments.remove_bpe,
             moses=arguments.moses,
             spm_model=arguments.spm_model,

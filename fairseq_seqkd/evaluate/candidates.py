@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, List
 
 from fairseq_seqkd.databin import PairSplit
+from fairseq_seqkd.decoding.refinement_engine import is_refining
 from fairseq_seqkd.decoding.text import Detokeniser
 from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state
 from fairseq_seqkd.models.datasets import concatenate_sources
@@ -59,8 +60,9 @@ class Candidate:
         _check_task(name, config_of(load_state(first), first).task)
         _check_dictionaries(name, first, data, languages)
         model = load_teacher(path, data, role=CANDIDATE, languages=languages)
-        language_tokens_of(model.task)  # raises an error for a task that is not known
         candidate = cls(name, path, model, [], None)
+        if not candidate.is_refining:
+            language_tokens_of(model.task)  # raises an error for a task that is not known
         candidate.splits = [candidate.load_split(split, data) for split in splits]
         candidate.dataset = concatenate_sources([one.dataset for one in candidate.splits])
         return candidate
@@ -71,7 +73,7 @@ class Candidate:
         pair = config.source_lang, config.target_lang
         where = data or self.data, split
         sentences = PairSplit.load(self.model.task, *where, *pair, config.left_pad_source)
-        _check_lengths(self.name, self.model, sentences)
+        _check_lengths(self, sentences)
         return sentences
 
     def set_text(self, remove_bpe=None, moses=None, spm_model=None):
@@ -85,6 +87,16 @@ class Candidate:
         moses = moses and self.languages[0]
         source = task.source_dictionary
         self.detokenise_source = Detokeniser(source, remove_bpe, moses, spm_model)
+
+    @property
+    def is_refining(self):
+        """Whether it is non-autoregressive; such models have no beam."""
+        return is_refining(self.model.task)
+
+    @property
+    def max_source_positions(self):
+        """The longest source that it takes, in tokens with EOS."""
+        return self.model.max_source_positions() - self.is_refining  # which adds BOS
 
     @property
     def data(self):
@@ -161,15 +173,15 @@ def _task_with_own_dictionaries(path, languages):
     return None, None
 
 
-def _check_lengths(name, model, split):
+def _check_lengths(candidate, split):
     """Raise a ValueError if the split is empty or a source is too long for the model."""
     lengths = split.dataset.src_sizes
     if not len(lengths):
         raise ValueError(f"{split.folder!r} has no sentence in {split.name!r}")
-    longest, limit = int(lengths.max()), model.max_source_positions()
+    longest, limit = int(lengths.max()), candidate.max_source_positions
     if longest > limit:
         raise ValueError(
-            f"--checkpoints: {name!r} takes at most {limit} source tokens, but line "
+            f"--checkpoints: {candidate.name!r} takes at most {limit} source tokens, but line "
             f"{int(lengths.argmax()) + 1} of {split.name!r} in {split.folder!r} has {longest}. "
             "Expected a split without it."
         )

@@ -59,9 +59,11 @@ def _fairseq_generate_command(row, candidate, search, settings):
     cfg = candidate.model.task.cfg
     generate = [
         *("fairseq-generate", candidate.data, "--path", candidate.path),
-        *("--task", "translation", "--source-lang", cfg.source_lang),
+        *("--task", cfg._name if candidate.is_refining else "translation"),
+        *("--source-lang", cfg.source_lang),
         *("--target-lang", cfg.target_lang, "--gen-subset", candidate.splits[0].name),
-        *("--beam", row.beam, *_search_flags(search), "--required-batch-size-multiple", 1),
+        *("--beam", row.beam, *_search_flags(search), *_iteration_flags(row)),
+        *("--required-batch-size-multiple", 1),
         *(["--remove-bpe", settings.remove_bpe] if settings.remove_bpe else []),
         *(["--tokenizer", "moses"] if settings.moses else []),
         *(["--cpu"] if row.device == "cpu" else []),
@@ -75,6 +77,10 @@ def _fairseq_generate_command(row, candidate, search, settings):
     )
 
 
+def _iteration_flags(row):
+    return [] if row.iterations is None else ["--iter-decode-max-iter", row.iterations]
+
+
 def _evaluate_command(row, candidate, search, settings):
     checkpoints = ",".join(seed.path for seed in row.seeds)
     # Several seeds may have a length penalty each.
@@ -86,6 +92,7 @@ def _evaluate_command(row, candidate, search, settings):
         *("--engines", row.engine, "--devices", row.device, "--beams", row.beam),
         *_search_flags(search, without="lenpen" if is_tuned else None),
         *tuning,
+        *_iteration_flags(row),
         *(["--remove-bpe", settings.remove_bpe] if settings.remove_bpe else []),
         *(["--moses", settings.moses] if settings.moses else []),
         *(["--spm-model", settings.spm_model] if settings.spm_model else []),

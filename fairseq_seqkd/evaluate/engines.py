@@ -8,6 +8,7 @@ import torch
 from fairseq_seqkd.decoding.agreement import GREEDY
 from fairseq_seqkd.decoding.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
+from fairseq_seqkd.decoding.refinement_engine import RefinementEngine
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.evaluate.candidates import CANDIDATE
 from fairseq_seqkd.models.ctranslate2 import size_of
@@ -21,7 +22,7 @@ class LoadedModel(NamedTuple):
 
     Attributes:
         decode: ``decode(dataset, ids, search)`` returns {id: (tokens, log-probability)} of
-            the best hypotheses
+            the best hypotheses; a non-autoregressive model has no search
         weight_bytes: size of the weights in a file
     """
 
@@ -39,7 +40,7 @@ def check_engine_name(name):
         )
 
 
-def load_into_engine(engine_name, candidate, device, threads, folder):
+def load_into_engine(engine_name, candidate, device, threads, folder, max_iter):
     """Load a model into one engine.
 
     Args:
@@ -48,6 +49,7 @@ def load_into_engine(engine_name, candidate, device, threads, folder):
         device: torch.device
         threads: number of CPU threads
         folder: where a converted model is written
+        max_iter: iterations of a non-autoregressive model
     Returns:
         a `LoadedModel`
     Raises:
@@ -55,20 +57,22 @@ def load_into_engine(engine_name, candidate, device, threads, folder):
             this machine; gives the reason
     """
     if engine_name == "fairseq":
-        return _load_into_fairseq(candidate, device)
+        return _load_into_fairseq(candidate, device, max_iter)
     compute_type = engine_name.partition(":")[2]
     folder = os.path.join(folder, compute_type)
     return _load_into_ctranslate2(candidate, device, threads, folder, compute_type)
 
 
-def _load_into_fairseq(candidate, device):
+def _load_into_fairseq(candidate, device, max_iter):
     model = candidate.model
     if device.type != "cpu":
         where = candidate.path, candidate.data, device
         model = load_teacher(*where, role=CANDIDATE, languages=candidate.languages)
 
+    refine = candidate.is_refining and RefinementEngine(model, max_iter)
+
     def decode(dataset, ids, search):
-        engine = FairseqEngine(model, search, keep_unfinished=True)
+        engine = refine or FairseqEngine(model, search, keep_unfinished=True)
         return _best_hypotheses(engine(dataset, ids), search)
 
     weights = candidate.weights.values()
@@ -110,21 +114,25 @@ def _best_hypotheses(nbest_lists, search):
     }
 
 
-def load_into_engines(engine_names, candidate, device, threads, folder):
+def load_into_engines(engine_names, candidate, device, threads, folder, max_iter):
     """Load a model into several engines.
 
     Args:
-        engine_names: None takes those of `DEFAULT_ENGINES` that can be used
-        candidate, device, threads, folder: as for `load_into_engine`
+        engine_names: None takes those of `DEFAULT_ENGINES` that can be used; for a
+            non-autoregressive model fairseq's is meant, whatever they are
+        candidate, device, threads, folder, max_iter: as for `load_into_engine`
     Returns:
         {engine name: `LoadedModel`}, and a list of notes on the engines that cannot be used
     Raises:
         ValueError: an engine that was asked for by name cannot be used
     """
     loaded_models, notes = {}, []
+    if candidate.is_refining and engine_names != ["fairseq"]:
+        engine_names = ["fairseq"]
+        notes.append(f"{candidate.name} is non-autoregressive: it was run with fairseq alone.")
     for name in engine_names or DEFAULT_ENGINES:
         try:
-            loaded = load_into_engine(name, candidate, device, threads, folder)
+            loaded = load_into_engine(name, candidate, device, threads, folder, max_iter)
             # A missing GPU library shows only when something is decoded.
             dataset = candidate.dataset
             loaded.decode(dataset, [int(dataset.src_sizes.argmin())], GREEDY)

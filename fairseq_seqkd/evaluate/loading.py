@@ -20,7 +20,8 @@ def load_candidates(checkpoints, settings):
         {name: [`Candidate`, ...]}
     Raises:
         FileNotFoundError, ValueError: as for `Candidate.load` and `Candidate.set_text`; the
-            data-bins have different lines; or the seeds of a name are no such
+            data-bins have different lines; the seeds of a name are no such; or iterations are
+            asked for that no model has
     """
     data_of = settings.data_of or {}
     unknown = sorted(set(data_of) - set(checkpoints))
@@ -40,7 +41,18 @@ def load_candidates(checkpoints, settings):
             _check_same_lines(candidate, first)
             candidates[name].append(candidate)
         _check_same_size(name, candidates[name])
+    _check_iterations(candidates, settings)
     return candidates
+
+
+def _check_iterations(candidates, settings):
+    if settings.max_iter is not None and not any(
+        seeds[0].is_refining for seeds in candidates.values()
+    ):
+        raise ValueError(
+            "--iter-decode-max-iter has no effect: none of the models is non-autoregressive "
+            "(trained with the task translation_lev)"
+        )
 
 
 def seed_paths(name, paths):

@@ -35,10 +35,10 @@ def evaluate(checkpoints, settings):
     devices = torch_devices(settings.devices)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    against = [row_name(text, checkpoints, settings.beams) for text in settings.against]
-    pair = settings.side_by_side
-    pair = [row_name(text, checkpoints, settings.beams, "--side-by-side") for text in pair]
     candidates = load_candidates(checkpoints, settings)
+    beams = {name: settings.beams_of(seeds[0]) for name, seeds in candidates.items()}
+    against = [row_name(text, beams) for text in settings.against]
+    pair = [row_name(text, beams, "--side-by-side") for text in settings.side_by_side]
     first = next(iter(candidates.values()))[0]
     ways = first.detokenise, first.detokenise_source
     corpus = Corpus.load(first.splits, *ways, settings.reference_files)
@@ -87,6 +87,8 @@ def _measure_mode(summary, runs):
         summary: the model's `ModelSummary`
         runs: the model's runs
     """
+    if runs[0].row.iterations is not None:
+        return  # it gives no probability to a whole target
     engine = min(runs, key=lambda run: run.row.engine != "fairseq").row.engine
     runs = [run for run in runs if run.row.engine == engine]
     largest = max(runs, key=lambda run: run.row.beam)

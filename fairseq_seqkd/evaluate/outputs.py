@@ -15,7 +15,7 @@ def name_outputs(rows, splits):
     """
     devices, taken = {row.device for row in rows}, set()
     for row in rows:
-        way = [f"beam{row.beam}" if row.beam > 1 else "greedy", row.engine.replace(":", "-")]
+        way = [row.decoding.replace(" ", ""), row.engine.replace(":", "-")]
         way += [row.device] * (len(devices) > 1)
         for number, seed in enumerate(row.seeds, 1):
             which = [f"seed{number}"] * (len(row.seeds) > 1)

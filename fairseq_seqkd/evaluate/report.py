@@ -92,6 +92,7 @@ class Row:
         beam: beam size, 1 is greedy
         weight_bytes: size of the weights in the file that the engine loads
         command: shell command that reproduces the translations and scores
+        iterations: of a non-autoregressive model, which has no beam; None for others
         seeds: a `Seed` for each of its checkpoints
         bleu, chrf, brevity_penalty, length_ratio, gain, gains, seed_bleu, seed_chrf: as of
             `Scores`, over the sentences of all splits together
@@ -111,6 +112,7 @@ class Row:
     beam: int
     weight_bytes: int
     command: str
+    iterations: Optional[int] = None
     seeds: List[Seed] = field(default_factory=list)
     bleu: float = 0.0
     chrf: float = 0.0
@@ -134,7 +136,9 @@ class Row:
 
     @property
     def decoding(self):
-        """``greedy`` or ``beam N``."""
+        """``greedy``, ``beam N`` or ``N iterations``."""
+        if self.iterations is not None:
+            return f"{self.iterations} iterations"
         return "greedy" if self.beam == 1 else f"beam {self.beam}"
 
     def total_seconds(self, over_rounds=median):
@@ -260,22 +264,21 @@ class Report:
         return next(model for model in self.models if model.name == name)
 
 
-def row_name(text, models, beams, flag="--against"):
+def row_name(text, beams, flag="--against"):
     """The name of a row, ``MODEL:beamN``, of what a user typed: ``MODEL[:beamN]``.
 
     Args:
         text: without a beam, the largest is meant
-        models, beams: names and beam sizes of all rows
+        beams: {model: beam sizes of its rows}
         flag: for the error message
     Raises:
         ValueError: there is no such row
     """
-    names = {model: f"{model}:beam{max(beams)}" for model in models}
-    full = [f"{model}:beam{beam}" for model in models for beam in beams]
+    names = {model: f"{model}:beam{max(sizes)}" for model, sizes in beams.items()}
+    full = [f"{model}:beam{size}" for model, sizes in beams.items() for size in sizes]
     names.update(zip(full, full))
     if text not in names:
         raise ValueError(
-            f"{flag}: found {text!r}, expected NAME or NAME:beamN, with a name of "
-            f"{', '.join(models)} and a beam of {', '.join(map(str, beams))}"
+            f"{flag}: found {text!r}, expected NAME or NAME:beamN, one of {', '.join(full)}"
         )
     return names[text]

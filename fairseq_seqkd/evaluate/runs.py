@@ -58,11 +58,12 @@ def prepare_runs(candidates, settings, devices, folder, notes):
     tuner = settings.tune_lenpen and LengthPenaltyTuner(settings, first)
     runs = []
     for number, (name, seeds) in enumerate(candidates.items()):
+        beams = settings.beams_of(seeds[0])
         ways = []  # of each seed: {(device, engine, beam): (SeedRun, {length penalty: BLEU})}
         for seed, candidate in enumerate(seeds):
             subfolder = os.path.join(folder, f"{number}-{seed}")
             loaded_models = _load_everywhere(candidate, settings, devices, subfolder, notes)
-            bleu = tuner(candidate, loaded_models) if tuner else {}
+            bleu = tuner(candidate, loaded_models) if tuner and max(beams) > 1 else {}
             ways.append(_ways_of(candidate, loaded_models, bleu, settings))
         for way in ways[0]:
             if all(way in others for others in ways):
@@ -76,7 +77,7 @@ def _load_everywhere(candidate, settings, devices, folder, notes):
     for device in devices:
         found, new_notes = load_into_engines(
             *(settings.engines, candidate, device, torch.get_num_threads()),
-            os.path.join(folder, device.type),
+            *(os.path.join(folder, device.type), settings.iterations),
         )
         notes.extend(note for note in new_notes if note not in notes)
         loaded_models.update({(device, engine): loaded for engine, loaded in found.items()})
@@ -93,7 +94,7 @@ def _ways_of(candidate, loaded_models, bleu, settings):
     """
     ways = {}
     for (device, engine), loaded in loaded_models.items():
-        for beam in settings.beams:
+        for beam in settings.beams_of(candidate):
             tuned_on = bleu.get(beam, {})
             search = settings.search(beam, best_length_penalty(tuned_on) if tuned_on else None)
             ways[device, engine, beam] = SeedRun(candidate, loaded, search, {}, []), tuned_on
@@ -105,6 +106,8 @@ def _new_run(name, way, seeds, settings):
     (device, engine, beam), threads = way, torch.get_num_threads()
     weight_bytes = seeds[0][0].loaded.weight_bytes
     row = Row(name, engine, device.type, threads, beam, weight_bytes, "")
+    if seeds[0][0].candidate.is_refining:
+        row.iterations = settings.iterations
     row.seeds = [
         Seed(seed.candidate.path, seed.search.lenpen, {str(x): y for x, y in tuned_on.items()})
         for seed, tuned_on in seeds

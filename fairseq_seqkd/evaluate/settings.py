@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import List, Optional
 
+from fairseq_seqkd.decoding.refinement_engine import DEFAULT_MAX_ITER
 from fairseq_seqkd.decoding.search import SearchOptions
 
 
@@ -22,6 +23,8 @@ class Settings:
         lenpen: exponent of the length in a beam's scores; None is 1
         tune_lenpen: the split on which every model's best one is found
         max_len_a, max_len_b: as of `SearchOptions`
+        max_iter: iterations of non-autoregressive models, which have no beam; None is
+            fairseq-generate's default
         remove_bpe, moses, spm_model: how tokens become text, see `Detokeniser`
         reference_files: a text file with one reference a line for every split, in their order;
             None takes the splits' gold targets
@@ -46,6 +49,7 @@ class Settings:
     tune_lenpen: Optional[str] = None
     max_len_a: float = 0
     max_len_b: int = 200
+    max_iter: Optional[int] = None
     remove_bpe: Optional[str] = None
     moses: Optional[str] = None
     spm_model: Optional[str] = None
@@ -59,6 +63,8 @@ class Settings:
         self._check_splits()
         self._check_length_penalty()
         self.search(beam=1)
+        if self.max_iter is not None and self.max_iter < 0:
+            raise ValueError(f"--iter-decode-max-iter is {self.max_iter}, expected 0 or more")
 
     def _check_splits(self):
         names = self.split_names
@@ -103,6 +109,15 @@ class Settings:
             lenpen = 1.0 if self.lenpen is None or beam == 1 else self.lenpen
         lengths = {"max_len_a": self.max_len_a, "max_len_b": self.max_len_b}
         return SearchOptions(beam=beam, lenpen=lenpen, **lengths)
+
+    def beams_of(self, candidate):
+        """The beam sizes with which a `Candidate` decodes; 1 stands for no beam."""
+        return [1] if candidate.is_refining else list(self.beams)
+
+    @property
+    def iterations(self):
+        """The iterations of non-autoregressive models."""
+        return DEFAULT_MAX_ITER if self.max_iter is None else self.max_iter
 
     @property
     def split_names(self):

@@ -144,12 +144,18 @@ NAT_LOSS = ["--task", "translation_lev", "--criterion", "nat_loss"]
         ),
     ],
 )
-def test_the_way_out_works(imported, tmp_path, arch, flags, refused):
+def test_the_way_out_works(imported, tmp_path, arch, flags, refused, capsys):
     """What the refusals advise: fairseq's own criterion on a store's data-bin."""
     flags = [*flags, "--max-update", 2, "--encoder-learned-pos", "--decoder-learned-pos"]
     train(imported / "best", tmp_path, *flags, model=["--arch", arch, *SMALL])
     student = tmp_path / "checkpoint_last.pt"
     assert student.exists()
-    if "nat_loss" in flags:  # its task puts BOS before sources, which nothing else here does
-        message = refused("evaluate", imported / "best", "--checkpoints", student)
+    if "nat_loss" in flags:  # its task puts BOS before sources; evaluate does as well
+        evaluated = ["evaluate", imported / "best", "--split", "valid", "--rounds", 1]
+        evaluated += ["--engines", "fairseq", "--checkpoints"]
+        store = ["--pseudo-targets", tmp_path / "store", "--engine", "fairseq"]
+        where = [imported / "best", *store, "--teacher-path", student]
+        message = refused("generate", *where, "--split", "valid")
         assert "the task TranslationLevenshteinTask may read and generate more" in message
+        cli.main([*map(str, [*evaluated, student])])
+        assert "| 10 iterations " in capsys.readouterr().out

@@ -35,9 +35,13 @@ def draw_speed(report):
 
 
 def draw_size(report):
-    """BLEU against size, for every model and engine, decoding like the baseline."""
-    way = report.baseline.beam, report.baseline.device
-    rows = [row for row in report.rows if (row.beam, row.device) == way]
+    """BLEU against size, for every model and engine, decoding like the baseline if it can."""
+    rows = [
+        row
+        for row in report.rows
+        if row.device == report.baseline.device
+        and (row.beam == report.baseline.beam or row.iterations is not None)
+    ]
     return _draw_rows(
         report,
         rows,
@@ -101,17 +105,22 @@ def _way(report, row):
     return engine_label(report, row), row.decoding
 
 
+def _kind(report, row):
+    """The engine, and whether it decodes from left to right."""
+    return engine_label(report, row), row.iterations is None
+
+
 def _markers(report, rows):
     """{(engine, decoding): (shape, filling)}, the beams of an engine side by side."""
-    engines = list(dict.fromkeys(engine_label(report, row) for row in rows))
+    engines = list(dict.fromkeys(_kind(report, row) for row in rows))
     beams = sorted({row.beam for row in rows}, reverse=True)
     # The largest beam is filled, and the smallest hollow.
     fillings = {beam: _HALF_FILLED[i % 4] for i, beam in enumerate(beams)}
     fillings.update({beams[-1]: "none", beams[0]: "full"})
-    ordered = sorted(rows, key=lambda r: (engines.index(engine_label(report, r)), -r.beam))
+    ordered = sorted(rows, key=lambda r: (engines.index(_kind(report, r)), -r.beam))
     return {
         _way(report, row): (
-            _SHAPES[engines.index(engine_label(report, row)) % len(_SHAPES)],
+            _SHAPES[engines.index(_kind(report, row)) % len(_SHAPES)],
             fillings[row.beam],
         )
         for row in ordered
