@@ -27,6 +27,7 @@ from fairseq_seqkd.evaluate.tuning import GRID
 def add_arguments(parser):
     _add_models(parser)
     _add_decoding(parser)
+    _add_search(parser)
     _add_text(parser)
     parser.add_argument(
         "--rounds",
@@ -92,6 +93,25 @@ def _add_decoding(parser):
         default=[1, 5],
         help="beam sizes, 1 is greedy; default: 1 5",
     )
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        metavar="ENGINE",
+        help="fairseq, or ctranslate2:TYPE with a type such as float32, int8, float16; "
+        f"default: those of {', '.join(DEFAULT_ENGINES)} that can be used",
+    )
+    parser.add_argument(
+        "--devices",
+        nargs="+",
+        choices=["cpu", "cuda"],
+        help="default: the CPU, and a GPU if there is one",
+    )
+    parser.add_argument(
+        "--threads", type=int, help="number of CPU threads; default: torch's own"
+    )
+
+
+def _add_search(parser):
     length_penalty = parser.add_mutually_exclusive_group()
     length_penalty.add_argument(
         "--lenpen",
@@ -118,22 +138,6 @@ def _add_decoding(parser):
         metavar="N",
         help="iterations of non-autoregressive models after the first, as in fairseq-generate; "
         f"default: {DEFAULT_MAX_ITER}",
-    )
-    parser.add_argument(
-        "--engines",
-        nargs="+",
-        metavar="ENGINE",
-        help="fairseq, or ctranslate2:TYPE with a type such as float32, int8, float16; "
-        f"default: those of {', '.join(DEFAULT_ENGINES)} that can be used",
-    )
-    parser.add_argument(
-        "--devices",
-        nargs="+",
-        choices=["cpu", "cuda"],
-        help="default: the CPU, and a GPU if there is one",
-    )
-    parser.add_argument(
-        "--threads", type=int, help="number of CPU threads; default: torch's own"
     )
 
 

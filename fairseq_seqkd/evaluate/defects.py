@@ -1,4 +1,4 @@
-"""What goes wrong in translations whatever their BLEU: lines that anyone would reject.
+"""Counts lines that anyone would reject, whatever the BLEU: what goes wrong in translations.
 
 All are counted on text, without a model, and for the references as well: a test set has lines
 of each kind itself.
