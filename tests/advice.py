@@ -35,7 +35,7 @@ def unknown_flags(subcommand, message):
         name = program.replace("fairseq-seqkd ", "")
         allowed |= OTHERS.get(name, set())
         allowed |= flags_of(name) if name in SUBCOMMANDS else set()
-    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", message)) - allowed
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", message)) - allowed
 
 
 def errors_of(subcommand, stderr):

@@ -22,6 +22,12 @@ Example:
 import contextlib
 
 from fairseq_seqkd.chunked.workers import this_worker
+from fairseq_seqkd.cli.external import (
+    add_external_arguments,
+    check_external_flags,
+    external_of,
+    prepare_lines,
+)
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
     add_overwrite_argument,
@@ -60,6 +66,7 @@ def add_arguments(parser):
     parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
     add_overwrite_argument(parser)
     add_text_arguments(parser)
+    add_external_arguments(parser)
     _add_search_arguments(parser)
     _add_engine_arguments(parser)
     add_worker_arguments(parser)
@@ -137,7 +144,10 @@ def open_stores(arguments, worker):
     Returns:
         a list of (`PseudoTargetStore`, `PairSplit`, `TargetSpec`), and the `Recipe`
     """
+    check_external_flags(arguments)
     folders, text = folders_of(arguments), text_of(arguments)
+    how = settings_of(arguments, worker)
+    external = external_of(arguments, how) if arguments.teacher_ct2 else None
     with contextlib.ExitStack() as stack:
         for root in folders:
             replaced = overwriting(PseudoTargetStore(root), arguments.overwrite, worker)
@@ -146,7 +156,8 @@ def open_stores(arguments, worker):
             languages = arguments.source_lang, arguments.target_lang
             prepare_text(folders[0], text, arguments.data, languages)
         splits = list(stores_of(arguments))
-        recipe = recipe_of(arguments, splits[0][1].task, worker)
+        prepare_lines(arguments, *splits[0][:2])
+        recipe = external or recipe_of(arguments, splits[0][1].task, how)
         stores = [
             (open_store(root, split, spec, recipe), split, spec) for root, split, spec in splits
         ]
@@ -183,8 +194,21 @@ def check_numbers(arguments):
             raise ValueError(f"--{name.replace('_', '-')} is {value}, expected 1 or more")
 
 
-def recipe_of(arguments, task, worker):
-    """Build the `Recipe` that the flags describe."""
+def settings_of(arguments, worker):
+    """The settings of any `Recipe` that the flags describe, by name."""
+    names = ("beam", "nbest", "lenpen", "max_len_a", "max_len_b")
+    sampling = ("sampling", "sampling_topk", "sampling_topp", "seed")
+    engine = {"name": arguments.engine, "compute_type": arguments.compute_type}
+    return {
+        "search": {name: getattr(arguments, name) for name in (*names, *sampling)},
+        "engine": {**engine, "max_tokens": arguments.max_tokens},
+        "device": device_of(arguments.cpu, worker),
+        "threads": threads_of(arguments, worker),
+    }
+
+
+def recipe_of(arguments, task, how):
+    """Build the `Recipe` of --teacher-path; ``how`` are its `settings_of` the flags."""
 
     def load(device, dtype):
         path, data = arguments.teacher_path, arguments.teacher_data
@@ -193,18 +217,5 @@ def recipe_of(arguments, task, worker):
         teacher.check_dictionaries(task)
         return teacher
 
-    names = ("beam", "nbest", "lenpen", "max_len_a", "max_len_b")
-    sampling = ("sampling", "sampling_topk", "sampling_topp", "seed")
-    return Recipe(
-        teacher_path=arguments.teacher_path,
-        load_teacher=load,
-        search={name: getattr(arguments, name) for name in (*names, *sampling)},
-        engine={
-            "name": arguments.engine,
-            "compute_type": arguments.compute_type,
-            "max_tokens": arguments.max_tokens,
-        },
-        device=device_of(arguments.cpu, worker),
-        threads=threads_of(arguments, worker),
-        check=not arguments.no_check,
-    )
+    check = not arguments.no_check
+    return Recipe(arguments.teacher_path, load_teacher=load, check=check, **how)

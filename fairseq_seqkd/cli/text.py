@@ -50,7 +50,7 @@ def _add_subword_arguments(group):
     )
 
 
-_FLAGS = ("exclude", "accept_unknown", "tokenizer", "bpe", "sentencepiece_model", "bpe_codes")
+_SUBWORDS = ("accept_unknown", "tokenizer", "bpe", "sentencepiece_model", "bpe_codes")
 
 
 def text_of(arguments):
@@ -59,18 +59,27 @@ def text_of(arguments):
     Raises:
         ValueError: a flag that needs another one, or two that contradict each other
     """
-    given = [name for name in _FLAGS if getattr(arguments, name) is not None]
+    needing = ["exclude"] if arguments.teacher_ct2 else ["exclude", *_SUBWORDS]
+    given = [name for name in needing if getattr(arguments, name) is not None]
     if arguments.text is None:
         if given:
             raise ValueError(f"{_flag(given[0])} needs --text FILE: it says what becomes of it")
         return None
+    excluded = arguments.exclude or []
+    limit = accept_unknown_of(arguments)
+    return SourceText(arguments.text, excluded, subwords_of(arguments), limit)
+
+
+def accept_unknown_of(arguments):
+    """The value of --accept-unknown, or its default.
+
+    Raises:
+        ValueError: it is out of range
+    """
     limit = arguments.accept_unknown
-    return SourceText(
-        arguments.text,
-        arguments.exclude or [],
-        subwords_of(arguments),
-        MOST_UNKNOWN if limit is None else limit,
-    )
+    if limit is not None and not 0 <= limit <= 1:
+        raise ValueError(f"--accept-unknown is {limit}, expected a number from 0 to 1")
+    return MOST_UNKNOWN if limit is None else limit
 
 
 def subwords_of(arguments):

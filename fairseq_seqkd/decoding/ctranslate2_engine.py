@@ -51,7 +51,8 @@ class CTranslate2Engine:
         ]
         names = unique_symbols(self.target)
         self.target_ids = {name: index for index, name in enumerate(names)}
-        self.translator = _load_translator(folder, settings["compute_type"], device, threads)
+        model, compute_type = os.path.join(folder, "model"), settings["compute_type"]
+        self.translator = load_translator(model, compute_type, device, threads)
 
     @classmethod
     def resolve_settings(
@@ -75,14 +76,14 @@ class CTranslate2Engine:
             EngineUnavailable: CTranslate2 cannot be used; says why
         """
         device = torch.device(device)
-        _check_available(search, device, compute_type)
+        check_available(search, device, compute_type)
         if not os.path.exists(folder):
             convert_teacher(load_teacher("cpu", torch.float32), folder, quantization)
         return {
             "name": cls.name,
             "version": ctranslate2_library().__version__,
             "compute_type": compute_type,
-            "max_tokens": max_tokens or _MAX_TOKENS[device.type],
+            "max_tokens": max_tokens or default_max_tokens(device),
         }
 
     @classmethod
@@ -92,13 +93,7 @@ class CTranslate2Engine:
         Raises:
             ValueError: another version of CTranslate2 began the store
         """
-        version = ctranslate2_library().__version__
-        if version != settings["version"]:
-            raise ValueError(
-                f"the store was begun with CTranslate2 {settings['version']}, found {version}: "
-                f"pip install ctranslate2=={settings['version']}, or delete the folder "
-                f"{os.path.dirname(folder)!r} to start again"
-            )
+        check_version(settings, os.path.dirname(folder))
         if not os.path.exists(folder):
             convert_teacher(load_teacher("cpu", torch.float32), folder)
         threads = threads or torch.get_num_threads()
@@ -111,6 +106,10 @@ class CTranslate2Engine:
         if keep_unfinished is not None:
             other.keep_unfinished = keep_unfinished
         return other
+
+    def source_lengths(self, dataset, ids):
+        """(n,) lengths of some sentences in tokens, with EOS."""
+        return dataset.src_sizes[ids]
 
     def __call__(self, dataset, ids):
         """Start to translate at once; returns an iterator over (id, [(tokens, score), ...]).
@@ -153,7 +152,30 @@ class CTranslate2Engine:
         return hypotheses
 
 
-def _check_available(search, device, compute_type):
+def check_version(settings, root):
+    """Refuse to go on with a store that another version of CTranslate2 began.
+
+    Args:
+        settings: the manifest's entry ``engine``
+        root: the store's folder
+    Raises:
+        ValueError: names both versions
+    """
+    version = ctranslate2_library().__version__
+    if version != settings["version"]:
+        raise ValueError(
+            f"the store was begun with CTranslate2 {settings['version']}, found {version}: "
+            f"pip install ctranslate2=={settings['version']}, or delete the folder {root!r} to "
+            "start again"
+        )
+
+
+def default_max_tokens(device):
+    """Source tokens of a batch on a torch.device."""
+    return _MAX_TOKENS[device.type]
+
+
+def check_available(search, device, compute_type):
     """Raise EngineUnavailable if CTranslate2 cannot be used for this search and device."""
     library = ctranslate2_library()
     if search.sampling:
@@ -168,11 +190,19 @@ def _check_available(search, device, compute_type):
         )
 
 
-def _load_translator(folder, compute_type, device, threads):
+def load_translator(folder, compute_type, device, threads):
+    """Load a converted model as ctranslate2.Translator.
+
+    Args:
+        folder: of the model
+        compute_type, device, threads: as for `CTranslate2Engine`
+    Raises:
+        ValueError: it cannot be loaded
+    """
     on_cpu = device.type == "cpu"
     try:
         return ctranslate2_library().Translator(
-            os.path.join(folder, "model"),
+            folder,
             device=device.type,
             device_index=device.index or 0,
             compute_type=compute_type,
@@ -182,6 +212,6 @@ def _load_translator(folder, compute_type, device, threads):
         )
     except RuntimeError as error:
         raise ValueError(
-            f"CTranslate2 cannot load {folder!r}: {error}. Delete that folder, and the model "
-            "is converted again."
+            f"CTranslate2 cannot load {folder!r}: {error}. Delete that folder and convert the "
+            "model again; generate does so by itself with a model of its store."
         ) from error

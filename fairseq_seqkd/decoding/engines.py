@@ -3,7 +3,8 @@
 An engine is a callable: ``engine(dataset, ids)`` yields (id, hypotheses) for every sentence id,
 in any order. Hypotheses are a list of (tokens, score), best first: token ids that end in EOS,
 and the length-normalised score in nats. ``engine.max_source_positions`` is the longest source
-that it takes, in tokens with EOS.
+that it takes, in tokens with EOS; ``engine.source_lengths(dataset, ids)`` gives the lengths of
+some sources in these tokens, 1 of an empty one.
 
 The settings of an engine are kept in the store's manifest, so that every process that fills the
 store decodes alike.

@@ -62,6 +62,10 @@ class FairseqEngine:
         """The longest source that it takes, in tokens with EOS."""
         return self.teacher.max_source_positions()
 
+    def source_lengths(self, dataset, ids):
+        """(n,) lengths of some sentences in tokens, with EOS."""
+        return dataset.src_sizes[ids]
+
     def __call__(self, dataset, ids):
         """Yield (id, [(tokens, score), ...]) for each of ``ids``.
 

@@ -3,7 +3,10 @@
 import contextlib
 import fcntl
 import logging
+import os
 import time
+
+from fairseq_seqkd.io.files import atomic_directory
 
 # A rename is seen by all hosts after so many seconds: NFS clients keep directory entries for a
 # minute at most, unless the mount option acdirmax says otherwise.
@@ -38,6 +41,36 @@ def _lock(file, path):
     except BlockingIOError:
         logger.info("waiting for the process that holds the lock of %s", path)
         fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def make_folder_once(folder, make):
+    """Make a folder unless it is there; other processes wait for the one that makes it.
+
+    Args:
+        folder: the folder; the one it lies in exists
+        make: called with a temporary folder, which is renamed when it returns
+    """
+    if not os.path.exists(folder):
+        try:
+            # Without locks another process may make it in the meantime.
+            with file_lock(_lock_of(folder), create=True), contextlib.suppress(FileExistsError):
+                if not os.path.exists(folder):
+                    with atomic_directory(folder) as new:
+                        make(new)
+        finally:
+            remove_lock_of(folder)
+    seen_at_last(lambda: os.path.exists(folder))  # another host's, perhaps
+
+
+def remove_lock_of(folder):
+    """Remove what a process that was killed left, once the folder is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_lock_of(folder))
+
+
+def _lock_of(folder):
+    parent, name = os.path.split(folder)
+    return os.path.join(parent, f".{name}.lock.part")
 
 
 def wait_until(condition, description, poll_seconds=0.2, warn_every=60):

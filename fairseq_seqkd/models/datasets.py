@@ -5,6 +5,7 @@ readers the first needs ``prefetch``, and the second moves one file position, wh
 that were forked would share. `random_access` puts another in their place.
 """
 
+import contextlib
 import copy
 import hashlib
 import os
@@ -115,27 +116,42 @@ def data_sha256(path, vocab=None):
 
 
 def write_mmap(prefix, sentences, vocab=None):
-    """Write sentences in the format mmap; memory holds at most 13 bytes a sentence.
+    """Write sentences in the format mmap; see `writing_mmap`.
 
     Args:
         prefix: of the two files
         sentences: an iterable of (length,) token ids, arrays or tensors
         vocab: as for `data_sha256`
-    Returns:
-        the number of sentences
     """
-    dtype = indexed_dataset.best_fitting_int_dtype(vocab)
+    with writing_mmap(prefix, indexed_dataset.best_fitting_int_dtype(vocab)) as add:
+        for tokens in sentences:
+            add(tokens)
+
+
+@contextlib.contextmanager
+def writing_mmap(prefix, dtype):
+    """A context with a function that adds a sentence to new files in the format mmap.
+
+    Memory holds 12 bytes a sentence when the context ends, and nothing before.
+
+    Args:
+        prefix: of the two files
+        dtype: numpy's type of a token
+    """
     with tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(prefix))) as spool:
         with open(indexed_dataset.data_file_path(prefix), "wb") as file:
-            for tokens in sentences:
+
+            def add(tokens):
                 file.write(np.asarray(tokens).astype(dtype).tobytes())
                 spool.write(struct.pack("=i", len(tokens)))
+
+            yield add
         spool.seek(0)
         lengths = np.fromfile(spool, np.int32)
-    begins = np.cumsum(lengths, dtype=np.int64)
-    begins -= lengths
+    begins = np.zeros(len(lengths), np.int64)
+    begins[1:] = lengths[:-1]
+    np.cumsum(begins, out=begins)  # with another type it would copy the lengths
     write_index(prefix, dtype, lengths, begins)
-    return len(lengths)
 
 
 def write_index(prefix, dtype, lengths, begins):

@@ -15,7 +15,7 @@ from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
 from fairseq_seqkd.chunked.plan import chunk_size
 from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.decoding.agreement import GREEDY, compare_engines
-from fairseq_seqkd.decoding.engines import build_engine, resolve_engine
+from fairseq_seqkd.decoding.engines import ENGINES, build_engine, resolve_engine
 from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.io.files import read_json
@@ -65,9 +65,41 @@ class Recipe:
     threads: Optional[int] = None
     check: bool = True
 
+    @property
+    def has_teacher(self):
+        """Whether there is a teacher that can translate."""
+        return self.teacher_path is not None
+
+    def fits(self, manifest):
+        """Whether this kind of teacher can go on with a store of this manifest."""
+        return self.has_teacher and manifest["engine"]["name"] in ENGINES
+
     def teacher_sha256(self):
         """The SHA-256 of each of the teacher's checkpoints."""
         return sha256_of_checkpoints(self.teacher_path)
+
+    def report(self):
+        """Log something about the translations."""
+
+    def resolve_engine(self, store, split, search):
+        """The manifest's entry ``engine`` of a new store; see `resolve_engine`."""
+        default = {"name": None, "compute_type": "float16" if self.half else None}
+        requested = {"max_tokens": None, **default, **self.engine}
+        folder = store.converted(self.teacher_sha256())
+        how = self.device, folder, self.load_teacher, self.engine_flag
+        return resolve_engine(requested, search, *how)
+
+    def build_engine(self, store, split, settings, search):
+        """The engine of a manifest's entry; see `build_engine`."""
+        return build_engine(
+            settings,
+            search,
+            self.device,
+            self.threads,
+            store.converted(store.manifest["teacher"]),
+            self.load_teacher,
+            (split.dataset.src_dict, split.dataset.tgt_dict),
+        )
 
 
 def open_store(root, split, spec, recipe):
@@ -115,7 +147,7 @@ def _expected_manifest(store, split, recipe):
     expected = {**split.describe(), "search": recipe.search, "engine": dict(recipe.engine)}
     if expected["engine"].get("name") == "auto":
         expected["engine"]["name"] = None
-    if recipe.teacher_path is not None and "import" not in store.manifest:
+    if recipe.fits(store.manifest):
         # A finished store can be used after its teacher was deleted.
         with contextlib.suppress(FileNotFoundError):
             expected["teacher"] = recipe.teacher_sha256()
@@ -124,7 +156,7 @@ def _expected_manifest(store, split, recipe):
 
 def create_store(store, split, spec, recipe):
     """Write the manifest of a new store; arguments as for `open_store`."""
-    if recipe.teacher_path is None:
+    if not recipe.has_teacher:
         raise FileNotFoundError(
             f"--pseudo-targets: there is no store at {store.root!r}. fairseq-seqkd generate "
             "makes one, and so does a training before it begins, both with --teacher-path "
@@ -133,17 +165,12 @@ def create_store(store, split, spec, recipe):
     teacher = recipe.teacher_sha256()
     search = new_search(spec.selector.name, recipe.search, recipe.seed)
     check_target_spec(spec, split, search.nbest)
-    default = {"name": None, "compute_type": "float16" if recipe.half else None}
-    requested = {"max_tokens": None, **default, **recipe.engine}
-    folder = store.converted(teacher)
-    how = recipe.device, folder, recipe.load_teacher, recipe.engine_flag
-    engine = resolve_engine(requested, search, *how)
     store.create(
         {
             **split.describe(),
             "teacher": teacher,
             "search": asdict(search),
-            "engine": engine,
+            "engine": recipe.resolve_engine(store, split, search),
             "chunk_size": chunk_size(len(split)),
         }
     )
@@ -181,25 +208,14 @@ def translate(store, split, recipe, worker):
     if not mine:
         return
     search = SearchOptions(**store.manifest["search"])
-    engine = _engine(store, split, recipe, store.manifest["engine"], search)
+    engine = recipe.build_engine(store, split, store.manifest["engine"], search)
     if 0 in mine and recipe.check and recipe.load_teacher and not store.is_checked:
         check_engine(store, split, recipe, engine, chunks[0])
     n_sentences = sum(len(chunks[index]) for index in mine)
     logger.info("%s translates %d sentences: %s", engine.name, n_sentences, search)
     start = functools.partial(start_translating, engine, split.dataset)
     fill_chunks(store, chunks, mine, start, worker, split.dataset.src_sizes)
-
-
-def _engine(store, split, recipe, settings, search):
-    return build_engine(
-        settings,
-        search,
-        recipe.device,
-        recipe.threads,
-        store.converted(store.manifest["teacher"]),
-        recipe.load_teacher,
-        (split.dataset.src_dict, split.dataset.tgt_dict),
-    )
+    recipe.report()
 
 
 def check_engine(store, split, recipe, engine, ids):
@@ -222,7 +238,8 @@ def check_engine(store, split, recipe, engine, ids):
     original = FairseqEngine(teacher, GREEDY, keep_unfinished=True)
     converted = own = engine.with_search(GREEDY, keep_unfinished=True)
     if is_quantised:
-        float32 = _engine(store, split, recipe, {**settings, "compute_type": "float32"}, GREEDY)
+        exact = {**settings, "compute_type": "float32"}
+        float32 = recipe.build_engine(store, split, exact, GREEDY)
         converted = float32.with_search(GREEDY, keep_unfinished=True)
     lengths = split.dataset.src_sizes[ids]
     ids = ids[(lengths > 1) & (lengths <= engine.max_source_positions)]
@@ -255,10 +272,14 @@ def check_can_translate(store, recipe, missing, n_chunks):
             f"--pseudo-targets: {unfinished}, and came from an import: run fairseq-seqkd "
             "import again with the same files to finish it."
         )
-    if recipe.teacher_path is None:
+    if not recipe.fits(store.manifest):
+        is_ours = store.manifest["engine"]["name"] in ENGINES
+        teacher = "--teacher-path CHECKPOINT as well, to a training or to"
+        if not is_ours:
+            teacher = "--teacher-ct2 FOLDER and what else it was begun with, to"
         raise FileNotFoundError(
-            f"--pseudo-targets: {unfinished}. Give --teacher-path CHECKPOINT as well, to a "
-            "training or to fairseq-seqkd generate, to finish it first."
+            f"--pseudo-targets: {unfinished}. Give {teacher} fairseq-seqkd generate, to finish "
+            "it first."
         )
 
 
@@ -272,7 +293,7 @@ def start_translating(engine, dataset, ids):
     Returns:
         an iterator over the `NBest` of each sentence, in any order
     """
-    lengths = dataset.src_sizes[ids]
+    lengths = engine.source_lengths(dataset, ids)
     statuses = np.select(
         [lengths <= 1, lengths > engine.max_source_positions],  # 1: EOS only
         ["empty source", "source too long"],

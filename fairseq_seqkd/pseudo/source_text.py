@@ -3,33 +3,31 @@
 text/text.json    what it was made from, and the numbers of its lines and symbols
 text/data-bin/    the lines as the split ``train``, without targets; dictionaries and all other
                   splits are copies of those of DATA
+text/lines.bin    the lines themselves; see ``stored_lines.py``
 """
 
-import contextlib
-import logging
 import os
 from dataclasses import dataclass, field
 from typing import List
 
+from fairseq.data.indexed_dataset import best_fitting_int_dtype
+
 from fairseq_seqkd.chunked.manifest import differences
 from fairseq_seqkd.databin import open_split
-from fairseq_seqkd.io.files import atomic_directory, read_json, sha256, write_json
-from fairseq_seqkd.io.locks import file_lock, seen_at_last
+from fairseq_seqkd.io.files import read_json, sha256, write_json
+from fairseq_seqkd.io.locks import make_folder_once, remove_lock_of, seen_at_last
 from fairseq_seqkd.io.text import STDIN, TextFile
 from fairseq_seqkd.io.unique_lines import UniqueLines
 from fairseq_seqkd.models.data_folders import copy_other_splits, single_folder
-from fairseq_seqkd.models.datasets import write_mmap
+from fairseq_seqkd.models.datasets import writing_mmap
 from fairseq_seqkd.models.loading import open_task
+from fairseq_seqkd.models.stored_lines import storing_lines
 from fairseq_seqkd.pseudo.subwords import Subwords
 from fairseq_seqkd.pseudo.text_encoder import TextEncoder
-
-logger = logging.getLogger(__name__)
 
 SPLIT = "train"
 MOST_UNKNOWN = 0.1
 _TEXT, _DATABIN, _REPORT = "text", "data-bin", "text.json"
-# As long as the folder is not there; its name is one of those that a store may remove.
-_LOCK = ".text.lock.part"
 
 
 @dataclass
@@ -54,10 +52,6 @@ class SourceText:
     def __post_init__(self):
         if [*self.files, *self.excluded].count(STDIN) > 1:
             raise ValueError(f"{STDIN!r} twice: standard input can be read once")
-        if not 0 <= self.accept_unknown <= 1:
-            raise ValueError(
-                f"--accept-unknown is {self.accept_unknown}, expected a number from 0 to 1"
-            )
         self.texts = [TextFile(path) for path in self.files]
         self.excluded_texts = [TextFile(path) for path in self.excluded]
 
@@ -91,7 +85,12 @@ class SourceText:
 
 def has_text(root):
     """Whether a store was made from text."""
-    return os.path.exists(os.path.join(root, _TEXT, _REPORT))
+    return os.path.exists(os.path.join(text_folder(root), _REPORT))
+
+
+def text_folder(root):
+    """The folder of a store's text."""
+    return os.path.join(root, _TEXT)
 
 
 def prepare_text(root, text, data, languages=(None, None)):
@@ -108,11 +107,11 @@ def prepare_text(root, text, data, languages=(None, None)):
     """
     task = open_task(single_folder(data, SPLIT), *languages)
     made_from = {**_made_from_data(task, data), **text.describe()}
-    folder = os.path.join(root, _TEXT)
+    folder = text_folder(root)
     os.makedirs(root, exist_ok=True)
     if not os.path.exists(folder):
         _check_is_new(root)
-        _make_alone(root, text, data, task, made_from)
+    make_folder_once(folder, lambda new: _make(new, text, data, task, made_from))
     if not seen_at_last(lambda: has_text(root)):  # another host's, perhaps
         raise ValueError(
             f"--pseudo-targets: {folder!r} has no {_REPORT}, so it was not made from text. "
@@ -129,22 +128,12 @@ def _check_is_new(root):
         )
 
 
-def _make_alone(root, text, data, task, made_from):
-    """Make the folder while this process holds a lock; nothing is left of the lock."""
-    folder, lock = os.path.join(root, _TEXT), file_lock(os.path.join(root, _LOCK), create=True)
-    try:
-        # Without locks another process may make it in the meantime.
-        with lock, contextlib.suppress(FileExistsError):
-            if not os.path.exists(folder):
-                with atomic_directory(folder) as new:
-                    _make(new, text, data, task, made_from)
-    finally:
-        _remove_lock(root)
-
-
-def _remove_lock(root):
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(root, _LOCK))
+def _check_is_new(root):
+    if os.path.exists(os.path.join(root, "manifest.json")):
+        raise ValueError(
+            f"--text: the store {root!r} was made from a split of a data-bin. Name another "
+            "folder (--pseudo-targets)."
+        )
 
 
 def _make(folder, text, data, task, made_from):
@@ -152,11 +141,19 @@ def _make(folder, text, data, task, made_from):
     os.mkdir(databin)
     copy_other_splits(data, databin, SPLIT)
     source, target = task.cfg.source_lang, task.cfg.target_lang
-    dictionary = task.source_dictionary
-    encoder = TextEncoder(dictionary, text.subwords.cut_in(source))
+    encoder = TextEncoder(task.source_dictionary, text.subwords.cut_in(source))
     lines = UniqueLines(text.texts, text.excluded_texts)
-    prefix = os.path.join(databin, f"{SPLIT}.{source}-{target}.{source}")
-    kept = write_mmap(prefix, _sentences(lines, encoder), len(dictionary))
+    dtype = best_fitting_int_dtype(len(task.source_dictionary))
+    prefix, kept = os.path.join(databin, f"{SPLIT}.{source}-{target}.{source}"), 0
+    with writing_mmap(prefix, dtype) as add_sentence, storing_lines(folder) as add_line:
+        for line in lines:
+            tokens = encoder(line)
+            if len(tokens) == 1:  # EOS: nothing is left of the line
+                lines.leave_out("empty")
+                continue
+            kept += 1
+            add_sentence(tokens)
+            add_line(line)
     text.check_symbols(encoder)
     if not kept:
         raise ValueError(
@@ -166,16 +163,6 @@ def _make(folder, text, data, task, made_from):
     symbols = {"all": encoder.tokens, "unknown": encoder.unknown, "bytes": encoder.in_bytes}
     report = {"made_from": made_from, "lines": {"kept": kept, **lines.numbers}}
     write_json(os.path.join(folder, _REPORT), {"format": 1, **report, "symbols": symbols})
-
-
-def _sentences(lines, encoder):
-    """Yield the token ids of every line; one of which nothing is left counts as empty."""
-    for line in lines:
-        tokens = encoder(line)
-        if len(tokens) > 1:
-            yield tokens
-        else:
-            lines.leave_out("empty")
 
 
 def _made_from_data(task, data):
@@ -212,19 +199,19 @@ def open_text(root, data, split, languages=(None, None)):
             f"--split is {split!r}, but the store {root!r} was made from text, which is its "
             f"split {SPLIT!r}: leave --split out, or name another folder"
         )
-    folder = os.path.join(root, _TEXT)
+    folder = text_folder(root)
     task = open_task(single_folder(data, SPLIT), *languages)
     _check(folder, _made_from_data(task, data))
-    _remove_lock(root)  # of a process that was killed
+    remove_lock_of(folder)
     databin = os.path.join(folder, _DATABIN)
     return open_split(databin, SPLIT, task.cfg.source_lang, task.cfg.target_lang)
 
 
 def text_summary(root):
     """Describe the text of a store, as lines to print."""
-    report = read_json(os.path.join(root, _TEXT, _REPORT))
+    report = read_json(os.path.join(text_folder(root), _REPORT))
     numbers, symbols = dict(report["lines"]), report["symbols"]
-    lines = [f"{os.path.join(root, _TEXT)}: {numbers.pop('kept')} lines to translate"]
+    lines = [f"{text_folder(root)}: {numbers.pop('kept')} lines to translate"]
     lines += [f"  {n} lines are left out: {why}" for why, n in sorted(numbers.items()) if n]
     for kind, name in (("unknown", "unknown"), ("bytes", "bytes of unknown characters")):
         if symbols[kind]:

@@ -8,6 +8,7 @@ best/, closest/, ...          data-bins to train on, with stock fairseq too
 ctranslate2-SUM/              the teacher converted to CTranslate2, if that engine is used
 check.json                    how far its translations equal fairseq's
 text/                         the text it was made from, if it was; see ``source_text.py``
+source-text/                  the text of the split, if an external teacher translated it
 """
 
 import io
@@ -18,6 +19,7 @@ from typing import List, Tuple
 import numpy as np
 
 from fairseq_seqkd.chunked.store import ChunkedStore
+from fairseq_seqkd.decoding.engines import ENGINES
 from fairseq_seqkd.io.files import write_json
 
 _CONVERTED = "ctranslate2-"
@@ -80,12 +82,18 @@ class PseudoTargetStore(ChunkedStore):
         Args:
             flag: the flag that needs it, for the message
         Raises:
-            ValueError: the store was imported
+            ValueError: the store was imported, or an external teacher made it
         """
         if "import" in self.manifest:
             raise ValueError(
                 f"{flag}: the store {self.root!r} was imported, and how its scores were "
                 "divided by lengths is not known. Expected a store of fairseq-seqkd generate."
+            )
+        if self.manifest["engine"]["name"] not in ENGINES:
+            raise ValueError(
+                f"{flag}: the scores of the store {self.root!r} are those of an external "
+                "teacher, divided by lengths in its own subwords. Expected a store that a "
+                "fairseq model made."
             )
         return self.manifest["search"]["lenpen"]
 
@@ -100,6 +108,7 @@ class PseudoTargetStore(ChunkedStore):
             or entry.name.startswith(_CONVERTED)
             or os.path.exists(os.path.join(entry.path, "target_spec.json"))
             or os.path.exists(os.path.join(entry.path, "text.json"))
+            or os.path.exists(os.path.join(entry.path, "source.json"))
         )
 
     def write_chunk(self, index, sentences):

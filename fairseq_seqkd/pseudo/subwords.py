@@ -43,9 +43,10 @@ class Subwords:
             raise FileNotFoundError(f"{self.flag}: there is no file {self.model!r}")
 
     def describe(self):
-        """How text is cut, as entries of a manifest."""
-        model = self.model and sha256(self.model)
-        return {"tokenizer": self.tokenizer, "bpe": self.bpe, "model": model}
+        """How text is cut, as entries of a manifest, in which None would stand for anything."""
+        model = sha256(self.model) if self.model else None
+        steps = {"tokenizer": self.tokenizer, "bpe": self.bpe, "model": model}
+        return {step: name or "none" for step, name in steps.items()}
 
     def cut_in(self, lang):
         """A function that cuts a text of this language into symbols, as fairseq does.

@@ -96,11 +96,11 @@ def test_a_store_is_the_same_after_any_number_of_kills(
 
 
 def test_killed_in_every_step_of_reading_text(common, mono, tmp_path):
-    """The data-bin of the text has 13 files, and is flushed with them; 3 more make a chunk."""
+    """The folder of the text has 15 files, flushed one by one, and then the store begins."""
     common = [*common, "--accept-unfinished", 1, *mono]
     assert ended_well(start(*common, "--pseudo-targets", tmp_path / "unbroken"))
     flags = [*common, "--pseudo-targets", tmp_path / "store"]
-    for n_flushes in (0, 5, 13, 14, 2):
+    for n_flushes in (0, 5, 15, 16, 2):
         dying = functools.partial(dies_while_writing, n_flushes)
         assert not ended_well(start(*flags, prepare=dying))
         assert not (tmp_path / "store" / "best").exists()

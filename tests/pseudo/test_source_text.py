@@ -132,8 +132,13 @@ def test_files_of_other_kinds_give_the_same_store(
     assert store_of(tmp_path / "store") == expected
 
 
-def test_it_goes_on_with_and_without_the_text(run, flags, mono, tmp_path, monkeypatch):
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of 16 sentences, in stores of fixtures that are asked for later as well."""
     monkeypatch.setattr(generate, "chunk_size", lambda sentences: 16)
+
+
+def test_it_goes_on_with_and_without_the_text(small_chunks, run, flags, mono, tmp_path):
     run(*flags)
     complete = files(tmp_path / "store")
     for more in (flags, []):
@@ -147,13 +152,11 @@ def test_it_goes_on_with_and_without_the_text(run, flags, mono, tmp_path, monkey
     assert "mbr: " in run("--select", "mbr", name="merge")
 
 
-def test_shards_by_hand(run, flags, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(generate, "chunk_size", lambda sentences: 16)
+def test_shards_by_hand(small_chunks, run, flags, expected, tmp_path):
     for rank in (2, 0, 1):
         output = run(*flags, "--num-shards", 3, "--shard-id", rank)
     assert "sentences translated by the teacher" in output
-    found = files(tmp_path / "store" / "best")
-    assert found == {k[5:]: v for k, v in expected.items() if k.startswith("best/")}
+    assert store_of(tmp_path / "store") == expected
     assert len(all_nbest(tmp_path / "store")) == len(load_split_of_text(tmp_path).dataset)
 
 
@@ -184,7 +187,7 @@ class TestRefuses:
         assert "files: found" in message and "excluded" not in message
         assert "excluded: found" in run("--text", mono, fails=True)
         message = run(*flags, "--tokenizer", "space", fails=True)
-        assert "subwords.tokenizer: found None, expected space" in message
+        assert "subwords.tokenizer: found none, expected space" in message
         assert "'train': leave --split out" in run("--split", "valid", fails=True)
         assert files(tmp_path / "store") == before
 
