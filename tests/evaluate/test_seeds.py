@@ -186,13 +186,13 @@ def test_a_seed_alone_gives_the_same(data, text, seeds, rows, tmp_path):
     ],
 )
 def test_names_of_rows(text, expected):
-    assert row_name(text, ["a", "b", "c:beam9"], [1, 5]) == expected
+    assert row_name(text, dict.fromkeys(["a", "b", "c:beam9"], [1, 5])) == expected
 
 
-@pytest.mark.parametrize("text", ["x", "a:beam2", "a:5", "a:beam", ""])
+@pytest.mark.parametrize("text", ["x", "a:beam2", "b:beam5", "a:5", "a:beam", ""])
 def test_rows_that_are_not_there(text):
     with pytest.raises(ValueError, match="--against: found .*, expected NAME or NAME:beamN"):
-        row_name(text, ["a", "b"], [1, 5])
+        row_name(text, {"a": [1, 5], "b": [1]})
 
 
 def test_paths_of_seeds(tmp_path):

@@ -96,4 +96,7 @@ def test_the_page_shows_them(data, checkpoints, text, tmp_path):
 def test_rows_that_are_not_there(data, teacher, refused):
     flags = ["--checkpoints", f"t={teacher}", "--side-by-side", "t:beam1", "x"]
     message = refused("evaluate", data, *flags)
-    assert "--side-by-side: found 'x', expected NAME or NAME:beamN, with a name of t" in message
+    assert (
+        "--side-by-side: found 'x', expected NAME or NAME:beamN, one of t:beam1, t:beam5"
+        in message
+    )
