@@ -1,6 +1,7 @@
 """Runs the scripts of ``examples/``, and reads the tables that they print."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -33,6 +34,14 @@ def run_script(script, programs=None, fails=False, **settings):
     )
     assert (result.returncode != 0) == fails, result.stdout
     return result.stdout
+
+
+def scores_of(text):
+    """The rows of a report's table of scores, which has BLEU and speed, without its head."""
+    lines = text.splitlines()
+    (begin,) = (i for i, line in enumerate(lines) if re.match(r"\|.*BLEU.*sentences/s", line))
+    end = next((i for i in range(begin, len(lines)) if not lines[i].startswith("|")), None)
+    return rows_of("\n".join(lines[begin + 2 : end]))
 
 
 def rows_of(text):

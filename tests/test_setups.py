@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY, load_split, make_cache, preprocess, train
-from recipes import rows_of
+from recipes import scores_of
 
 from fairseq_seqkd.cli import main as cli
-from fairseq_seqkd.models.checkpoints import load_state
+from fairseq_seqkd.models.checkpoints import load_state, read_checkpoint
 
 
 def run(*arguments):
@@ -57,7 +57,7 @@ def averaged(few, tmp_path):
     """Two checkpoints' mean, made as fairseq's scripts/average_checkpoints.py makes it."""
     data = preprocess(few, tmp_path / "data")
     paths = [train_teacher(data, tmp_path / name, TINY) for name in "ab"]
-    states = [torch.load(path, map_location="cpu", weights_only=False) for path in paths]
+    states = [read_checkpoint(str(path)) for path in paths]
     mean = states[0]
     for name in mean["model"]:
         tensors = [state["model"][name] for state in states]
@@ -90,5 +90,5 @@ def test_all_commands(few, tmp_path, capsys, prepare):
     names = [f"{name}={path}" for name, path in (("teacher", teacher), ("student", checkpoint))]
     quickly = ["--engines", "fairseq", "--rounds", 1, "--beams", 1]
     run("evaluate", data, *joined, *quickly, "--checkpoints", *names)
-    table = rows_of(capsys.readouterr().out)
+    table = scores_of(capsys.readouterr().out)
     assert [row[0] for row in table if "greedy" in row] == ["teacher", "student"]

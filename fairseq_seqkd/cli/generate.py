@@ -14,7 +14,7 @@ Example:
     fairseq-seqkd generate data-bin --teacher-path teacher.pt --pseudo-targets pseudo
     fairseq-seqkd generate data-bin --text mono.de.gz --exclude test.de --spm-model spm.model \\
         --teacher-path teacher.pt --pseudo-targets mono
-    torchrun --nproc-per-node 8 --max-restarts 3 -m fairseq_seqkd.cli.main generate data-bin \\
+    torchrun --nproc_per_node 8 --max_restarts 3 -m fairseq_seqkd.cli.main generate data-bin \\
         --teacher-path teacher.pt --pseudo-targets pseudo --beam 35 \\
         --select closest --remove-bpe sentencepiece
 """

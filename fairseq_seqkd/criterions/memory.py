@@ -1,4 +1,4 @@
-"""What a method remembers from batch to batch, and how it survives an interruption.
+"""State that a method keeps from batch to batch, and how it survives an interruption.
 
 fairseq saves the task's state with every checkpoint, and does not read it when a training is
 resumed. So it is read here, from the file that fairseq resumed.

@@ -119,7 +119,7 @@ def test_what_is_missing_is_found(tmp_path, line):
             "echo ${name##*/} ${name%%:*}",
         ],
         *["sed -n '1p; / valid on /p'", "sort -rn", "getconf _NPROCESSORS_ONLN", "wait $pid"],
-        *["torchrun --nproc-per-node 8", "cp -r a b", "echo ${x:-1} ${#a[@]}", "head -n 3 x"],
+        *["torchrun --nproc_per_node 8", "cp -r a b", "echo ${x:-1} ${#a[@]}", "head -n 3 x"],
     ],
 )
 def test_what_is_there_is_not_found(tmp_path, line):

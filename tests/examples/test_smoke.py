@@ -4,7 +4,7 @@ import re
 import shutil
 
 from conftest import CTRANSLATE2, load_split
-from recipes import rows_of, run_script
+from recipes import rows_of, run_script, scores_of
 
 # Substitutes for Slurm's programs, which run jobs on this machine. Jobs whose result does not
 # depend on the number of nodes get two.
@@ -43,7 +43,8 @@ def smoke(recipe, work, programs=None, **settings):
 def decoded(output):
     """The names in an evaluation's table; each has a row for greedy decoding and for beam 5."""
     greedy, beam = (
-        [row[0] for row in rows_of(output) if search in row] for search in ("greedy", "beam 5")
+        [row[0] for row in scores_of(output) if search in row]
+        for search in ("greedy", "beam 5")
     )
     assert greedy == beam
     return greedy

@@ -138,7 +138,7 @@ def test_hosts_that_see_renames_late_make_the_same_store(common, unbroken, tmp_p
     assert files(root) == unbroken
 
 
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--max-restarts", "3"]
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "3"]
 SCRIPT = "import sys; from processes import run_command; run_command(sys.argv[1:])"
 
 
