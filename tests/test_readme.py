@@ -98,9 +98,9 @@ def train_models(folder):
     loss = ["--task", "translation", "--criterion", "cross_entropy", "--max-update", 400]
     loss += ["--lr", "0.02"]  # enough for translations to come to an end
     fairseq("train", "DATA", *STUDENT, *loss, "--save-dir", "student", folder=folder)
-    opposite = ["--source-lang", "en", "--target-lang", "de", "--save-dir", "reverse"]
+    opposite = ["--source-lang", "en", "--target-lang", "de", "--save-dir", "opposite"]
     fairseq("train", "DATA", *STUDENT, *loss, *opposite, folder=folder)
-    shutil.copy(folder / "reverse" / "checkpoint_best.pt", folder / "reverse.pt")
+    shutil.move(folder / "opposite" / "checkpoint_best.pt", folder / "reverse.pt")
     shutil.copytree(folder / "student", folder / "seq_kd")
     for name in ("teacher", "other"):
         shutil.copy(folder / "student" / "checkpoint_best.pt", folder / f"{name}.pt")
