@@ -9,11 +9,15 @@ DATA1:DATA2 are translated into --pseudo-targets DIR1:DIR2, one store each.
 
 --text translates plain text in place of the split. Lines that occur twice or stand in --exclude
 are left out, the others cut into subwords and binarised with the dictionaries of DATA.
+--teacher-ct2 takes a teacher that is no fairseq model, with subwords of its own.
 
 Example:
     fairseq-seqkd generate data-bin --teacher-path teacher.pt --pseudo-targets pseudo
     fairseq-seqkd generate data-bin --text mono.de.gz --exclude test.de --spm-model spm.model \\
         --teacher-path teacher.pt --pseudo-targets mono
+    fairseq-seqkd generate data-bin --source-text train.de --spm-model spm.model \\
+        --teacher-ct2 opus-de-en --teacher-spm opus-de-en/source.spm opus-de-en/target.spm \\
+        --teacher-source-suffix '</s>' --pseudo-targets opus
     torchrun --nproc_per_node 8 --max_restarts 3 -m fairseq_seqkd.cli.main generate data-bin \\
         --teacher-path teacher.pt --pseudo-targets pseudo --beam 35 \\
         --select closest --remove-bpe sentencepiece

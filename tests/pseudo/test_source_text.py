@@ -150,6 +150,9 @@ def test_it_goes_on_with_and_without_the_text(small_chunks, run, flags, mono, tm
     mono.unlink()
     assert "lines to translate" in run()
     assert "mbr: " in run("--select", "mbr", name="merge")
+    filters = ["--filter-copies", "--filter-length-ratio", 1.2, "--databin", "filtered"]
+    output = run(*filters, name="merge")
+    assert "filtered: " in output and "sentences are dropped: filter length_ratio" in output
 
 
 def test_shards_by_hand(small_chunks, run, flags, expected, tmp_path):

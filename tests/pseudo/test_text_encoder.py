@@ -43,6 +43,18 @@ def test_control_symbols_in_text_are_unknown_words(split, symbol):
     assert (encoder.unknown, encoder.tokens) == (1, 2)
 
 
+def test_bytes_of_unknown_characters_are_counted():
+    dictionary = Dictionary()
+    for symbol in ("a", "<0xC3>", "<0xA9>"):
+        dictionary.add_symbol(symbol)
+    encoder = TextEncoder(dictionary)
+    encoder("a <0xC3> <0xA9> b")
+    encoder("b c d e c")
+    assert (encoder.tokens, encoder.in_bytes, encoder.unknown) == (9, 2, 6)
+    assert encoder.unfamiliar_fraction == pytest.approx(8 / 9)
+    assert encoder.examples == ["b", "c", "d"]
+
+
 @pytest.mark.parametrize("n_in_dictionary, level", [(2000, "INFO"), (500, "WARNING")])
 def test_unknown_symbols_are_reported(split, caplog, n_in_dictionary, level):
     encoder = TextEncoder(split.dataset.tgt_dict)
