@@ -4,11 +4,8 @@ All are counted on text, without a model, and for the references as well: a test
 of each kind itself.
 """
 
-import re
-from collections import Counter
+from fairseq_seqkd.decoding.faults import has_loop, numbers_in
 
-_LONGEST_PHRASE = 8  # words that a loop repeats
-_NUMBER = re.compile(r"\d+(?:[.,:'\u2019]\d+)*")
 _ROOM = 20  # characters that a short line may have more
 
 
@@ -23,42 +20,9 @@ def is_copy(source, text):
     return bool(words) and words == source.casefold().split()
 
 
-def is_loop(text):
-    """A word stands four times in a row, or several words three times.
-
-    A text without spaces is taken character by character.
-    """
-    words = text.split()
-    words = list(text) if len(words) == 1 else words
-    return any(
-        _repeats(words, length, 4 if length == 1 else 3)
-        for length in range(1, _LONGEST_PHRASE + 1)
-    )
-
-
-def _repeats(words, length, times):
-    """Whether some ``length`` words stand ``times`` times in a row."""
-    same = 0  # words in a row that equal those ``length`` before them
-    for word, earlier in zip(words[length:], words):
-        same = same + 1 if word == earlier else 0
-        if same == length * (times - 1):
-            return True
-    return False
-
-
 def lost_numbers(source, text):
-    """The numbers of the source that the text lacks, without their separators.
-
-    Args:
-        source, text: strings
-    Returns:
-        a Counter of strings of digits
-    """
-    return _numbers(source) - _numbers(text)
-
-
-def _numbers(text):
-    return Counter(re.sub(r"\D", "", number) for number in _NUMBER.findall(text))
+    """The numbers of the source that the text lacks, a Counter."""
+    return numbers_in(source) - numbers_in(text)
 
 
 class DefectCounter:
@@ -74,7 +38,7 @@ class DefectCounter:
     def __init__(self, sources, references):
         self.sources = sources
         self._ratio = sum(map(len, references)) / max(1, sum(map(len, sources)))
-        self.lines_with_numbers = sum(bool(_numbers(source)) for source in sources)
+        self.lines_with_numbers = sum(bool(numbers_in(source)) for source in sources)
 
     def __call__(self, texts):
         """{kind of defect: number of lines}; a line may have several."""
@@ -82,7 +46,7 @@ class DefectCounter:
         return {
             "empty": sum(is_empty(text) for text in texts),
             "copies": sum(is_copy(*pair) for pair in pairs),
-            "loops": sum(is_loop(text) for text in texts),
+            "loops": sum(has_loop(text, source) for source, text in pairs),
             "overlong": sum(self._is_overlong(*pair) for pair in pairs),
             "lost_numbers": sum(bool(lost_numbers(*pair)) for pair in pairs),
         }

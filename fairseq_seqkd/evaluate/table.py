@@ -229,8 +229,8 @@ def _explain_length_penalty(report):
 def _explain_defects(report):
     if report.reference_defects:
         yield (
-            "Loops: lines in which a word stands four times in a row, or several words three "
-            "times. Over-long: more than twice the characters, and 20 more, that references "
+            "Loops: lines with a phrase three times in a row, and more often than their source "
+            "has one. Over-long: more than twice the characters, and 20 more, that references "
             "have for such a source. Numbers lost: lines that lack a number of their source."
         )
 
