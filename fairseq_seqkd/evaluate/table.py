@@ -5,7 +5,7 @@ from tabulate import tabulate
 from fairseq_seqkd.evaluate.tuning import GRID
 
 _DEVICES = {"cpu": "CPU", "cuda": "GPU"}
-_LEFT_ALIGNED = ("model", "engine", "decoding")
+_LEFT_ALIGNED = ("model", "engine", "decoding", "output")
 
 
 def render_markdown(report):
@@ -30,13 +30,12 @@ def _defect_tables(report):
     """A table of what goes wrong in the output, if it was counted."""
     if not report.reference_defects:
         return []
-    references = {"model": "references", "engine": "", "decoding": ""}
-    rows = [{**references, **_defect_cells(report, report.reference_defects)}]
-    for row in report.rows:
-        way = {"model": row.model, "engine": engine_label(report, row)}
-        cells = _defect_cells(report, row.defects)
-        rows.append({**way, "decoding": row.decoding, **cells})
-    return [(f"What goes wrong, in {_plural(report.sentences, 'line')}", rows)]
+    references = {"output": "references", **_defect_cells(report, report.reference_defects)}
+    rows = [
+        {"output": _row_text(report, row), **_defect_cells(report, row.defects)}
+        for row in report.rows
+    ]
+    return [(f"What goes wrong, in {_plural(report.sentences, 'line')}", [references, *rows])]
 
 
 def _defect_cells(report, defects):

@@ -58,7 +58,9 @@ def test_a_line_may_have_several():
 def test_the_report_has_a_table(report):
     """Of every row, and of the references first."""
     (table,) = [rows for title, rows in tables(report) if title.startswith("What goes wrong")]
-    assert [row["model"] for row in table] == ["references", *(r.model for r in report.rows)]
+    ways = [(row.model, row.decoding, row.engine.replace(":", " ")) for row in report.rows]
+    names = ["{}, {}, engine {}".format(*way) for way in ways]
+    assert [row["output"] for row in table] == ["references", *names]
     for cells, row in zip(table[1:], report.rows):
         assert cells["loops"] == f"{row.defects['loops']:g}"
     # Models that have hardly learned anything: they repeat words.
