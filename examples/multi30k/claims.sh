@@ -27,7 +27,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # of each process
 WORK=$(cd "$WORK" && pwd)
 
 DEVICE=${DEVICE---cpu} PRECISION=${PRECISION-} JOBS=${JOBS:-$cores} ACCEPT=""
-UPDATES=8000 TUNING=2000 RETRAINING=2000 WARMUP=400 VOCABULARY=6000 BATCH=2048
+UPDATES=8000 TUNING=2000 RETRAINING=2000 WARMUP=400 VOCABULARY=6000 BATCH=2048 INTERVALS=20
 WIDE="2 1 96 192" NARROW="2 1 64 128" LSTM="1 256"
 REVERSE_MODEL="3 2 192 768" REVERSE_LR=2e-3 REVERSE_UPDATES=2000
 TEACHER_MODEL="3 3 256 1024" TEACHER_LR=1.5e-3 TEACHER_DROPOUT=0.2 TEACHER_UPDATES=5000
@@ -36,9 +36,10 @@ if [ -n "${SMOKE:-}" ]; then
     python "$EXAMPLES/archives.py" "$WORK/archives"
     DATA=$WORK/archives TEACHER="" DEVICE=--cpu PRECISION="" JOBS=2 OUT=${OUT:-$WORK/results}
     SUMS=$(cd "$DATA" && sha256 -- *.gz) CAPTION_SUMS=$(cd "$DATA/task2" && sha256 -- *.gz)
-    UPDATES=20 TUNING=10 RETRAINING=10 WARMUP=2 VOCABULARY=200
+    UPDATES=10 TUNING=5 RETRAINING=6 WARMUP=2 DROPOUTS=0 INTERVALS=5 VOCABULARY=200
     WIDE="1 1 16 32" NARROW="1 1 8 16" LSTM="1 16"
-    REVERSE_MODEL="1 1 32 64" REVERSE_UPDATES=12 TEACHER_MODEL="1 1 32 64" TEACHER_UPDATES=12
+    REVERSE_MODEL="1 1 32 64" REVERSE_LR=1e-2 REVERSE_UPDATES=60
+    TEACHER_MODEL="1 1 32 64" TEACHER_LR=1e-2 TEACHER_UPDATES=60 TEACHER_DROPOUT=0
     BEAM=2 ROUNDS=1 SPARSITIES="0 0.61" SPACE=200
     # Models that have hardly learned anything rarely generate EOS.
     ACCEPT="--accept-unfinished 1"
@@ -51,8 +52,7 @@ if [ -n "$given" ] && [ -z "${SPM:-}" -o -z "${DICT:-}" ]; then
 fi
 TEACHER=$WORK/teacher/checkpoint_best.pt
 . "$here/rows.sh"
-[ -z "${SMOKE:-}" ] || ALL="none.wide.1 seq_kd-captions.wide.1 none-all.wide.1 seq_kd-sources.wide.1
-    lenpen-captions.wide.1 word_kd-captions.wide.1 seq_inter.wide.1"
+[ -z "${SMOKE:-}" ] || ALL="none.wide.1 seq_kd-captions.wide.1 none-all.wide.1 seq_kd-sources.wide.1 seq_inter.wide.1"
 for row in ${ROWS:=$ALL}; do describe "$row"; done
 
 # The working folder belongs to one teacher, text and set of sizes.
@@ -84,7 +84,7 @@ train() {
         --max-target-positions 256 \
         --eval-bleu --eval-bleu-args '{"beam": 1}' --eval-bleu-remove-bpe sentencepiece \
         --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
-        --save-interval-updates $((UPDATES / 20)) --keep-interval-updates 1 \
+        --save-interval-updates $((UPDATES / INTERVALS)) --keep-interval-updates 1 \
         --save-interval 1000 --validate-interval 1000 --no-epoch-checkpoints \
         --log-format simple "${@:3}"
     keep_log "$1"
@@ -247,6 +247,7 @@ prune() {
     local name=pruned-$1
     trained "$winner"
     describe "$winner"
+    flags=${flags/--task translation/--task translation_seqkd} # which has the pruning hook
     once "$name" "$label, $1 pruned" \
         train "$name" "$text" $model $flags --seed "$seed" --dropout "$(dropout_of $kind)" \
         $(falling $lr $RETRAINING) --warmup-updates $WARMUP \

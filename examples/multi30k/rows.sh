@@ -7,7 +7,7 @@ ALL="none.wide.1 seq_kd-captions.wide.1 none-all.wide.1 seq_kd-sources.wide.1
     seq_kd-bitext.wide.1 mbr-captions.wide.1 lenpen-captions.wide.1 word_kd-captions.wide.1
     seq_inter.wide.1 none.narrow.1 seq_kd-captions.narrow.1 none.lstm.1 seq_kd-captions.lstm.1"
 # Dropouts that are tried on each kind of text; all rows on that kind take the better one.
-DROPOUTS="0 0.1"
+DROPOUTS=${DROPOUTS:-0 0.1}
 
 # describe ROW: set the variables
 #   corpus    the text: a function below makes it, in the folder $text

@@ -1,5 +1,6 @@
 """Mixes data-bins into one that stock fairseq trains on; a copy costs index entries alone."""
 
+import glob
 import os
 import re
 from dataclasses import dataclass
@@ -120,6 +121,8 @@ def mix(out, parts):
 
 def load_parts(parts):
     """The `LoadedPart` of each part, all of one direction and with the same dictionaries."""
+    for part in parts:
+        _check_not_empty(part)
     languages = _direction_of(parts[0])
     loaded = []
     for part in parts:
@@ -139,6 +142,16 @@ def _direction_of(part):
         pair = f"{split.source_lang}-{split.target_lang}"
     languages = tuple(pair.split("-"))
     return languages[::-1] if part.reverse else languages
+
+
+def _check_not_empty(part):
+    """Refuse a part without any pair, whose files cannot be mapped into memory."""
+    for path in glob.glob(os.path.join(glob.escape(part.folder), f"{SPLIT}.*.bin")):
+        if not os.path.getsize(path):
+            raise ValueError(
+                f"{part.folder!r} has no training pairs: {path!r} is empty. Leave it out; of a "
+                "store's data-bin, target_spec.json says why sentences were dropped."
+            )
 
 
 def _check_pairs(part, split):

@@ -167,6 +167,13 @@ class TestRefused:
     def test_an_existing_folder(self, data, tmp_path, refused):
         assert "exists: expected the name of a new folder" in refused("mix", tmp_path, data)
 
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_a_part_without_pairs(self, data, tmp_path, refused, order):
+        empty = shutil.copytree(data, tmp_path / "empty")
+        (empty / "train.src-tgt.tgt.bin").write_bytes(b"")
+        message = refused("mix", tmp_path / "mixture", *[data, empty][::order])
+        assert f"'{empty}' has no training pairs" in message
+
     def test_a_part_that_is_not_there(self, data, tmp_path, refused):
         assert "no folder" in refused("mix", tmp_path / "mixture", data, tmp_path / "nothing")
 
