@@ -41,6 +41,7 @@ METHODS = {
     ),
     "gkd": (GKDCriterion, GKDConfig, {"kd_beta": 0.0}),
     "interleaved": (DistillCriterion, DistillConfig, {"kd_prefixes": "interleaved"}),
+    "switch": (DistillCriterion, DistillConfig, {"kd_prefixes": "switch"}),
     **{
         f"distill, {name}": (DistillCriterion, DistillConfig, {"kd_divergence": name})
         for name in DIVERGENCES.options
@@ -88,6 +89,7 @@ def criteria_of(task, arguments, clock):
         "sentence_avg": False,
         "seed": 1,
         "max_update": 1000,
+        "finetune_from_model": arguments.student,
     }
     criteria = {CROSS_ENTROPY: LabelSmoothedCrossEntropyCriterion(task, False, 0.1)}
     for name, (criterion_class, config, settings) in METHODS.items():

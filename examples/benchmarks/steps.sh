@@ -17,7 +17,7 @@ WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
 . "$here/../lib.sh"
 DATA=${DATA:-$WORK/data-bin}
 TEACHER=${TEACHER:-$WORK/teacher/checkpoint_best.pt}
-STUDENT=${STUDENT:-$WORK/transformer-96-1000-none-1-0/checkpoint_best.pt}
+STUDENT=${STUDENT:-$WORK/none.wide.1/checkpoint_best.pt}
 ROUNDS=${ROUNDS:-5} BATCHES=8
 if [ -n "${SMOKE:-}" ]; then ROUNDS=1 BATCHES=1; fi
 for file in "$DATA" "$TEACHER" "$STUDENT"; do

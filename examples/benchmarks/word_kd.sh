@@ -23,7 +23,7 @@ WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
 unset MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_ MALLOC_TOP_PAD_
 DATA=${DATA:-$WORK/data-bin}
 TEACHER=${TEACHER:-$WORK/teacher/checkpoint_best.pt}
-STUDENT=${STUDENT:-$WORK/transformer-96-1000-none-1-0/checkpoint_best.pt}
+STUDENT=${STUDENT:-$WORK/none.wide.1/checkpoint_best.pt}
 OUT=${OUT:-$WORK/benchmark}
 
 # Settings, then tiny ones.

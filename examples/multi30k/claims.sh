@@ -220,13 +220,13 @@ if [ ${#left[@]} != 0 ]; then
         make_text $corpus
         for dropout in $DROPOUTS; do todo+=("$kind $dropout"); done
     done
-    side_by_side tune "${todo[@]}"
-    for row in "${left[@]}"; do
+    side_by_side tune ${todo[@]+"${todo[@]}"}
+    for row in ${left[@]+"${left[@]}"}; do
         describe "$row"
         make_text $corpus
         case $flags in *captions-cache*) make_cache ;; esac
     done
-    side_by_side row "${left[@]}"
+    side_by_side row ${left[@]+"${left[@]}"}
 fi
 
 # The best distilled student by validation. The file is committed before the test sets are scored.
@@ -276,7 +276,7 @@ measure_speed() {
     run speed fairseq-seqkd evaluate "$WORK/data-bin" --spm-model "$SPM" \
         --ref "$WORK/plain/test_2016_flickr.en" --lenpen "$(length_penalty)" --engines fairseq \
         ctranslate2:float32 ctranslate2:int8 --devices ${DEVICES:-cpu} --rounds $ROUNDS \
-        --threads "$OMP_NUM_THREADS" --checkpoints "${models[@]}" --out "$WORK/speed.new"
+        --threads "$OMP_NUM_THREADS" --checkpoints ${models[@]+"${models[@]}"} --out "$WORK/speed.new"
 }
 if [ ! -e "$OUT/speed" ]; then
     once speed "speed" measure_speed

@@ -89,8 +89,13 @@ class PositionStatistics:
 
     @functools.cached_property
     def easy_fraction(self):
-        """The fraction of counted positions whose `teacher_nll` is at most the median."""
-        return (self.teacher_nll[self.counted_mask] <= self.median_teacher_nll).double().mean()
+        """The fraction of counted positions whose `teacher_nll` is at most the median.
+
+        1 if no position counts.
+        """
+        counted = self.teacher_nll[self.counted_mask]
+        is_easy = counted <= self.median_teacher_nll
+        return is_easy.double().mean() if len(counted) else torch.ones_like(self.teacher_nll[0])
 
     def mean_tail_mass(self, head):
         """The mean of the teacher's mass beside its ``head`` most probable symbols."""

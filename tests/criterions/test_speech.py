@@ -61,6 +61,14 @@ def readers(loaded, frozen, student, listener):
     }
 
 
+# With these, every token is the student's.
+STUDENTS_OWN = {
+    "student": CONSTANT,
+    "interleaved": {"kd_accept_topk": 10**6},
+    "switch": {"kd_switch_threshold": 1.0, "kd_switch_decay": 0.0},
+}
+
+
 @pytest.mark.parametrize("name", ["text padded left", "text padded right", "features"])
 @given(
     ids=st.lists(st.integers(0, 11), min_size=1, max_size=8, unique=True),
@@ -73,7 +81,7 @@ def test_rows_are_generated_with_what_they_are_scored_with(readers, name, ids, u
     reads the source within the whole batch."""
     teacher, student, dataset = readers[name]
     settings = {"kd_max_len_a": 0.2, "kd_sampling_topk": 1}
-    settings.update(CONSTANT if policy == "student" else {"kd_accept_topk": 10**6})
+    settings.update(STUDENTS_OWN[policy])
     batch = dataset.collater([dataset[id_] for id_ in ids])
     step = TrainingStep(seed=1, update=update, progress=0.5)
     dictionary = teacher.task.target_dictionary

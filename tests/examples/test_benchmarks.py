@@ -32,6 +32,7 @@ def test_steps(settings, tmp_path):
         "imit_kd, full",
         "gkd",
         "interleaved",
+        "switch",
     ]
     assert [row[0] for row in rows] == [
         *methods,
@@ -41,7 +42,9 @@ def test_steps(settings, tmp_path):
         ratio, total, generating, scoring, training = numbers(cells)
         assert ratio > 0 and total > 0 and training > 0
         assert (scoring > 0) == (method != "cross-entropy")
-        assert (generating > 0) == method.startswith(("imit_kd", "gkd", "interleaved"))
+        assert (generating > 0) == method.startswith(
+            ("imit_kd", "gkd", "interleaved", "switch")
+        )
         assert abs(total - generating - scoring - training) <= 2  # each is rounded
 
 
