@@ -90,12 +90,17 @@ train() {
     keep_log "$1"
 }
 
-# keep_log NAME: the command, the validations and the time of a training, without this machine's paths.
+# keep_log NAME: the command (of several attempts the last), the validations and the time of a training,
+# without this machine's paths.
 keep_log() {
-    portable "$WORK/logs/$1.log" | sed -n "1p; / valid on /p; /done training/p" >"$OUT/logs/$1.log"
+    portable "$WORK/logs/$1.log" >"$OUT/logs/$1.all"
+    grep '^\$ ' "$OUT/logs/$1.all" | tail -n 1 >"$OUT/logs/$1.log"
+    sed -n "/ valid on /p; /done training/p" "$OUT/logs/$1.all" >>"$OUT/logs/$1.log"
+    rm "$OUT/logs/$1.all"
 }
 portable() {
-    sed "s#$USER_DIR#\$(fairseq-seqkd user-dir)#g; s#$WORK#work/multi30k#g; s#$here#examples/multi30k#g" "$1"
+    sed "s#--user-dir [^ ]*/fairseq_seqkd#--user-dir \$(fairseq-seqkd user-dir)#g
+        s#$WORK#work/multi30k#g; s#$here#examples/multi30k#g" "$1"
 }
 
 # side_by_side COMMAND ARGUMENTS...: run the command once with each of the arguments, JOBS at a time.
