@@ -75,7 +75,7 @@ falling() {
 }
 
 # train NAME DATA FLAGS...: the flags that all trainings share. The validation set is translated
-# greedily at $every updates, and the checkpoint with the best BLEU is kept. With fairseq's default
+# greedily at every 20th of UPDATES, and the checkpoint with the best BLEU is kept. With fairseq's default
 # batch size multiple of 8, the last batch could lose sentences.
 train() {
     run "$1" fairseq-train "$2" --user-dir "$USER_DIR" $DEVICE $PRECISION \
@@ -130,6 +130,7 @@ worker() { run "$name-$1" fairseq-seqkd "${command[@]}" --num-shards "$JOBS" --s
 
 . "$here/prepare.sh"
 . "$here/teacher.sh"
+
 # validated NAME: the best greedy BLEU of a training on the validation set.
 validated() { grep -o 'best_bleu [0-9.]*' "$OUT/logs/$1.log" | tail -n 1 | cut -d ' ' -f 2; }
 
@@ -137,7 +138,6 @@ validated() { grep -o 'best_bleu [0-9.]*' "$OUT/logs/$1.log" | tail -n 1 | cut -
 best() {
     for name; do echo "$(validated "$name") $name"; done | sort -rn | head -n 1 | cut -d ' ' -f 2
 }
-
 
 # tune KIND DROPOUT: a short training of the first row on that kind of text.
 tune() {
@@ -210,7 +210,10 @@ row() {
 }
 
 # The rows that are left; their texts; dropouts; trainings.
-for row in ${AGAIN:-}; do rm -rf "$OUT/rows/$row" "$WORK/$row" "$WORK/evaluations/$row"; done
+for row in ${AGAIN:-}; do
+    describe "$row" # refuses what is no row
+    rm -rf "$OUT/rows/$row" "$WORK/$row" "$WORK/evaluations/$row"
+done
 left=() kinds=""
 for row in $ROWS; do
     [ ! -e "$OUT/rows/$row" ] || continue
@@ -231,7 +234,18 @@ if [ ${#left[@]} != 0 ]; then
         make_text $corpus
         case $flags in *captions-cache*) make_cache ;; esac
     done
-    side_by_side row ${left[@]+"${left[@]}"}
+    # A row that continues another begins when that one is there, so that none is trained twice at once.
+    first=() later=()
+    for row in ${left[@]+"${left[@]}"}; do
+        describe "$row"
+        if [ -n "$begins" ]; then later+=("$row"); else first+=("$row"); fi
+    done
+    side_by_side row ${first[@]+"${first[@]}"}
+    for row in ${later[@]+"${later[@]}"}; do
+        describe "$row"
+        trained "$begins"
+    done
+    side_by_side row ${later[@]+"${later[@]}"}
 fi
 
 # The best distilled student by validation. The file is committed before the test sets are scored.
@@ -250,7 +264,6 @@ winner=$(cat "$OUT/best")
 # would win.
 prune() {
     local name=pruned-$1
-    trained "$winner"
     describe "$winner"
     flags=${flags/--task translation/--task translation_seqkd} # which has the pruning hook
     once "$name" "$label, $1 pruned" \
@@ -267,14 +280,23 @@ todo=()
 for sparsity in $SPARSITIES; do
     [ -e "$OUT/rows/pruned-$sparsity" ] || todo+=("$sparsity")
 done
-[ ${#todo[@]} = 0 ] || make_text $corpus
+if [ ${#todo[@]} != 0 ]; then
+    make_text $corpus
+    trained "$winner"
+fi
 side_by_side prune ${todo[@]+"${todo[@]}"}
 
 # Speed, without other processes on the machine: the teacher, the undistilled student, the best student
 # and the same student pruned.
 measure_speed() {
     local name models=()
-    for name in none.wide.1 "$winner"; do trained "$name"; done
+    teacher
+    for name in none.wide.1 "$winner"; do
+        describe "$name"
+        make_text $corpus
+        trained "$name"
+    done
+    [ -e "$WORK/pruned-0.61" ] || prune 0.61
     for name in teacher none.wide.1 "$winner" pruned-0.61; do
         models+=("$name=$WORK/$name/checkpoint_best.pt")
     done
@@ -289,6 +311,11 @@ if [ ! -e "$OUT/speed" ]; then
     for file in report.json report.md; do portable "$WORK/speed/$file" >"$OUT/speed.new/$file"; done
     cp "$WORK"/speed/speed.svg "$OUT/speed.new/" 2>/dev/null || true # without matplotlib there is none
     mv "$OUT/speed.new" "$OUT/speed"
+fi
+if [ ! -e "$WORK/shipped" ]; then
+    describe "$winner"
+    make_text $corpus
+    trained "$winner"
 fi
 once shipped "export of the best student" run ship fairseq-seqkd export \
     "$WORK/$winner/checkpoint_best.pt" --to ctranslate2 --quantization int8 \

@@ -122,20 +122,7 @@ class CTranslate2Engine:
             [self.symbols[token] for token in dataset.src[int(id_)].tolist()[:-1]]
             for id_ in ids
         ]
-        longest = max((len(source) for source in sources), default=0) + 1
-        results = self.translator.translate_batch(
-            sources,
-            max_batch_size=self.max_tokens,
-            batch_type="tokens",
-            asynchronous=True,
-            beam_size=self.search.beam,
-            num_hypotheses=self.search.nbest,
-            length_penalty=self.search.lenpen,
-            max_input_length=0,
-            max_decoding_length=self.search.longest(longest, self.max_target_positions),
-            return_scores=True,
-            return_end_token=True,
-        )
+        results = begin_batch(self, sources, self.max_target_positions)
         return zip(map(int, ids), map(self._hypotheses, results))
 
     def _hypotheses(self, pending):
@@ -150,6 +137,32 @@ class CTranslate2Engine:
                 ids = np.array([self.target_ids.get(token, unk) for token in tokens], np.int32)
                 hypotheses.append((ids, score))
         return hypotheses
+
+
+def begin_batch(engine, sources, most_positions, **options):
+    """Start to translate; returns CTranslate2's pending results.
+
+    Args:
+        engine: has a ``translator``, its ``search`` and ``max_tokens``
+        sources: lists of tokens, without EOS
+        most_positions: of a target
+        options: further arguments of CTranslate2's ``translate_batch``
+    """
+    search, longest = engine.search, max(map(len, sources), default=0) + 1
+    return engine.translator.translate_batch(
+        sources,
+        max_batch_size=engine.max_tokens,
+        batch_type="tokens",
+        asynchronous=True,
+        beam_size=search.beam,
+        num_hypotheses=search.nbest,
+        length_penalty=search.lenpen,
+        max_input_length=0,
+        max_decoding_length=search.longest(longest, most_positions),
+        return_scores=True,
+        return_end_token=True,
+        **options,
+    )
 
 
 def check_version(settings, root):

@@ -3,6 +3,7 @@
 import torch
 
 from fairseq_seqkd.decoding.ctranslate2_engine import (
+    begin_batch,
     check_available,
     check_version,
     default_max_tokens,
@@ -94,22 +95,9 @@ class ExternalEngine:
         """
         before, after = self.model.source_prefix, self.model.source_suffix
         sources = [[*before, *self._pieces(id_), *after] for id_ in ids]
-        longest = max(map(len, sources), default=0) + 1
         prefix = list(self.model.target_prefix)
-        results = self.translator.translate_batch(
-            sources,
-            target_prefix=[prefix] * len(sources) if prefix else None,
-            max_batch_size=self.max_tokens,
-            batch_type="tokens",
-            asynchronous=True,
-            beam_size=self.search.beam,
-            num_hypotheses=self.search.nbest,
-            length_penalty=self.search.lenpen,
-            max_input_length=0,
-            max_decoding_length=self.search.longest(longest, self.max_source_positions),
-            return_scores=True,
-            return_end_token=True,
-        )
+        prefixes = [prefix] * len(sources) if prefix else None
+        results = begin_batch(self, sources, self.max_source_positions, target_prefix=prefixes)
         return zip(map(int, ids), map(self._hypotheses, results))
 
     def _hypotheses(self, pending):

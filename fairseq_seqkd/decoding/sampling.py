@@ -47,7 +47,7 @@ class SeededSampling(Sampling):
         """The probabilities of the symbols to draw among, and these symbols."""
         lprobs = lprobs.log_softmax(-1)  # at the longest length all is forbidden but EOS
         if self.sampling_topp > 0:
-            return self._sample_topp(lprobs)
+            return nucleus(*top_candidates(lprobs, -1), self.sampling_topp)
         return top_candidates(lprobs, self.sampling_topk)
 
 
@@ -95,6 +95,22 @@ def top_candidates(lprobs, topk):
         return top.values.exp(), top.indices
     symbols = torch.arange(lprobs.size(-1), device=lprobs.device)
     return lprobs.exp(), symbols.expand_as(lprobs)
+
+
+def nucleus(probs, symbols, topp):
+    """The candidates in falling order, with a probability of 0 beyond the nucleus.
+
+    The nucleus has the fewest symbols whose probabilities sum to ``topp`` of all or more.
+
+    Args:
+        probs, symbols: (..., candidates)
+    Source: Holtzman et al. 2020, The Curious Case of Neural Text Degeneration.
+    """
+    probs, order = probs.sort(dim=-1, descending=True)
+    before = probs.cumsum(-1) - probs
+    outside = before >= topp * probs.sum(-1, keepdim=True)
+    outside[..., 0] = False
+    return probs.masked_fill(outside, 0.0), symbols.gather(-1, order)
 
 
 def draw_tokens(probs, symbols, uniform):

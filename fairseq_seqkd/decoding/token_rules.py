@@ -5,7 +5,7 @@ from typing import Callable
 
 import torch
 
-from fairseq_seqkd.decoding.sampling import draw_tokens, top_candidates
+from fairseq_seqkd.decoding.sampling import draw_tokens, nucleus, top_candidates
 
 # Purposes of a sentence's random numbers; 0 is the teacher's samples, 1 the coin of a row.
 _STUDENT, _TEACHER = 2, 3
@@ -40,22 +40,6 @@ class Drawing:
         if self.topp < 1:
             candidates = nucleus(*candidates, self.topp)
         return draw_tokens(*candidates, uniform())
-
-
-def nucleus(probs, symbols, topp):
-    """The candidates in falling order, with a probability of 0 beyond the nucleus.
-
-    The nucleus has the fewest symbols whose probabilities sum to ``topp`` of all or more.
-
-    Args:
-        probs, symbols: (..., candidates)
-    Source: Holtzman et al. 2020, The Curious Case of Neural Text Degeneration.
-    """
-    probs, order = probs.sort(dim=-1, descending=True)
-    before = probs.cumsum(-1) - probs
-    outside = before >= topp * probs.sum(-1, keepdim=True)
-    outside[..., 0] = False
-    return probs.masked_fill(outside, 0.0), symbols.gather(-1, order)
 
 
 @dataclass

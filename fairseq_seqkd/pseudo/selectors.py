@@ -1,5 +1,6 @@
 """Selectors: functions that take the training target from an n-best list."""
 
+import abc
 import copy
 import functools
 
@@ -20,7 +21,7 @@ METRICS = {
 }
 
 
-class Selector:
+class Selector(abc.ABC):
     """Gives every hypothesis of a list a value, and selects the one with the highest.
 
     Among equals it selects the teacher's favourite.
@@ -38,13 +39,14 @@ class Selector:
     needs_gold = needs_list = needs_store = keeps_lists = False
     beam = 5
 
-    def check(self, store):
+    def check(self, store):  # noqa: B027 - most need nothing
         """Raise a ValueError unless the `PseudoTargetStore` has what this selector needs."""
 
     def of_store(self, store):
         """This selector with what it needs of a `PseudoTargetStore` with all its chunks."""
         return self
 
+    @abc.abstractmethod
     def values(self, hypotheses, gold=None, id_=None):
         """(hypotheses,) the value of each.
 
@@ -53,7 +55,6 @@ class Selector:
             gold: (length,) token ids; None without a gold target
             id_: the sentence's position in the split; None without a store
         """
-        raise NotImplementedError
 
     def ranking(self, hypotheses, gold=None, id_=None):
         """(hypotheses,) indices, the selected one first; arguments as for `values`."""
@@ -82,7 +83,7 @@ class Sampled(Best):
     settings = {"selector": "sampled"}
     needs_list = needs_store = keeps_lists = True
 
-    def check(self, store):
+    def check(self, store):  # noqa: B027 - most need nothing
         """Raise a ValueError unless total log-probabilities can be had of the scores."""
         if store.exists:
             store.length_penalty("'sampled' targets")

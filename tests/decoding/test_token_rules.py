@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_seqkd.decoding.token_rules import Drawing, nucleus
+from fairseq_seqkd.decoding.sampling import nucleus
+from fairseq_seqkd.decoding.token_rules import Drawing
 
 DRAWS = 20000
 
