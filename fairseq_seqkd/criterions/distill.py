@@ -23,7 +23,11 @@ from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.logged import LOGGED
 from fairseq_seqkd.criterions.memory import Memory
 from fairseq_seqkd.criterions.method import resolve_method
-from fairseq_seqkd.losses.blockwise_sum import masked_sum, weighted_sum
+from fairseq_seqkd.losses.blockwise_sum import (
+    masked_sum,
+    smoothed_nll_weights,
+    weighted_sum,
+)
 from fairseq_seqkd.losses.statistics import Masks, PositionStatistics
 from fairseq_seqkd.losses.support import NoTeacher, TopKAndTail, WholeVocabulary
 from fairseq_seqkd.models.adapters import encoder_outputs_of, logits_of, unwrapped
@@ -149,7 +153,8 @@ class DistillCriterion(FairseqCriterion):
 
         weights = {}
         if nll_weight > 0:
-            weights = self.nll_weights(nll_weight * masks.data_target_mask, logits.size(-1))
+            weight, epsilon = nll_weight * masks.data_target_mask, self.cfg.label_smoothing
+            weights = smoothed_nll_weights(weight, epsilon, logits.size(-1))
         if not isinstance(comparator, NoTeacher):
             weights["kd_loss"] = self.kd_weights(statistics, masks)
         loss, values = weighted_sum(values_of, weights, logits)
@@ -195,24 +200,6 @@ class DistillCriterion(FairseqCriterion):
             weight = weight * self.method.weighting(statistics)
         return weight * masks.compared_mask
 
-    def nll_weights(self, weight, vocab):
-        """Weights of log-probabilities that make fairseq's label-smoothed NLL.
-
-        Every symbol but the target has epsilon / (vocab - 1).
-
-        Args:
-            weight: (positions,) of the NLL
-        Returns:
-            (positions,) weights of the target's log-probability and of the vocabulary's sum,
-            which is left out without smoothing, since it may be infinite
-        """
-        epsilon = self.cfg.label_smoothing
-        of_symbol = epsilon / (vocab - 1)
-        weights = {"target_lprob": -(1 - epsilon - of_symbol) * weight}
-        if epsilon > 0:
-            weights["summed_lprob"] = -of_symbol * weight
-        return weights
-
     def gold_loss(self, student, encoder_out, gold):
         """The NLL of gold targets, times ``--gold-weight``.
 
@@ -242,17 +229,8 @@ class DistillCriterion(FairseqCriterion):
         return self.method.prefix_policy(sample, student, teacher, self.task, step)
 
     def current_step(self):
-        """Where training is, a `TrainingStep`; None in validation.
-
-        fairseq's trainer calls manual_seed(seed + updates) before each step, under any task and
-        after a resume, so the update is recovered from torch's seed.
-        """
-        if not self.training:
-            return None
-        update = torch.initial_seed() - self.cfg.seed
-        n_updates = self.cfg.max_update
-        progress = min(update / n_updates, 1.0) if n_updates > 0 else None
-        return TrainingStep(self.cfg.seed, update, progress)
+        """Where training is, a `TrainingStep`; None in validation."""
+        return TrainingStep.now(self.cfg) if self.training else None
 
     def build_comparator(self, teacher, sample):
         """The object that compares student and teacher at the positions of a batch."""

@@ -47,6 +47,24 @@ def masked_sum(mask, values):
     return torch.where(mask, values, torch.zeros_like(values)).sum()
 
 
+def smoothed_nll_weights(weight, epsilon, vocab):
+    """Weights of log-probabilities that make fairseq's label-smoothed NLL.
+
+    Every symbol but the target has epsilon / (vocab - 1).
+
+    Args:
+        weight: (positions,) of the NLL
+    Returns:
+        (positions,) weights of the target's log-probability and of the vocabulary's sum,
+        which is left out without smoothing, since it may be infinite
+    """
+    of_symbol = epsilon / (vocab - 1)
+    weights = {"target_lprob": -(1 - epsilon - of_symbol) * weight}
+    if epsilon > 0:
+        weights["summed_lprob"] = -of_symbol * weight
+    return weights
+
+
 def at_least_float32(tensor):
     """The tensor in float32, or in double precision if it is."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

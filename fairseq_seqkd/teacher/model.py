@@ -1,68 +1,23 @@
-"""The teacher: a frozen fairseq model, or an ensemble whose probabilities are averaged.
+"""A frozen model that scores prefixes and generates hypotheses.
 
 It is no ``nn.Module`` on purpose: fairseq saves, casts, optimises and switches to train mode
 every sub-module of a criterion.
 """
 
 import itertools
-import logging
 import math
 from argparse import Namespace
-from dataclasses import dataclass, field
-from typing import Optional
 
 import torch
 from fairseq import utils
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
 from fairseq_seqkd.decoding.rollout import IncrementalScorer
 from fairseq_seqkd.decoding.sampling import SeededSampling
 from fairseq_seqkd.losses.blockwise_sum import position_slices
 from fairseq_seqkd.losses.support import TopK, top_k
-from fairseq_seqkd.models.adapters import (
-    DTYPES,
-    can_encode_once,
-    check_dtype,
-    encode,
-    features_of,
-)
+from fairseq_seqkd.models.adapters import can_encode_once, encode, features_of
 from fairseq_seqkd.models.dictionaries import check_same_symbols
 from fairseq_seqkd.models.fit import check_teacher
-from fairseq_seqkd.models.language_tokens import tokens_to_add
-from fairseq_seqkd.models.loading import TEACHER, load_models
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class TeacherConfig(FairseqDataclass):
-    """The flags that name the teacher; criterion and task have the same ones."""
-
-    teacher_path: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "the teacher's checkpoint; several separated by colons are averaged "
-            "as probabilities"
-        },
-    )
-    teacher_data: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder with the teacher's dictionaries (default: beside the "
-            "checkpoint, else where its training data was)"
-        },
-    )
-    teacher_dtype: Optional[ChoiceEnum(list(DTYPES))] = field(
-        default=None,
-        metadata={"help": "how the teacher computes (default: like the student)"},
-    )
-
-
-def teacher_dtype_of(student, cfg):
-    """The dtype of a student's teacher: that of ``--teacher-dtype``, or the student's."""
-    if cfg.teacher_dtype is not None:
-        return DTYPES[str(cfg.teacher_dtype)]
-    return next(student.parameters()).dtype
 
 
 class Teacher:
@@ -302,46 +257,3 @@ class LazyLogits:
         slices = position_slices(len(self), vocab, self._outputs[0][0].device)
         parts = [top_k(self.at(positions), k, temperature) for positions in slices]
         return TopK(*(torch.cat(tensors) for tensors in zip(*parts)))
-
-
-_LOADED = {}
-
-
-def shared_teacher(path, student_task, data=None, device="cpu", dtype=torch.float32):
-    """The teacher of this process: loaded at the first call, then kept.
-
-    Args as for `load_teacher`.
-    """
-    key = (path, data, str(device), dtype)
-    if key not in _LOADED:
-        _LOADED[key] = load_teacher(path, data, device, dtype, student_task)
-    _LOADED[key].check_dictionaries(student_task)
-    return _LOADED[key]
-
-
-def load_teacher(
-    path,
-    data=None,
-    device="cpu",
-    dtype=torch.float32,
-    student_task=None,
-    role=TEACHER,
-    languages=(None, None),
-):
-    """Load one or several checkpoints as one frozen model.
-
-    Args:
-        device, dtype: of the parameters
-        path, data, student_task, role, languages: as for `load_models`, which also says what
-            is raised; and see `tokens_to_add`
-    """
-    device = torch.device(device)
-    check_dtype(device, dtype, role.dtype_flag)
-    # Building a model draws its initial weights: in the middle of a training step that
-    # would shift the student's dropout, and a resumed run would not equal an unbroken one.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        models, task, knows_dictionary = load_models(path, data, student_task, role, languages)
-    models = [model.to(device=device, dtype=dtype) for model in models]
-    logger.info("%s: %s on %s, %s", role.name, path, device, dtype)
-    tokens = tokens_to_add(task, student_task)
-    return Teacher(models, task, knows_dictionary, path, tokens)

@@ -1,0 +1,9 @@
+"""The teacher: a frozen fairseq model, or an ensemble whose probabilities are averaged."""
+
+from fairseq_seqkd.teacher.loading import (  # noqa: F401
+    TeacherConfig,
+    load_teacher,
+    shared_teacher,
+    teacher_dtype_of,
+)
+from fairseq_seqkd.teacher.model import LazyLogits, NothingAdded, Teacher  # noqa: F401

@@ -1,0 +1,89 @@
+"""The flags that name a teacher, and how it is loaded from them."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+
+from fairseq_seqkd.models.adapters import DTYPES, check_dtype
+from fairseq_seqkd.models.language_tokens import tokens_to_add
+from fairseq_seqkd.models.loading import TEACHER, load_models
+from fairseq_seqkd.teacher.model import Teacher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TeacherConfig(FairseqDataclass):
+    """The flags that name the teacher; criterion and task have the same ones."""
+
+    teacher_path: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "the teacher's checkpoint; several separated by colons are averaged "
+            "as probabilities"
+        },
+    )
+    teacher_data: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "folder with the teacher's dictionaries (default: beside the "
+            "checkpoint, else where its training data was)"
+        },
+    )
+    teacher_dtype: Optional[ChoiceEnum(list(DTYPES))] = field(
+        default=None,
+        metadata={"help": "how the teacher computes (default: like the student)"},
+    )
+
+
+def teacher_dtype_of(student, cfg):
+    """The dtype of a student's teacher: that of ``--teacher-dtype``, or the student's."""
+    if cfg.teacher_dtype is not None:
+        return DTYPES[str(cfg.teacher_dtype)]
+    return next(student.parameters()).dtype
+
+
+_LOADED = {}
+
+
+def shared_teacher(path, student_task, data=None, device="cpu", dtype=torch.float32):
+    """The teacher of this process: loaded at the first call, then kept.
+
+    Args as for `load_teacher`.
+    """
+    key = (path, data, str(device), dtype)
+    if key not in _LOADED:
+        _LOADED[key] = load_teacher(path, data, device, dtype, student_task)
+    _LOADED[key].check_dictionaries(student_task)
+    return _LOADED[key]
+
+
+def load_teacher(
+    path,
+    data=None,
+    device="cpu",
+    dtype=torch.float32,
+    student_task=None,
+    role=TEACHER,
+    languages=(None, None),
+):
+    """Load one or several checkpoints as one frozen model.
+
+    Args:
+        device, dtype: of the parameters
+        path, data, student_task, role, languages: as for `load_models`, which also says what
+            is raised; and see `tokens_to_add`
+    """
+    device = torch.device(device)
+    check_dtype(device, dtype, role.dtype_flag)
+    # Building a model draws its initial weights: in the middle of a training step that
+    # would shift the student's dropout, and a resumed run would not equal an unbroken one.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        models, task, knows_dictionary = load_models(path, data, student_task, role, languages)
+    models = [model.to(device=device, dtype=dtype) for model in models]
+    logger.info("%s: %s on %s, %s", role.name, path, device, dtype)
+    tokens = tokens_to_add(task, student_task)
+    return Teacher(models, task, knows_dictionary, path, tokens)
