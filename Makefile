@@ -31,10 +31,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The generated page of all flags.
+# What is generated: the page of all flags, and the help of the subcommands.
 flags: $(VENV)/.installed
 	$(BIN)/fairseq-seqkd flags --markdown > docs/flags.md.new
 	mv docs/flags.md.new docs/flags.md
+	$(BIN)/python -m fairseq_seqkd.cli.help
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -23,7 +23,10 @@ setup(
     classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in range(8, 14)],
     python_requires=">=3.8",
     packages=find_packages(include=["fairseq_seqkd", "fairseq_seqkd.*"]),
-    package_data={"fairseq_seqkd.evaluate": ["*.j2"]},
+    package_data={
+        "fairseq_seqkd.evaluate": ["*.j2"],
+        "fairseq_seqkd.cli.help": ["*.txt"],
+    },
     cmdclass={"sdist": SourceArchive},
     install_requires=[
         # Upstream fairseq does not import on Python 3.11 and later.

@@ -9,6 +9,7 @@ import shlex
 import sys
 
 import fairseq_seqkd
+from fairseq_seqkd.cli.help import help_page
 
 # {subcommand: its module}. Only the requested one is imported, and the docstrings of the others
 # are parsed: importing fairseq takes seconds, and doctor must run where that fails.
@@ -31,8 +32,11 @@ def main(arguments=None):
     """Run one subcommand; an expected error becomes one line, and exit status 2 or its own."""
     arguments = sys.argv[1:] if arguments is None else arguments
     name = next((word for word in arguments if word in SUBCOMMANDS), None)
-    module = name and _import(name)
-    parsed = _parser(name, module).parse_args(arguments)
+    if name and {"-h", "--help"} & set(arguments):
+        print(help_page(name), end="")
+        sys.exit(0)
+    module = name and import_subcommand(name)
+    parsed = parser_of(name, module).parse_args(arguments)
     parsed.command_line = " ".join(map(shlex.quote, ["fairseq-seqkd", *arguments]))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", force=True)
     logging.getLogger("fairseq_seqkd").setLevel(logging.INFO)
@@ -44,7 +48,7 @@ def main(arguments=None):
         _fail(name, "interrupted", 130)
 
 
-def _parser(requested, module):
+def parser_of(requested, module):
     """A parser of all subcommands, with the arguments of the requested one."""
     parser = argparse.ArgumentParser(prog="fairseq-seqkd")
     subparsers = parser.add_subparsers(dest="subcommand", required=True)
@@ -67,7 +71,8 @@ def _docstring(name):
         return ast.get_docstring(ast.parse(file.read()))
 
 
-def _import(name):
+def import_subcommand(name):
+    """The module of a subcommand; an installation that cannot work ends the process."""
     if name != "user-dir":
         fairseq_seqkd.register_if_possible()
     try:

@@ -7,6 +7,8 @@ from conftest import USER_DIR
 
 from fairseq_seqkd.cli import user_dir
 from fairseq_seqkd.cli.evaluate import parse_named_paths
+from fairseq_seqkd.cli.help import help_page
+from fairseq_seqkd.cli.help.__main__ import help_of
 from fairseq_seqkd.cli.main import SUBCOMMANDS, main
 
 
@@ -20,6 +22,13 @@ def test_console_script():
     result = subprocess.run([program, "user-dir"], capture_output=True, text=True, check=True)
     assert result.stdout == USER_DIR + "\n"
     assert "tensorboardX" not in result.stderr  # fairseq's advice to everybody
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="argparse lays out help in another way")
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_help_is_that_of_the_parser(name):
+    """``make flags`` writes the files."""
+    assert help_page(name) == help_of(name)
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
@@ -102,7 +111,10 @@ def test_a_report_in_a_file(data, teacher, tmp_path, capsys):
     assert f"but '{tmp_path}/file' is a file: name a folder" in line
 
 
-@pytest.mark.parametrize("arguments", [["user-dir"], ["--help"]])
+HELP_OF_EACH = [[name, "--help"] for name in SUBCOMMANDS]
+
+
+@pytest.mark.parametrize("arguments", [["user-dir"], ["--help"], *HELP_OF_EACH])
 @pytest.mark.parametrize("program", [["-m", "fairseq_seqkd.cli.main"], ["fairseq-seqkd"]])
 def test_starts_without_torch_and_fairseq(program, arguments):
     """Every recipe and command line calls user-dir; importing them takes seconds."""
