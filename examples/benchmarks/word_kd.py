@@ -15,6 +15,7 @@ from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
+from fairseq import utils
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
 )
@@ -55,6 +56,7 @@ class Variant:
     def __init__(self, name, student, task, batches, arguments):
         self.criterion = criterion_of(name, task, arguments)
         self.student, self.batches = student, batches
+        self.device, self.amp = torch.device(arguments.device), arguments.amp
         self.teacher = None
         if self.criterion is None:
             self.teacher = shared_teacher(
@@ -64,20 +66,30 @@ class Variant:
 
     def run(self):
         """Process all batches; returns the seconds it took."""
-        if self.teacher is None:
-            return run(self.student, self.criterion, self.optimizer, self.batches)
         begin = time.perf_counter()
-        with torch.no_grad():
-            for batch in self.batches:
-                self.teacher.models[0](**batch["net_input"])
+        with torch.autocast(self.device.type, enabled=self.amp):
+            if self.teacher is None:
+                run(self.student, self.criterion, self.optimizer, self.batches)
+            else:
+                self._score()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - begin
+
+    @torch.no_grad()
+    def _score(self):
+        for batch in self.batches:
+            self.teacher.models[0](**batch["net_input"])
 
 
 def prepare(arguments):
     """The student, its task and the batches."""
     models, task, _ = load_models(arguments.student, arguments.data)
     task.load_dataset("train")
-    return models[0].train(), task, batches_of(task, arguments.max_tokens, arguments.batches)
+    batches = batches_of(task, arguments.max_tokens, arguments.batches)
+    if arguments.device == "cuda":
+        batches = [utils.move_to_cuda(batch) for batch in batches]
+    return models[0].to(arguments.device).train(), task, batches
 
 
 def measure(variants, n_rounds):
@@ -92,8 +104,10 @@ def measure(variants, n_rounds):
 
 
 def peak_memory(name, arguments):
-    """The peak memory of this process in MB, after one round of a variant."""
+    """The peak memory of this process (or on its GPU) in MB, after one round of a variant."""
     Variant(name, *prepare(arguments), arguments).run()
+    if arguments.device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     try:
         # Not ru_maxrss, which a process on Linux inherits from the one that started it.
         with open("/proc/self/status") as status:
@@ -172,6 +186,14 @@ def agreement_table(variants, student, k):
     return tabulate(rows, headers, "github", colalign=align, disable_numparse=True)
 
 
+def where(arguments):
+    """The device and precision, in words."""
+    if arguments.device == "cuda":
+        name = torch.cuda.get_device_name()
+        return f"{name}, {'float16 by autocast' if arguments.amp else 'float32'}"
+    return f"{torch.get_num_threads()} threads"
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="data-bin")
@@ -183,6 +205,8 @@ def parse_arguments():
     parser.add_argument("--batches", type=int, default=6, help="steps in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", required=True, help="file for the tables")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--amp", action="store_true", help="half precision by autocast")
     parser.add_argument(
         "--fork",
         action="store_true",
@@ -203,7 +227,7 @@ def main():
         f"{student.decoder.output_projection.out_features} symbols:\n\n"
         f"{cost_table(seconds, memory, n_tokens, len(batches), arguments.top_k)}\n\n"
         f"Medians of {arguments.rounds} rounds in turns, {len(batches)} batches of at most "
-        f"{arguments.max_tokens} tokens, {torch.get_num_threads()} threads, student "
+        f"{arguments.max_tokens} tokens, {where(arguments)}, student "
         f"{size_of(student):,} parameters.\n\n"
         f"{agreement_table(variants, student, arguments.top_k)}"
     )

@@ -52,18 +52,7 @@ train() {
 
 step "$SENTENCES random sentences of $SYMBOLS symbols"
 if [ ! -e "$random/data-bin/dict.a.txt" ]; then
-    python - "$random" $SYMBOLS $SENTENCES <<'END_OF_PYTHON'
-import random, sys
-folder, symbols, sentences = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-random.seed(1)
-words = [f"w{i}" for i in range(symbols - 4)]  # fairseq's dictionary adds four symbols
-with open(f"{folder}/dict.txt", "w") as file:
-    file.writelines(f"{word} 1\n" for word in words)
-for side in "ab":
-    with open(f"{folder}/train.{side}", "w") as file:
-        for _ in range(sentences):
-            file.write(" ".join(random.choices(words, k=random.randint(5, 25))) + "\n")
-END_OF_PYTHON
+    python "$here/random_sentences.py" "$random" $SYMBOLS $SENTENCES
     run random_preprocess fairseq-preprocess --source-lang a --target-lang b \
         --joined-dictionary --srcdict "$random/dict.txt" --trainpref "$random/train" \
         --validpref "$random/train" --destdir "$random/data-bin"

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from conftest import CTRANSLATE2
 from recipes import rows_of, run_script
 
@@ -118,3 +119,25 @@ def test_text(tmp_path):
     # Of ten lines one is a duplicate, and of a hundred another one is excluded.
     assert row[:2] == ["3000", "2700"]
     assert min(numbers(row[2:5])) >= 0
+
+
+def test_gpu_dry_run(tmp_path):
+    """Some checks; the whole dry run takes minutes."""
+    output = run_script("benchmarks/gpu.sh", SMOKE=1, WORK=tmp_path / "gpu", ONLY="pruning")
+    (_, *rows) = rows_of((tmp_path / "gpu" / "checks.md").read_text())
+    assert [row[:2] for row in rows] == [
+        ["pruning, --fp16", "ok"],
+        ["pruning, --memory-efficient-fp16", "ok"],
+        ["pruning resumed, --memory-efficient-fp16", "ok"],
+    ]
+    assert "60.0 % zeros" in rows[0][2] and "equal bit for bit" in rows[2][2]
+    assert "CPU (dry run)" in output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_without_one(tmp_path):
+    """It says what it would have run, and leaves the folder alone."""
+    output = run_script("benchmarks/gpu.sh", fails=True, WORK=tmp_path / "gpu")
+    assert "torch sees no GPU here" in output and "SMOKE=1" in output
+    assert "gkd, --fp16" in output and "evaluate on both devices" in output
+    assert not (tmp_path / "gpu").exists()
