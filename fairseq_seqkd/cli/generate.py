@@ -119,14 +119,19 @@ def _add_engine_arguments(parser):
     )
     group.add_argument(
         "--compute-type",
-        help="float32, float16, or with CTranslate2 int8; default: float32",
+        help="float32, float16, or with CTranslate2 int8; default: auto, with CTranslate2 and "
+        "many sentences the fastest that translates some of them as float32 does, else float32",
     )
     group.add_argument(
         "--no-check",
         action="store_true",
         help="do not compare the first of CTranslate2's translations with fairseq's",
     )
-    group.add_argument("--max-tokens", type=int, help="source tokens per batch")
+    group.add_argument(
+        "--max-tokens",
+        type=int,
+        help="source tokens per batch; default: as for --compute-type, what is fastest",
+    )
     group.add_argument("--cpu", action="store_true", help="do not use a GPU")
 
 
@@ -202,7 +207,8 @@ def settings_of(arguments, worker):
     """The settings of any `Recipe` that the flags describe, by name."""
     names = ("beam", "nbest", "lenpen", "max_len_a", "max_len_b")
     sampling = ("sampling", "sampling_topk", "sampling_topp", "seed")
-    engine = {"name": arguments.engine, "compute_type": arguments.compute_type}
+    compute_type = None if arguments.compute_type == "auto" else arguments.compute_type
+    engine = {"name": arguments.engine, "compute_type": compute_type}
     return {
         "search": {name: getattr(arguments, name) for name in (*names, *sampling)},
         "engine": {**engine, "max_tokens": arguments.max_tokens},

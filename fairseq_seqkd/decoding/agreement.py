@@ -73,10 +73,10 @@ def compare_engines(original, converted, quantised, dataset, ids):
     """
     ids = evenly_spread(ids, SENTENCES)
     engines = [original, converted] + [quantised] * (quantised is not None)
-    expected, found, *others = (_best_hypotheses(engine, dataset, ids) for engine in engines)
+    expected, found, *others = (best_hypotheses(engine, dataset, ids) for engine in engines)
     compared = [id_ for id_ in ids.tolist() if expected[id_] or found[id_]]
     equal = sum(expected[id_] == found[id_] for id_ in compared)
-    bleu = _bleu(others[0], found) if others and compared else None
+    bleu = round(token_bleu(others[0], found), 2) if others and compared else None
     return Agreement(len(compared), equal, bleu)
 
 
@@ -86,7 +86,7 @@ def evenly_spread(ids, number):
     return ids[np.linspace(0, len(ids) - 1, min(number, len(ids))).astype(np.int64)]
 
 
-def _best_hypotheses(engine, dataset, ids):
+def best_hypotheses(engine, dataset, ids):
     """{id: token ids of the best hypothesis}; without one, an empty list."""
     return {
         id_: hypotheses[0][0].tolist() if hypotheses else []
@@ -94,9 +94,10 @@ def _best_hypotheses(engine, dataset, ids):
     }
 
 
-def _bleu(hypotheses, references):
+def token_bleu(hypotheses, references):
+    """Corpus BLEU of token ids; both are as `best_hypotheses` gives them."""
     texts = [
         [" ".join(map(str, tokens[id_][:-1])) for id_ in references]
         for tokens in (hypotheses, references)
     ]
-    return round(sacrebleu.corpus_bleu(texts[0], texts[1:], tokenize="none").score, 2)
+    return sacrebleu.corpus_bleu(texts[0], texts[1:], tokenize="none").score

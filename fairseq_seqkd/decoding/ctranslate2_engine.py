@@ -91,9 +91,9 @@ class CTranslate2Engine:
         """Build the engine of a manifest's entry; arguments as for `build_engine`.
 
         Raises:
-            ValueError: another version of CTranslate2 began the store
+            ValueError: as `check_settings`
         """
-        check_version(settings, os.path.dirname(folder))
+        check_settings(settings, device, os.path.dirname(folder))
         if not os.path.exists(folder):
             convert_teacher(load_teacher("cpu", torch.float32), folder)
         threads = threads or torch.get_num_threads()
@@ -165,14 +165,15 @@ def begin_batch(engine, sources, most_positions, **options):
     )
 
 
-def check_version(settings, root):
-    """Refuse to go on with a store that another version of CTranslate2 began.
+def check_settings(settings, device, root):
+    """Refuse to go on with a store that this version or this processor would make otherwise.
 
     Args:
         settings: the manifest's entry ``engine``
+        device: torch.device
         root: the store's folder
     Raises:
-        ValueError: names both versions
+        ValueError: names both versions, or the compute types that there are
     """
     version = ctranslate2_library().__version__
     if version != settings["version"]:
@@ -180,6 +181,13 @@ def check_version(settings, root):
             f"the store was begun with CTranslate2 {settings['version']}, found {version}: "
             f"pip install ctranslate2=={settings['version']}, or delete the folder {root!r} to "
             "start again"
+        )
+    supported, compute_type = compute_types_of(device), settings["compute_type"]
+    if compute_type not in supported:
+        raise ValueError(
+            f"the store was begun with the compute type {compute_type}, and this device has "
+            f"{', '.join(supported)}: go on with it on a machine of the first kind, or make it "
+            f"anew (--overwrite --compute-type {supported[0]})"
         )
 
 
@@ -195,12 +203,18 @@ def check_available(search, device, compute_type):
         raise EngineUnavailable("sampling needs the fairseq engine, which seeds each sentence")
     if device.type == "cuda" and not library.get_cuda_device_count():
         raise EngineUnavailable("this build of CTranslate2 sees no GPU")
-    supported = set(library.get_supported_compute_types(device.type)) & set(_COMPUTE_TYPES)
+    supported = compute_types_of(device)
     if compute_type not in supported:
         raise EngineUnavailable(
             f"the compute type is {compute_type!r}, expected one of "
-            f"{', '.join(sorted(supported))} on this device"
+            f"{', '.join(supported)} on this device"
         )
+
+
+def compute_types_of(device):
+    """The names of the compute types that a torch.device has, of those that are used here."""
+    supported = ctranslate2_library().get_supported_compute_types(device.type)
+    return [name for name in _COMPUTE_TYPES if name in supported]
 
 
 def load_translator(folder, compute_type, device, threads):

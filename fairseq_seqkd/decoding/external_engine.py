@@ -5,7 +5,7 @@ import torch
 from fairseq_seqkd.decoding.ctranslate2_engine import (
     begin_batch,
     check_available,
-    check_version,
+    check_settings,
     default_max_tokens,
     load_translator,
 )
@@ -72,9 +72,9 @@ class ExternalEngine:
         """Build the engine of a store; ``root`` is its folder.
 
         Raises:
-            ValueError: another version of CTranslate2 began the store
+            ValueError: as `check_settings`
         """
-        check_version(settings, root)
+        check_settings(settings, device, root)
         return cls(model, search, settings, device, threads, lines, encode)
 
     def source_lengths(self, dataset, ids):

@@ -72,6 +72,7 @@ class ExternalRecipe(Recipe):
             resolved = ExternalEngine.resolve_settings(self.model, search, device, self.engine)
         except EngineUnavailable as error:
             raise ValueError(f"--teacher-ct2: {error}") from error
+        resolved = self.with_fastest(resolved, self.engine, store, split, search)
         engine = self.build_engine(store, split, resolved, search)
         engine.check_sources(range(len(split)), self.accept_unknown)
         engine.try_some(range(len(split)))

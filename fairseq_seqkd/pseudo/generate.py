@@ -15,9 +15,11 @@ from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
 from fairseq_seqkd.chunked.plan import chunk_size
 from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.decoding.agreement import GREEDY, compare_engines
+from fairseq_seqkd.decoding.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.decoding.engines import ENGINES, build_engine, resolve_engine
 from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
 from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.decoding.self_test import with_fastest
 from fairseq_seqkd.io.files import read_json
 from fairseq_seqkd.io.locks import wait_until
 from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
@@ -85,9 +87,25 @@ class Recipe:
         """The manifest's entry ``engine`` of a new store; see `resolve_engine`."""
         default = {"name": None, "compute_type": "float16" if self.half else None}
         requested = {"max_tokens": None, **default, **self.engine}
-        folder = store.converted(self.teacher_sha256())
-        how = self.device, folder, self.load_teacher, self.engine_flag
-        return resolve_engine(requested, search, *how)
+        how = self.device, self._converted(store), self.load_teacher, self.engine_flag
+        resolved = resolve_engine(requested, search, *how)
+        if resolved["name"] != CTranslate2Engine.name:
+            return resolved
+        return self.with_fastest(resolved, requested, store, split, search)
+
+    def with_fastest(self, settings, requested, store, split, search):
+        """Settings of CTranslate2 with what is fastest here, where nothing was asked for."""
+
+        def build(changed):
+            return self.build_engine(store, split, changed, search)
+
+        given = [name for name, value in requested.items() if value]
+        return with_fastest(settings, given, build, split.dataset, torch.device(self.device))
+
+    def _converted(self, store):
+        """The folder of the converted teacher."""
+        sums = store.manifest["teacher"] if store.exists else self.teacher_sha256()
+        return store.converted(sums)
 
     def build_engine(self, store, split, settings, search):
         """The engine of a manifest's entry; see `build_engine`."""
@@ -96,7 +114,7 @@ class Recipe:
             search,
             self.device,
             self.threads,
-            store.converted(store.manifest["teacher"]),
+            self._converted(store),
             self.load_teacher,
             (split.dataset.src_dict, split.dataset.tgt_dict),
         )
