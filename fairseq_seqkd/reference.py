@@ -101,7 +101,7 @@ def axis_entries(axis):
     for name, option in axis.options.items():
         entries.append(Entry(name, "", option.help))
         entries += [
-            Entry(f"{name}: {flag(one.name)}", str(one.default), one.help)
+            Entry(f"{name}: {flag(one.name)}", _shown(one.default), one.help)
             for one in option.parameters.values()
         ]
     return entries

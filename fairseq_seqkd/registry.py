@@ -64,11 +64,13 @@ class Option:
         function: None for an option that does nothing
         help: its meaning, in one line
         parameters: argument of the function -> `Parameter`
+        remembers: names of what it remembers from batch to batch, which a resume needs
     """
 
     function: Optional[Callable]
     help: str
     parameters: Dict[str, Parameter] = field(default_factory=dict)
+    remembers: Tuple[str, ...] = ()
 
 
 class Axis:
@@ -86,11 +88,12 @@ class Axis:
         """Register an option that does nothing, and so has no function."""
         self.options[name] = Option(None, help)
 
-    def option(self, name=None, **parameters):
+    def option(self, name=None, remembers=(), **parameters):
         """Decorator that registers a function as an option.
 
         Args:
             name: of the option; None is the function's name
+            remembers: as for `Option`
             parameters: argument of the function -> `Parameter`
         Raises:
             ValueError: the axis has an option of that name, or the function lacks an argument
@@ -100,7 +103,7 @@ class Axis:
             name_ = name or function.__name__
             self._check_registration(name_, function, parameters)
             help = inspect.getdoc(function).split("\n")[0]
-            self.options[name_] = Option(function, help, parameters)
+            self.options[name_] = Option(function, help, parameters, remembers)
             return function
 
         return register

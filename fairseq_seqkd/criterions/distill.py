@@ -67,7 +67,8 @@ class DistillCriterion(FairseqCriterion):
         self._teacher = None  # no module, so fairseq neither saves nor trains it
         self._teacher_is_missing = self._is_student_checked = self._is_start_checked = False
         self._cache = None
-        self._memory = Memory(task, cfg) if self.method.remembers else None
+        remembered = self.method.remembers
+        self._memory = Memory(task, cfg, remembered) if remembered else None
         if self.kd_targets != "gold" and not hasattr(task, "use_targets"):
             raise ValueError(
                 f"--kd-targets {self.kd_targets} needs pseudo-targets, and the task "
@@ -131,8 +132,9 @@ class DistillCriterion(FairseqCriterion):
         logits, symbols = logits.reshape(-1, logits.size(-1)), target.flatten()
         masks = self.build_masks(target, student_rows_mask, comparator.teacher_mask)
         counted_mask = self.counted_mask(masks)
-        memory = self._memory.at(self.current_step()) if self._memory else ()
-        statistics = PositionStatistics(comparator, logits, symbols, counted_mask, *memory)
+        more = self._memory.at(self.current_step()) if self._memory else {}
+        more["student_rows_mask"] = student_rows_mask
+        statistics = PositionStatistics(comparator, logits, symbols, counted_mask, **more)
         masks = Masks(*(mask.flatten() for mask in masks))
 
         def values_of(chunk, positions):

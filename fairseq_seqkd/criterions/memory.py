@@ -20,16 +20,18 @@ class Memory:
     Args:
         task: the student's
         cfg: `DistillConfig`, which names the checkpoint that a training resumes
+        names: of the tensors that the method remembers
     """
 
-    def __init__(self, task, cfg):
+    def __init__(self, task, cfg, names):
         self.cfg = cfg
+        self.names = names
         self.values = {}
         self._is_restored = False
         task.state.merge_state_dict({KEY: self.values})
 
     def at(self, step):
-        """The memory and the gathering of `PositionStatistics`.
+        """The memory, gathering and update of `PositionStatistics`, by name.
 
         Validation sees a copy, so that it changes nothing, and gathers nothing, since
         processes may have other numbers of batches there.
@@ -40,22 +42,28 @@ class Memory:
             ValueError: the checkpoint that was resumed has no such state
         """
         if step is None:
-            return (dict(self.values),)
+            return {"memory": dict(self.values)}
         if step.update > 0 and not self._is_restored:
             self.values.update(self._saved())
         self._is_restored = True
-        return self.values, gather_over_ranks
+        return {
+            "memory": self.values,
+            "gather": gather_over_ranks,
+            "update": step.update,
+        }
 
     def _saved(self):
         path = self.cfg.restore_file
         if path == "checkpoint_last.pt":  # fairseq's default, in --save-dir
             path = os.path.join(self.cfg.save_dir, path)
-        state = read_checkpoint(path).get("task_state", {}).get(KEY)
-        if state is None:
+        state = read_checkpoint(path).get("task_state", {}).get(KEY) or {}
+        if not set(self.names) <= set(state):
             raise ValueError(
-                f"{path!r} was saved by a training that remembers nothing from batch to batch, "
-                "and this one does: it cannot go on from there exactly. Begin a new training "
-                "with its weights: --finetune-from-model, and another --save-dir."
+                f"{path!r} was saved by a training that remembers "
+                f"{', '.join(sorted(state)) or 'nothing'} from batch to batch, and this one "
+                f"remembers {', '.join(self.names)}: it cannot go on from there exactly. "
+                "Begin a new training with its weights: --finetune-from-model, and another "
+                "--save-dir."
             )
         return state
 

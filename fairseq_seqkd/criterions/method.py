@@ -1,12 +1,12 @@
 """The method that a configuration describes: its axes resolved, and what cannot go together."""
 
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Tuple
 
 from fairseq_seqkd.criterions.config import AXES, DistillConfig, check_config
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.losses.support import LEFTOVER
-from fairseq_seqkd.losses.weighting import REMEMBERING, WEIGHTINGS
+from fairseq_seqkd.losses.weighting import WEIGHTINGS
 from fairseq_seqkd.prefixes import PREFIXES
 from fairseq_seqkd.pseudo.selectors import Sampled
 from fairseq_seqkd.registry import flag, refuse_unused
@@ -23,6 +23,7 @@ class Method:
         weighting: an option of WEIGHTINGS; None for uniform weights
         leftover: an option of LEFTOVER
         uses_teacher: whether the divergence has any weight
+        remembers: names of what its options remember from batch to batch
     """
 
     prefix_policy: Optional[Any]
@@ -31,11 +32,7 @@ class Method:
     weighting: Optional[Callable]
     leftover: Callable
     uses_teacher: bool
-
-    @property
-    def remembers(self):
-        """Whether the weighting remembers something from batch to batch."""
-        return self.weighting is not None and self.weighting.func.__name__ in REMEMBERING
+    remembers: Tuple[str, ...] = ()
 
     def check_k(self, k, where):
         """Refuse a ``--kd-head`` that is not below the number of known symbols.
@@ -84,6 +81,8 @@ def resolve_method(cfg, preset):
     if on_student:
         in_use.append((DIVERGENCES, on_student))
     refuse_unused(AXES, in_use, settings, given=cfg)
+    remembered = [axis.options[name].remembers for axis, name in in_use]
+    method.remembers = tuple(sorted(set().union(*remembered)))
     check_combination(cfg, method)
     method.check_k(cfg.kd_top_k, "--kd-top-k is")
     return method

@@ -5,8 +5,9 @@ the batch's `PositionStatistics`, and returns one value a position, in nats. -in
 outcome) is allowed on both sides: where both have it, the outcome adds nothing, and no
 divergence or gradient becomes NaN.
 
-To add one, write it here: its keyword-only arguments are its parameters, which the decorator
-declares. Flags, range checks and documentation follow.
+To add one, write it here, or in ``mixtures.py`` if it compares with a mixture of the two: its
+keyword-only arguments are its parameters, which the decorator declares. Flags, range checks and
+documentation follow.
 """
 
 import math
@@ -19,22 +20,11 @@ from fairseq_seqkd.registry import Axis, Parameter
 DIVERGENCES = Axis("kd_divergence")
 # Those with an upper bound have nearly no gradient where the student is near uniform: a mean of
 # 0.005 (skew KL) to 0.0013 (TVD) on a position's logits, where forward KL has 0.74.
-BOUNDED = {"jsd", "teacher_jsd", "student_jsd", "tvd", "skew_kl", "skew_reverse_kl"}
+BOUNDED = {
+    *("jsd", "teacher_jsd", "student_jsd", "tvd", "skew_kl", "skew_reverse_kl"),
+    *("adaptive_skew_kl", "adaptive_skew_reverse_kl"),
+}
 
-JSD_BETA = Parameter(
-    "kd_jsd_beta",
-    0.5,
-    "the teacher's weight in the mixture of the two",
-    "a number above 0 and below 1 (at the ends: forward_kl, reverse_kl)",
-    lambda x: 0 < x < 1,
-)
-SKEW = Parameter(
-    "kd_skew",
-    0.1,
-    "weight of the KL's first distribution in the mixture that it is compared with",
-    "a number from 0 to below 1",
-    lambda x: 0 <= x < 1,
-)
 REVERSE_WEIGHT = Parameter(
     "kd_reverse_weight",
     0.5,
@@ -102,10 +92,11 @@ def kl(lprobs, other_lprobs):
 def mixture(weight, lprobs, other_lprobs):
     """log(weight * exp(lprobs) + (1 - weight) * exp(other_lprobs)).
 
+    The weight is a number, or (positions, 1).
     Probabilities are added, not their logarithms: a probability smaller than the smallest float
     is lost, and has no weight in any divergence.
     """
-    if weight == 0:
+    if not torch.is_tensor(weight) and weight == 0:
         return other_lprobs
     mixed = weight * lprobs.exp() + (1 - weight) * other_lprobs.exp()
     return mixed.clamp(min=tiny(mixed)).log()
@@ -156,43 +147,6 @@ def hard(support, statistics=None):
     return -finite(support.student_lprobs.gather(-1, top)).squeeze(-1)
 
 
-@DIVERGENCES.option(beta=JSD_BETA)
-def jsd(support, statistics=None, *, beta=0.5):
-    """Jensen-Shannon: beta KL(q || m) + (1 - beta) KL(p || m), m = beta q + (1 - beta) p.
-
-    Divided by beta it tends to KL(q || p) as beta goes to 0; divided by 1 - beta, to
-    KL(p || q) as beta goes to 1. At most log 2 for beta = 1/2.
-
-    Arguments and result as in `forward_kl`; beta: above 0 and below 1
-    Source: Agarwal et al. 2023, GKD (arXiv 2306.13649), eq. 1.
-    """
-    log_q, log_p = support.teacher_lprobs, support.student_lprobs
-    log_m = mixture(beta, log_q, log_p)
-    return beta * kl(log_q, log_m) + (1 - beta) * kl(log_p, log_m)
-
-
-@DIVERGENCES.option(beta=JSD_BETA)
-def teacher_jsd(support, statistics=None, *, beta=0.5):
-    """The first half of `jsd`, beta KL(q || m): for text that the teacher generated.
-
-    Arguments and result as in `jsd`.
-    Source: Wen et al. 2023, f-distill (arXiv 2307.15190), section 2; the authors' code has a
-        beta of 0.75 for translation and 0.15 otherwise, as this project counts it.
-    """
-    log_q = support.teacher_lprobs
-    return beta * kl(log_q, mixture(beta, log_q, support.student_lprobs))
-
-
-@DIVERGENCES.option(beta=JSD_BETA)
-def student_jsd(support, statistics=None, *, beta=0.5):
-    """The second half of `jsd`, (1 - beta) KL(p || m): for text that the student generated.
-
-    Arguments, result and source as in `teacher_jsd`.
-    """
-    log_p = support.student_lprobs
-    return (1 - beta) * kl(log_p, mixture(beta, support.teacher_lprobs, log_p))
-
-
 @DIVERGENCES.option()
 def tvd(support, statistics=None):
     """Total variation distance, 1/2 sum |q - p|.
@@ -201,32 +155,6 @@ def tvd(support, statistics=None):
     Source: Wen et al. 2023, f-distill (arXiv 2307.15190), section 2.
     """
     return 0.5 * (support.teacher_probs - support.student_lprobs.exp()).abs().sum(-1)
-
-
-@DIVERGENCES.option(skew=SKEW)
-def skew_kl(support, statistics=None, *, skew=0.1):
-    """Skew KL, KL(q || skew q + (1 - skew) p).
-
-    At most -log skew, where KL(q || p) is unbounded.
-
-    Arguments and result as in `forward_kl`; skew: from 0 (KL(q || p)) to below 1
-    Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
-    """
-    log_q, log_p = support.teacher_lprobs, support.student_lprobs
-    return kl(log_q, mixture(skew, log_q, log_p))
-
-
-@DIVERGENCES.option(skew=SKEW)
-def skew_reverse_kl(support, statistics=None, *, skew=0.1):
-    """Skew reverse KL, KL(p || (1 - skew) q + skew p).
-
-    At most -log skew, where KL(p || q) is unbounded.
-
-    Arguments and result as in `forward_kl`; skew: from 0 (KL(p || q)) to below 1
-    Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
-    """
-    log_q, log_p = support.teacher_lprobs, support.student_lprobs
-    return kl(log_p, mixture(skew, log_p, log_q))
 
 
 @DIVERGENCES.option(reverse_weight=REVERSE_WEIGHT)
@@ -326,14 +254,24 @@ def atkd(support, statistics, *, easy_weight=0.2):
 
 
 def teacher_nll(support):
-    """Teacher NLL of the target, (positions,), in nats.
+    """Teacher NLL of the target, (positions,), in nats; see `target_nll`.
 
-    For a target outside the support it is -LOG_ZERO, as if its probability were 0. It has the
-    order of 1 - q(target), without losing small differences near 1.
+    It has the order of 1 - q(target), without losing small differences near 1.
+    """
+    return target_nll(support, support.teacher_lprobs)
+
+
+def target_nll(support, lprobs):
+    """NLL of the target's outcome, (positions,), in nats.
+
+    For a target outside the support it is -LOG_ZERO, as if its probability were 0.
+
+    Args:
+        lprobs: (positions, outcomes) the student's or the teacher's
     """
     index = support.target_index
-    lprobs = support.teacher_lprobs.gather(-1, index.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return -finite(lprobs).masked_fill(index < 0, LOG_ZERO)
+    gathered = lprobs.gather(-1, index.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return -finite(gathered).masked_fill(index < 0, LOG_ZERO)
 
 
 def one_hot(index, size):

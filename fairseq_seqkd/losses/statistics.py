@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, NamedTuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -39,8 +39,11 @@ class PositionStatistics:
         target: (positions,) symbols
         batch_counted_mask: (batch, length) True for the positions of batch statistics: compared
             ones whose divergence has a weight, or all compared ones if none has
-        memory: {name: tensor} that a weighting remembers from batch to batch
+        memory: {name: tensor} that an option remembers from batch to batch
         gather: joins (n,) values of all data-parallel processes
+        update: number of updates before this one; None in validation
+        student_rows_mask: (batch,) True for rows that the student generated; None: there are
+            none
     """
 
     comparator: Any
@@ -49,7 +52,9 @@ class PositionStatistics:
     batch_counted_mask: Tensor
     memory: Dict[str, Tensor] = field(default_factory=dict)
     gather: Callable = lambda values: values
-    _tail_masses: Dict[int, Tensor] = field(default_factory=dict, repr=False)
+    update: Optional[int] = None
+    student_rows_mask: Optional[Tensor] = None
+    _computed: Dict[Tuple, Any] = field(default_factory=dict, repr=False)
 
     @property
     def counted_mask(self):
@@ -83,6 +88,15 @@ class PositionStatistics:
         return self._map(lambda comparison: divergences.teacher_nll(comparison.support))
 
     @functools.cached_property
+    def student_target_nll(self):
+        """(positions,) -log p(target) over the support; see `divergences.target_nll`."""
+        return self._map(
+            lambda comparison: divergences.target_nll(
+                comparison.support, comparison.support.student_lprobs
+            )
+        )
+
+    @functools.cached_property
     def median_teacher_nll(self):
         """The median of `teacher_nll` over counted positions, one number."""
         return self.teacher_nll[self.counted_mask].median()
@@ -99,13 +113,21 @@ class PositionStatistics:
 
     def mean_tail_mass(self, head):
         """The mean of the teacher's mass beside its ``head`` most probable symbols."""
-        if head not in self._tail_masses:
-            mass = self._map(lambda comparison: divergences.tail_mass(comparison.support, head))
-            mask = self.counted_mask
-            # Where nothing is compared there is no mean, and NaN would reach the gradient.
-            some = mass[mask] if mask.any() else torch.ones_like(mass)
-            self._tail_masses[head] = some.mean().clamp(min=tiny(mass))
-        return self._tail_masses[head]
+        return self.once(_mean_tail_mass, head)
+
+    def row_means(self, values):
+        """(batch,) means of (positions,) values over each row's counted positions, or 0."""
+        mask = self.batch_counted_mask
+        counted = torch.where(mask, values.view_as(mask), torch.zeros_like(values[:1]))
+        return counted.sum(-1) / mask.sum(-1).clamp(min=1)
+
+    @torch.no_grad()
+    def once(self, statistic, *arguments):
+        """A function of these statistics and of the arguments, called once for the batch."""
+        key = (statistic, *arguments)
+        if key not in self._computed:
+            self._computed[key] = statistic(self, *arguments)
+        return self._computed[key]
 
     @torch.no_grad()
     def _map(self, statistic):
@@ -115,3 +137,12 @@ class PositionStatistics:
             chunk, target = at_least_float32(logits[positions]), self.target[positions]
             parts.append(statistic(self.comparator.compare(chunk, target, positions)))
         return torch.cat(parts)
+
+
+def _mean_tail_mass(statistics, head):
+    """See `PositionStatistics.mean_tail_mass`."""
+    mass = statistics._map(lambda comparison: divergences.tail_mass(comparison.support, head))
+    mask = statistics.counted_mask
+    # Where nothing is compared there is no mean, and NaN would reach the gradient.
+    some = mass[mask] if mask.any() else torch.ones_like(mass)
+    return some.mean().clamp(min=tiny(mass))

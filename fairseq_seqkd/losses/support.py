@@ -7,7 +7,7 @@ position: a model's output, log-probabilities and an ensemble's mean are all the
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
 import torch
@@ -60,6 +60,7 @@ class Support:
         teacher_top_index: (positions,) the outcome of the teacher's most probable symbol
         tail_index: the outcome that is all other symbols together; -1 if there is none
         agreement_mask: (positions,) True where both have the same most probable symbol
+        positions: the slice of the batch's positions that these are
     """
 
     student_lprobs: Tensor
@@ -68,6 +69,7 @@ class Support:
     teacher_top_index: Optional[Tensor] = None
     tail_index: int = -1
     agreement_mask: Optional[Tensor] = None
+    positions: slice = field(default_factory=lambda: slice(None))
 
     @functools.cached_property
     def teacher_probs(self):
@@ -140,9 +142,8 @@ class WholeVocabulary:
         teacher_lprobs = tempered(self.teacher_logits(positions), self.temperature)
         top = largest_logits(teacher_lprobs, 1).squeeze(-1)
         agreement_mask = logits.gather(-1, top.unsqueeze(-1)).squeeze(-1) == logits.amax(-1)
-        support = Support(
-            student_lprobs, teacher_lprobs, target, top, agreement_mask=agreement_mask
-        )
+        support = Support(student_lprobs, teacher_lprobs, target, top)
+        support.agreement_mask, support.positions = agreement_mask, positions
         target_lprobs = lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1)
         return Comparison(target_lprobs, lprobs.sum(-1), support)
 
@@ -206,6 +207,7 @@ class TopKAndTail:
             torch.zeros_like(target),
             tail_index,
             gathered.lprobs[:, 0] == gathered.largest_lprobs,
+            positions,
         )
         return Comparison(plain.lprobs[:, k], plain.summed_lprobs, support)
 

@@ -2,8 +2,8 @@
 
 A weighting takes the batch's `PositionStatistics` and returns (positions,) non-negative
 weights, 0 outside the counted mask, whatever stands there. Its keyword-only arguments are its
-parameters. What it puts into ``statistics.memory`` is there at the next batch, also after a
-resume (`REMEMBERING`).
+parameters. What it puts into ``statistics.memory`` under the names that ``remembers`` declares
+is there at the next batch, also after a resume.
 """
 
 import math
@@ -51,9 +51,6 @@ QUEUE = Parameter(
     lambda x: x >= 1,
 )
 
-# Weightings that remember something from batch to batch, which a resumed training needs.
-REMEMBERING = {"selective_global"}
-
 WEIGHTINGS.add_noop("uniform", "Every position counts alike.")
 
 
@@ -67,7 +64,7 @@ def selective(statistics, *, keep=0.5):
     return top_fraction_weights(statistics.student_nll, statistics.counted_mask, keep)
 
 
-@WEIGHTINGS.option(keep=KEEP, queue=QUEUE)
+@WEIGHTINGS.option(keep=KEEP, queue=QUEUE, remembers=("student_nll",))
 def selective_global(statistics, *, keep=0.5, queue=30000):
     """As `selective`, but the highest of a queue of the last tokens' NLL, not of the batch's.
 

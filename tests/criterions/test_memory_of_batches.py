@@ -43,3 +43,12 @@ def test_validation_changes_nothing(data, teacher, tmp_path):
         queue_in(tmp_path / name / "checkpoint_last.pt") for name in ("often", "never")
     )
     assert torch.equal(often, never)
+
+
+def test_a_checkpoint_that_remembers_something_else_is_refused(data, teacher, tmp_path):
+    train(data, tmp_path, *common(teacher), *GLOBAL, "--max-update", 1)
+    skew = ["--criterion", "distill", "--kd-divergence", "adaptive_skew_kl"]
+    output = train(data, tmp_path, *common(teacher), *skew, "--max-update", 2, fails=True)
+    assert (
+        "remembers student_nll from batch to batch, and this one remembers skew_gaps" in output
+    )

@@ -84,6 +84,13 @@ REFERENCES = {
     "tvd": lambda p, q, **_: 0.5 * np.abs(p - q).sum(-1),
     "skew_kl": lambda p, q, skew=0.1, **_: numpy_kl(q, skew * q + (1 - skew) * p),
     "skew_reverse_kl": lambda p, q, skew=0.1, **_: numpy_kl(p, (1 - skew) * q + skew * p),
+    # Without a memory the skew is the largest; see test_mixtures.py.
+    "adaptive_skew_kl": lambda p, q, largest=0.1, **_: numpy_kl(
+        q, largest * q + (1 - largest) * p
+    ),
+    "adaptive_skew_reverse_kl": lambda p, q, largest=0.1, **_: numpy_kl(
+        p, (1 - largest) * q + largest * p
+    ),
     "mixed_kl": lambda p, q, reverse_weight=0.5, **_: (
         reverse_weight * numpy_kl(p, q) + (1 - reverse_weight) * numpy_kl(q, p)
     ),
@@ -100,6 +107,8 @@ POINTS = [(name, {}) for name in REFERENCES] + [
     ("skew_kl", {"kd_skew": 0.0}),
     ("skew_kl", {"kd_skew": 0.7}),
     ("skew_reverse_kl", {"kd_skew": 0.5}),
+    ("adaptive_skew_kl", {"kd_largest_skew": 0.5}),
+    ("adaptive_skew_reverse_kl", {"kd_largest_skew": 0.01}),
     ("mixed_kl", {"kd_reverse_weight": 0.0}),
     ("mixed_kl", {"kd_reverse_weight": 0.9}),
     ("decoupled", {"kd_head": 1, "kd_tail_weight": 0.5}),
@@ -349,6 +358,8 @@ def test_what_stands_in_padding_does_not_matter(name, settings):
         ("jsd", {"kd_jsd_beta": 1.0}, "--kd-jsd-beta is 1.0, expected .*forward_kl"),
         ("jsd", {"kd_jsd_beta": 0.0}, "--kd-jsd-beta is 0.0"),
         ("skew_kl", {"kd_skew": 1.0}, "--kd-skew is 1.0"),
+        ("adaptive_skew_kl", {"kd_largest_skew": 0.001}, "--kd-largest-skew is 0.001"),
+        ("adaptive_skew_kl", {"kd_skew_window": 0}, "--kd-skew-window is 0"),
         ("mixed_kl", {"kd_reverse_weight": -0.1}, "--kd-reverse-weight is -0.1"),
         ("decoupled", {"kd_head": 0}, "--kd-head is 0"),
         ("decoupled", {"kd_tail_weight": -1.0}, "--kd-tail-weight is -1.0"),
