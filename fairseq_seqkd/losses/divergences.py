@@ -53,6 +53,13 @@ CLIP = Parameter(
     "a number above 0",
     lambda x: 0 < x < math.inf,
 )
+HARD_SMOOTHING = Parameter(
+    "kd_hard_smoothing",
+    0.0,
+    "label smoothing of the teacher's most probable symbol: epsilon is for all other symbols",
+    "a number from 0 to below 1",
+    lambda x: 0 <= x < 1,
+)
 EASY_WEIGHT = Parameter(
     "kd_easy_weight",
     0.2,
@@ -136,15 +143,25 @@ def reverse_kl(support, statistics=None):
     return kl(support.student_lprobs, support.teacher_lprobs)
 
 
-@DIVERGENCES.option()
-def hard(support, statistics=None):
-    """NLL of the teacher's most probable symbol.
+@DIVERGENCES.option(smoothing=HARD_SMOOTHING)
+def hard(support, statistics=None, *, smoothing=0.0):
+    """NLL of the teacher's most probable symbol, which may be label-smoothed.
 
-    Arguments as in `forward_kl`; not 0 where the two are equal.
-    Source: Lin et al. 2020 (arXiv 2009.07253), L_opt of section 3.
+    Smoothing is over the whole vocabulary, also where the support is the teacher's top k.
+
+    Arguments as in `forward_kl`; not 0 where the two are equal; smoothing: epsilon, from 0 to
+    below 1
+    Source: Lin et al. 2020 (arXiv 2009.07253), L_opt of section 3; the authors' code smooths
+        it on CNN/DM, as fairseq smooths the NLL of targets.
     """
     top = support.teacher_top_index.unsqueeze(-1)
-    return -finite(support.student_lprobs.gather(-1, top)).squeeze(-1)
+    nll = -finite(support.student_lprobs.gather(-1, top)).squeeze(-1)
+    if smoothing == 0:
+        return nll
+    lprobs = support.student_lprobs
+    summed, size = support.summed_lprobs or (finite(lprobs).sum(-1), lprobs.size(-1))
+    of_symbol = smoothing / (size - 1)
+    return (1 - smoothing - of_symbol) * nll - of_symbol * finite(summed)
 
 
 @DIVERGENCES.option()

@@ -8,7 +8,7 @@ position: a model's output, log-probabilities and an ensemble's mean are all the
 
 import functools
 from dataclasses import dataclass, field
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -61,6 +61,8 @@ class Support:
         tail_index: the outcome that is all other symbols together; -1 if there is none
         agreement_mask: (positions,) True where both have the same most probable symbol
         positions: the slice of the batch's positions that these are
+        summed_lprobs: (positions,) the student's log-probabilities summed over the vocabulary,
+            and its size; None where the outcomes are the vocabulary
     """
 
     student_lprobs: Tensor
@@ -70,6 +72,7 @@ class Support:
     tail_index: int = -1
     agreement_mask: Optional[Tensor] = None
     positions: slice = field(default_factory=lambda: slice(None))
+    summed_lprobs: Optional[Tuple[Tensor, int]] = None
 
     @functools.cached_property
     def teacher_probs(self):
@@ -208,6 +211,7 @@ class TopKAndTail:
             tail_index,
             gathered.lprobs[:, 0] == gathered.largest_lprobs,
             positions,
+            (gathered.summed_lprobs, logits.size(-1)),
         )
         return Comparison(plain.lprobs[:, k], plain.summed_lprobs, support)
 

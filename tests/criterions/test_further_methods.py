@@ -18,6 +18,10 @@ DISTILLM_2 = [
 ]
 METHODS = {
     "DistiLLM-2": [*DISTILLM_2, "--kd-skew-window", 2],
+    "ImitKD on CNN/DM": [
+        *["--criterion", "imit_kd", "--label-smoothing", 0.1, "--kd-hard-smoothing", 0.1],
+        *["--kd-sampling-topk", 5],
+    ],
     "DistiLLM-2, a window over the resume": [*DISTILLM_2, "--kd-skew-window", 7],
 }
 
@@ -129,3 +133,26 @@ def test_distillm_2_equals_float64_computation(build, task, student, teacher, ba
             expected += kl64(first, a * first + (1 - a) * second)
         loss = loss_at(update, criterion, student, batch)
         assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_smoothed_relabelled_rows_equal_float64_computation(
+    task, student, teacher, batch, build
+):
+    """Data rows learn smoothed targets, student rows the teacher's best token, smoothed."""
+    rows = [True, False, True, False, False, True]
+    smoothing = {"label_smoothing": 0.2, "kd_hard_smoothing": 0.1}
+    criterion = build(kd_prefixes="student", kd_divergence="hard", kd_alpha=0.0, **smoothing)
+    rule = criterion.method.prefix_policy.row_rule
+    rule.select = lambda *_: (torch.tensor(rows), 0.5)
+    frozen = load_teacher(str(teacher))
+    torch.manual_seed(1)
+    step = criterion.current_step()
+    sample = criterion.method.prefix_policy(batch, student, frozen, task, step).sample
+    expected = 0.0
+    all_rows = rows_of(student, frozen, sample, task.target_dictionary.pad())
+    for is_student, (p, q, target) in zip(rows, all_rows):
+        target, epsilon = (q.argmax(-1), 0.1) if is_student else (target, 0.2)
+        label = np.full(p.shape, epsilon / (p.shape[-1] - 1))
+        label[range(len(target)), target] = 1 - epsilon
+        expected -= (label * np.log(p)).sum()
+    assert loss_at(0, criterion, student, batch) == pytest.approx(expected, rel=1e-5)

@@ -66,9 +66,15 @@ def numpy_clipped_kl(p, q, clip=0.05, **_):
     return np.minimum(terms, clip).sum(-1)
 
 
-def numpy_hard(p, q, top, **_):
+def numpy_hard(p, q, top, whole_p, smoothing=0.0, **_):
+    """Of the smoothed label: 1 - epsilon at the top, epsilon / (V - 1) at each other symbol."""
     with np.errstate(divide="ignore"):
-        return -np.log(p[np.arange(len(p)), top])
+        nll = -np.log(p[np.arange(len(p)), top])
+        summed = np.log(whole_p).sum(-1)
+    if smoothing == 0:
+        return nll
+    of_other = smoothing / (whole_p.shape[-1] - 1)
+    return (1 - smoothing - of_other) * nll - of_other * summed
 
 
 REFERENCES = {
@@ -99,6 +105,7 @@ REFERENCES = {
 }
 # Every divergence with its defaults, and with other values of its parameters.
 POINTS = [(name, {}) for name in REFERENCES] + [
+    ("hard", {"kd_hard_smoothing": 0.1}),
     ("jsd", {"kd_jsd_beta": 0.1}),
     ("jsd", {"kd_jsd_beta": 0.9}),
     ("teacher_jsd", {"kd_jsd_beta": 0.75}),
@@ -154,14 +161,16 @@ def ours(name, settings, p, q, target, compared_mask, k=None, leftover=None):
 def expected(name, settings, p, q, target, compared_mask, k=None, leftover=None):
     """The same in numpy."""
     p, q = (np.exp(x.double().numpy()) for x in (p, q))
-    target, top = target.numpy(), q.argmax(-1)
+    target, top, whole_p = target.numpy(), q.argmax(-1), p
     if k is not None:
         p, q, target, top = reduced(p, q, target, k, leftover)
     names = {one.name: key for key, one in DIVERGENCES.options[name].parameters.items()}
     given = {names[key]: value for key, value in settings.items()}
     given["tail_index"] = k if leftover == "tail" else -1
     return REFERENCES[name](
-        p, q, target=target, top=top, compared_mask=compared_mask.numpy(), **given
+        *(p, q),
+        **{"target": target, "top": top, "compared_mask": compared_mask.numpy()},
+        **{"whole_p": whole_p, **given},
     )
 
 
@@ -361,6 +370,7 @@ def test_what_stands_in_padding_does_not_matter(name, settings):
         ("adaptive_skew_kl", {"kd_largest_skew": 0.001}, "--kd-largest-skew is 0.001"),
         ("adaptive_skew_kl", {"kd_skew_window": 0}, "--kd-skew-window is 0"),
         ("mixed_kl", {"kd_reverse_weight": -0.1}, "--kd-reverse-weight is -0.1"),
+        ("hard", {"kd_hard_smoothing": 1.0}, "--kd-hard-smoothing is 1.0"),
         ("decoupled", {"kd_head": 0}, "--kd-head is 0"),
         ("decoupled", {"kd_tail_weight": -1.0}, "--kd-tail-weight is -1.0"),
         ("atkd", {"kd_easy_weight": 2.0}, "--kd-easy-weight is 2.0"),
