@@ -1,5 +1,6 @@
 """Training under torch's own data-parallel wrapper, which fairseq uses by default."""
 
+import pytest
 import torch
 import torch.distributed as dist
 from conftest import free_port
@@ -19,6 +20,7 @@ def parameters_after(paths, ranks, wrap=lambda model: model):
     """The student after some steps, each on the mean loss of the batches of ``ranks``."""
     task, batches = task_and_batches(paths)
     values = {"kd_alpha": 0.3, "gold_weight": 0.4, "sentence_avg": False}
+    values["kd_passes"] = paths["passes"]
     values.update(seed=1, max_update=STEPS)
     config = DistillConfig(teacher_path=paths["teacher"], **values)
     criterion = DistillCriterion(task, OmegaConf.structured(config))
@@ -70,10 +72,12 @@ def run_rank(rank, port, paths):
     dist.destroy_process_group()
 
 
-def test_two_ranks_equal_one_process(word_kd_student, teacher, data, store, tmp_path):
+@pytest.mark.parametrize("passes", [1, 3])
+def test_two_ranks_equal_one_process(word_kd_student, teacher, data, store, tmp_path, passes):
     student = word_kd_student[0] / "checkpoint_last.pt"
     paths = {"student": student, "teacher": teacher, "data": data, "store": store}
     paths = {k: str(v) for k, v in {**paths, "results": tmp_path / "rank"}.items()}
+    paths["passes"] = passes
     port = free_port()
     processes = [PROCESSES.Process(target=run_rank, args=(r, port, paths)) for r in range(2)]
     for process in processes:

@@ -42,6 +42,11 @@ METHODS = {
     "gkd": (GKDCriterion, GKDConfig, {"kd_beta": 0.0}),
     "interleaved": (DistillCriterion, DistillConfig, {"kd_prefixes": "interleaved"}),
     "switch": (DistillCriterion, DistillConfig, {"kd_prefixes": "switch"}),
+    "tie-kd": (
+        DistillCriterion,
+        DistillConfig,
+        {"kd_divergence": "ranked_kl", "kd_passes": 3},
+    ),
     **{
         f"distill, {name}": (DistillCriterion, DistillConfig, {"kd_divergence": name})
         for name in DIVERGENCES.options

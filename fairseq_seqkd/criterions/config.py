@@ -82,6 +82,13 @@ class DistillConfig(AxisParameters):
             "with pseudo-targets or the student's prefixes"
         },
     )
+    kd_passes: int = field(
+        default=1,
+        metadata={
+            "help": "the divergence is a mean over so many passes of the decoder: the first on "
+            "the data's prefixes, each other one on the most probable tokens of the one before"
+        },
+    )
     kd_temperature: float = field(
         default=1.0,
         metadata={
@@ -136,6 +143,7 @@ def check_config(cfg):
 
     expect(0 <= cfg.kd_alpha <= 1, "kd_alpha", "a number from 0 to 1")
     expect(0 <= cfg.gold_weight <= 1, "gold_weight", "a number from 0 to 1")
+    expect(cfg.kd_passes >= 1, "kd_passes", "a whole number from 1 upwards")
     expect(0 < cfg.kd_temperature <= 1000, "kd_temperature", "a number above 0, up to 1000")
     expect(0 <= cfg.label_smoothing < 1, "label_smoothing", "from 0 to below 1")
     expect(cfg.kd_top_k is None or cfg.kd_top_k >= 1, "kd_top_k", "a whole number above 0")

@@ -20,6 +20,7 @@ from fairseq_seqkd.cache.lookup import open_cache_reader
 from fairseq_seqkd.compat import check_numpy
 from fairseq_seqkd.criterions.cold_start import warn_of_cold_start
 from fairseq_seqkd.criterions.config import DistillConfig
+from fairseq_seqkd.criterions.decoder_passes import argmax_loss, gold_loss
 from fairseq_seqkd.criterions.logged import LOGGED
 from fairseq_seqkd.criterions.memory import Memory
 from fairseq_seqkd.criterions.method import resolve_method
@@ -99,8 +100,9 @@ class DistillCriterion(FairseqCriterion):
         target = student.get_targets(sample, net_output)
         gold = sample.get("gold") if self.gold_weight > 0 else None
         a, g = self.cfg.kd_alpha, self.gold_weight
+        logits = logits_of(student, net_output)
         loss, log = self.token_loss(
-            logits_of(student, net_output),
+            logits,
             target,
             student_rows_mask,
             comparator,
@@ -109,7 +111,10 @@ class DistillCriterion(FairseqCriterion):
         if self.gold_weight > 0:
             log["n_without_gold"] = rows_without_target(gold or sample, self.padding_idx)
         if gold is not None:
-            loss = loss + self.gold_loss(student, encoder_outputs[-1], gold)
+            loss = loss + gold_loss(self, student, encoder_outputs[-1], gold)
+        if self.n_passes > 1:
+            passes = student, encoder_outputs, teacher, sample, logits
+            loss = loss + argmax_loss(self, *passes)
 
         sample_size = len(target) if self.cfg.sentence_avg else sample["ntokens"]
         sizes = {"ntokens": sample["ntokens"], "nsentences": len(target)}
@@ -195,29 +200,12 @@ class DistillCriterion(FairseqCriterion):
         return self.cfg.kd_temperature**2 * value
 
     def kd_weights(self, statistics, masks):
-        """(positions,) the divergence's weight, (1 - g) a w; a is 1 in student rows."""
+        """(positions,) the divergence's weight, (1 - g) a w / passes; a = 1 in student rows."""
         a = masks.student_position_mask.float().clamp(min=self.cfg.kd_alpha)
-        weight = (1 - self.gold_weight) * a
+        weight = (1 - self.gold_weight) * a / self.n_passes
         if self.method.weighting is not None:
             weight = weight * self.method.weighting(statistics)
         return weight * masks.compared_mask
-
-    def gold_loss(self, student, encoder_out, gold):
-        """The NLL of gold targets, times ``--gold-weight``.
-
-        Args:
-            student: the model without wrappers
-            encoder_out: of the batch's sentences, which the encoder has already read
-            gold: {"target", "prev_output_tokens"}
-
-        Only the decoder runs again, outside the data-parallel wrapper: calling the wrapper
-        twice would leave gradients unsynchronised.
-        """
-        net_output = student.decoder(gold["prev_output_tokens"], encoder_out=encoder_out)
-        target = student.get_targets(gold, net_output)
-        nowhere = torch.zeros_like(target[:, 0], dtype=torch.bool)
-        logits = logits_of(student, net_output)
-        return self.token_loss(logits, target, nowhere, NoTeacher(), self.gold_weight)[0]
 
     def with_prefixes(self, sample, student, teacher):
         """The batch as `PrefixedBatch`; with ``--kd-prefixes data`` it stays as it is."""
@@ -229,6 +217,11 @@ class DistillCriterion(FairseqCriterion):
             self._is_start_checked = True
             warn_of_cold_start(self.cfg, self.method, step.update)
         return self.method.prefix_policy(sample, student, teacher, self.task, step)
+
+    @property
+    def n_passes(self):
+        """How many contexts the divergence is a mean over; validation has the data's alone."""
+        return self.cfg.kd_passes if self.training else 1
 
     def current_step(self):
         """Where training is, a `TrainingStep`; None in validation."""

@@ -106,19 +106,44 @@ def check_combination(cfg, method):
             "teacher's distributions at one target per sentence, and these targets are others "
             "in every epoch. Use --teacher-path without --kd-cache, or --kd-targets best."
         )
-    for name in ("kd_divergence", "kd_weighting", "kd_temperature", "kd_top_k", "kd_cache"):
+    of_comparison = ("kd_divergence", "kd_weighting", "kd_temperature", "kd_top_k", "kd_cache")
+    for name in (*of_comparison, "kd_passes"):
         if not method.uses_teacher and str(cfg[name]) != str(getattr(DistillConfig, name)):
             raise ValueError(
                 f"{flag(name)} is {cfg[name]}, but with --kd-alpha {cfg.kd_alpha} and "
                 f"--gold-weight {cfg.gold_weight} nothing is compared with the teacher. Leave "
                 "it out, or set --kd-alpha above 0."
             )
+    if cfg.kd_passes > 1:
+        check_passes(cfg, method)
     if method.prefix_policy is not None:
         check_policy(cfg, method.prefix_policy)
     elif cfg.kd_student_divergence is not None:
         raise ValueError(
             f"--kd-student-divergence is {cfg.kd_student_divergence}, but there are no rows "
             "for it: expected --kd-prefixes student or interleaved beside it"
+        )
+
+
+def check_passes(cfg, method):
+    """Raise a ValueError for flags that cannot go with several passes of the decoder."""
+    if cfg.kd_cache is not None:
+        raise ValueError(
+            f"--kd-passes is {cfg.kd_passes} with --kd-cache {cfg.kd_cache!r}: a cache has the "
+            "teacher's distributions after the data's prefixes alone. Use --teacher-path "
+            "without --kd-cache, or --kd-passes 1."
+        )
+    if method.prefix_policy is not None:
+        raise ValueError(
+            f"--kd-passes is {cfg.kd_passes} with --kd-prefixes {cfg.kd_prefixes}: the passes "
+            "make their own prefixes from the data's. Expected --kd-prefixes data, or "
+            "--kd-passes 1."
+        )
+    if method.remembers:
+        raise ValueError(
+            f"--kd-passes is {cfg.kd_passes}, but this method remembers "
+            f"{', '.join(method.remembers)} of every batch, which is that of its first pass. "
+            "Expected --kd-passes 1, or options that remember nothing."
         )
 
 

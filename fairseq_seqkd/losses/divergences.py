@@ -14,7 +14,7 @@ import math
 
 import torch
 
-from fairseq_seqkd.losses.support import LOG_ZERO, expectation, finite, tiny
+from fairseq_seqkd.losses.support import LOG_ZERO, expectation, finite, largest_logits, tiny
 from fairseq_seqkd.registry import Axis, Parameter
 
 DIVERGENCES = Axis("kd_divergence")
@@ -227,9 +227,18 @@ def decoupled(support, statistics, *, head=10, tail_weight=2.0):
 
 def head_of(support, head):
     """(positions, head) the teacher's most probable outcomes that are one symbol."""
-    lprobs = finite(support.teacher_lprobs)
-    candidates = lprobs if support.tail_index < 0 else lprobs[:, : support.tail_index]
-    return candidates.topk(min(head, candidates.size(-1))).indices
+    return largest_symbols(support, support.teacher_lprobs, head)
+
+
+def largest_symbols(support, lprobs, n):
+    """(positions, n) the most probable outcomes that are one symbol, most probable first.
+
+    Args:
+        lprobs: (positions, outcomes) the student's or the teacher's
+        n: as many as there are, if they are fewer
+    """
+    candidates = finite(lprobs if support.tail_index < 0 else lprobs[:, : support.tail_index])
+    return largest_logits(candidates, min(n, candidates.size(-1)))
 
 
 def tail_mass(support, head):

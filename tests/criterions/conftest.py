@@ -2,6 +2,10 @@
 
 import pytest
 from conftest import S2T, batch_of, example, synthetic, train
+from omegaconf import OmegaConf
+
+from fairseq_seqkd.criterions.config import DistillConfig
+from fairseq_seqkd.criterions.distill import DistillCriterion
 
 
 @pytest.fixture
@@ -26,3 +30,16 @@ def speech_teacher(speech, tmp_path_factory):
     loss = ["--task", "speech_to_text", "--criterion", "label_smoothed_cross_entropy"]
     train(speech, folder, *loss, "--max-tokens", 600, "--max-update", 20, model=S2T)
     return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture
+def training(task, teacher):
+    """training(**values): a criterion as fairseq would build it from flags."""
+
+    def training(**values):
+        common = {"sentence_avg": False, "seed": 1, "max_update": 10}
+        common.update(finetune_from_model="student.pt", restore_file="checkpoint_last.pt")
+        cfg = {**common, "teacher_path": str(teacher), **values}
+        return DistillCriterion(task, OmegaConf.structured(DistillConfig(**cfg))).train()
+
+    return training

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import HALF, RESUMES, logged, lprobs_of, ranks, train
-from omegaconf import OmegaConf
+from conftest import HALF, RESUMES, logged, ranks, train
+from float64 import kl64, loss_at, rows_of
 from test_commands import assert_same, parameters
 
-from fairseq_seqkd.criterions.config import DistillConfig
-from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.teacher import load_teacher
 
 ON_STUDENT_ROWS = ["--kd-prefixes", "student", "--kd-schedule", "constant", "--kd-beta", 0.5]
@@ -21,6 +19,10 @@ METHODS = {
     "ImitKD on CNN/DM": [
         *["--criterion", "imit_kd", "--label-smoothing", 0.1, "--kd-hard-smoothing", 0.1],
         *["--kd-sampling-topk", 5],
+    ],
+    "TIE-KD": [
+        *["--kd-divergence", "ranked_kl", "--kd-passes", 3, "--label-smoothing", 0.1],
+        *["--gold-weight", 0.2],
     ],
     "DistiLLM-2, a window over the resume": [*DISTILLM_2, "--kd-skew-window", 7],
 }
@@ -65,45 +67,10 @@ def test_half_precision(data, teacher, tmp_path, name):
     assert 0 < float(values.get("train_kd_loss", 1)) < 100
 
 
-@pytest.fixture
-def build(task, teacher):
-    """build(**values): a criterion as fairseq would build it from flags."""
-
-    def build(**values):
-        common = {"sentence_avg": False, "seed": 1, "max_update": 10}
-        common.update(finetune_from_model="student.pt", restore_file="checkpoint_last.pt")
-        cfg = {**common, "teacher_path": str(teacher), **values}
-        return DistillCriterion(task, OmegaConf.structured(DistillConfig(**cfg))).train()
-
-    return build
-
-
-def loss_at(update, criterion, student, sample):
-    """The loss as the trainer would have it at an update."""
-    torch.manual_seed(criterion.cfg.seed + update)
-    return criterion(student, sample)[0].item()
-
-
-def rows_of(student, frozen, sample, pad):
-    """Of each row float64 (p, q, target): probabilities (length, vocab), symbols (length,)."""
-    inputs = sample["net_input"]
-    p = student.get_normalized_probs(student(**inputs), log_probs=True)
-    q = lprobs_of(frozen, inputs)
-    for p_row, q_row, target in zip(p, q, sample["target"]):
-        mask = target.ne(pad)
-        probs = (x[mask].detach().double().exp().numpy() for x in (p_row, q_row))
-        yield (*probs, target[mask].numpy())
-
-
-def kl64(first, second):
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(first > 0, first * np.log(first / second), 0).sum()
-
-
-def test_distillm_2_equals_float64_computation(build, task, student, teacher, batch):
+def test_distillm_2_equals_float64_computation(training, task, student, teacher, batch):
     """Half of the rows are the student's; m is known from the second update on."""
     rows = [True, False, True, False, False, True]
-    criterion = build(
+    criterion = training(
         kd_alpha=1.0,
         kd_prefixes="student",
         kd_divergence="adaptive_skew_kl",
@@ -136,12 +103,12 @@ def test_distillm_2_equals_float64_computation(build, task, student, teacher, ba
 
 
 def test_smoothed_relabelled_rows_equal_float64_computation(
-    task, student, teacher, batch, build
+    task, student, teacher, batch, training
 ):
     """Data rows learn smoothed targets, student rows the teacher's best token, smoothed."""
     rows = [True, False, True, False, False, True]
     smoothing = {"label_smoothing": 0.2, "kd_hard_smoothing": 0.1}
-    criterion = build(kd_prefixes="student", kd_divergence="hard", kd_alpha=0.0, **smoothing)
+    criterion = training(kd_prefixes="student", kd_divergence="hard", kd_alpha=0.0, **smoothing)
     rule = criterion.method.prefix_policy.row_rule
     rule.select = lambda *_: (torch.tensor(rows), 0.5)
     frozen = load_teacher(str(teacher))

@@ -44,7 +44,7 @@ def test_the_loss_keeps_one_tensor_of_positions_by_vocabulary(
     config = DistillConfig(
         teacher_path=str(teacher), kd_divergence=divergence, kd_top_k=k, **common, **head
     )
-    criterion = DistillCriterion(task, OmegaConf.structured(config))
+    criterion = DistillCriterion(task, OmegaConf.structured(config)).eval()
     student = load_models(str(teacher))[0][0]
     dataset = task.dataset("valid")
     batch = dataset.collater([dataset[i] for i in range(20)])

@@ -34,6 +34,7 @@ def test_steps(settings, tmp_path):
         "gkd",
         "interleaved",
         "switch",
+        "tie-kd",
     ]
     assert [row[0] for row in rows] == [
         *methods,

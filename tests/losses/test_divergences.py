@@ -60,6 +60,17 @@ def numpy_atkd(p, q, target, compared_mask, easy_weight=0.2, **_):
     return np.where(easy, easy_weight * beside * n / n_easy, of_hard)
 
 
+def numpy_ranked_kl(p, q, tail_index, ranked=5, **_):
+    values = numpy_kl(q, p)
+    for i, (p_, q_) in enumerate(zip(p, q)):
+        symbols = [v for v in range(len(q_)) if v != tail_index]
+        a = [v for v in sorted(symbols, key=lambda v: -q_[v])[:ranked] if q_[v] > 0]
+        b = sorted(symbols, key=lambda v: -p_[v])[:ranked]
+        values[i] += sum(max(0, p_[v] - p_[a[0]]) for v in a)
+        values[i] += sum(max(0, p_[w] - p_[v]) for v in a for w in b if q_[v] > q_[w])
+    return values
+
+
 def numpy_clipped_kl(p, q, clip=0.05, **_):
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(q > 0, q * np.log(np.where(q > 0, q, 1) / p), 0)
@@ -101,6 +112,7 @@ REFERENCES = {
         reverse_weight * numpy_kl(p, q) + (1 - reverse_weight) * numpy_kl(q, p)
     ),
     "decoupled": numpy_decoupled,
+    "ranked_kl": numpy_ranked_kl,
     "atkd": numpy_atkd,
 }
 # Every divergence with its defaults, and with other values of its parameters.
@@ -120,6 +132,8 @@ POINTS = [(name, {}) for name in REFERENCES] + [
     ("mixed_kl", {"kd_reverse_weight": 0.9}),
     ("decoupled", {"kd_head": 1, "kd_tail_weight": 0.5}),
     ("decoupled", {"kd_head": 3}),
+    ("ranked_kl", {"kd_ranked": 1}),
+    ("ranked_kl", {"kd_ranked": 3}),
     ("atkd", {"kd_easy_weight": 0.6}),
 ]
 SUPPORTS = [(None, None)] + [
@@ -372,6 +386,7 @@ def test_what_stands_in_padding_does_not_matter(name, settings):
         ("mixed_kl", {"kd_reverse_weight": -0.1}, "--kd-reverse-weight is -0.1"),
         ("hard", {"kd_hard_smoothing": 1.0}, "--kd-hard-smoothing is 1.0"),
         ("decoupled", {"kd_head": 0}, "--kd-head is 0"),
+        ("ranked_kl", {"kd_ranked": 0}, "--kd-ranked is 0"),
         ("decoupled", {"kd_tail_weight": -1.0}, "--kd-tail-weight is -1.0"),
         ("atkd", {"kd_easy_weight": 2.0}, "--kd-easy-weight is 2.0"),
         ("clipped_kl", {"kd_clip": 0.0}, "--kd-clip is 0.0"),
