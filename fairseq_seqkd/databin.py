@@ -13,6 +13,7 @@ from fairseq_seqkd.models.data_folders import (
     check_dictionaries,
     check_split,
     describe_dictionary,
+    pair_prefix,
     shard_folders,
     single_folder,
     split_checksums,
@@ -256,24 +257,8 @@ class PairSplit(Split):
 
     @property
     def prefix(self):
-        """The prefix of this split's file names, such as ``train.de-en``.
-
-        Raises:
-            FileNotFoundError: the folder has no binarised split of that name
-        """
-        for pair in (
-            f"{self.source_lang}-{self.target_lang}",
-            f"{self.target_lang}-{self.source_lang}",
-            f"{self.source_lang}-None",
-        ):
-            prefix = f"{self.name}.{pair}"
-            if os.path.exists(os.path.join(self.folder, f"{prefix}.{self.source_lang}.idx")):
-                return prefix
-        raise FileNotFoundError(
-            f"{self.folder!r} has no binarised {self.name!r} split "
-            f"({self.name}.{self.source_lang}-{self.target_lang}.*.idx): expected data from "
-            "fairseq-preprocess without --dataset-impl raw"
-        )
+        """The prefix of this split's file names; see `pair_prefix`."""
+        return pair_prefix(self.folder, self.name, self.source_lang, self.target_lang)
 
     @property
     def languages(self):

@@ -236,7 +236,7 @@ class DistillCriterion(FairseqCriterion):
             return TopKAndTail(top, self.method.leftover, temperature, teacher_mask)
         if teacher is None:
             return NoTeacher()
-        logits = teacher.logits(sample["net_input"])
+        logits = teacher.logits(teacher.inputs_of(sample, self.training))
         if k is None:
             return WholeVocabulary(logits.at, temperature)
         return TopKAndTail(logits.top_k(k, temperature), self.method.leftover, temperature)
@@ -251,9 +251,8 @@ class DistillCriterion(FairseqCriterion):
             return None
         if self._teacher is None and (self.training or not self._teacher_is_missing):
             try:
-                self._teacher = shared_teacher(
-                    path, self.task, data, device, teacher_dtype_of(model, self.cfg)
-                )
+                how = device, teacher_dtype_of(model, self.cfg), self.cfg.teacher_source
+                self._teacher = shared_teacher(path, self.task, data, *how)
             except FileNotFoundError as error:
                 if self.training:
                     raise

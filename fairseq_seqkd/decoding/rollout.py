@@ -15,8 +15,13 @@ from fairseq.sequence_generator import EnsembleModel
 
 def can_generate(model):
     """Whether a model reads a source and decodes a target token by token."""
+    return hasattr(model, "encoder") and is_incremental(model)
+
+
+def is_incremental(model):
+    """Whether a model decodes token by token, with a source or without."""
     decoder = getattr(model, "decoder", None)
-    if not (hasattr(model, "encoder") and isinstance(decoder, FairseqIncrementalDecoder)):
+    if not isinstance(decoder, FairseqIncrementalDecoder):
         return False
     # Non-autoregressive decoders are of that class as well.
     return "incremental_state" in inspect.signature(decoder.forward).parameters
@@ -26,7 +31,7 @@ class IncrementalScorer:
     """A model's (or several models' mean) next-token log-probabilities for growing prefixes.
 
     Args:
-        models: fairseq encoder-decoders, in eval mode
+        models: fairseq encoder-decoders or language models, in eval mode
         net_input: the sources, as fairseq collates them; prefixes are of all of its rows until
             `keep` is called. A batch is encoded as a whole, since an encoder's output may
             depend on the width of the batch (fairseq's for speech does)

@@ -117,6 +117,27 @@ def check_split(folder, split):
         )
 
 
+def pair_prefix(folder, split, source_lang, target_lang):
+    """The prefix of the file names of a split of pairs, or of sources, such as ``train.de-en``.
+
+    Raises:
+        FileNotFoundError: the folder has no binarised split of that name
+    """
+    for pair in (
+        f"{source_lang}-{target_lang}",
+        f"{target_lang}-{source_lang}",
+        f"{source_lang}-None",
+    ):
+        prefix = f"{split}.{pair}"
+        if os.path.exists(os.path.join(folder, f"{prefix}.{source_lang}.idx")):
+            return prefix
+    raise FileNotFoundError(
+        f"{folder!r} has no binarised {split!r} split "
+        f"({split}.{source_lang}-{target_lang}.*.idx): expected data from fairseq-preprocess "
+        "without --dataset-impl raw"
+    )
+
+
 def split_checksums(folder, split, task):
     """{file name: SHA-256} of a split: its .bin files, or all files if it is raw text.
 

@@ -56,7 +56,8 @@ def check_teacher(model, net_input):
     if misfit is not None:
         raise ValueError(
             f"--teacher-path: the teacher, {type(model).__name__}, {misfit}. {EXPECTED} "
-            "The student's task and the teacher's take batches of one kind."
+            "The student's task and the teacher's take batches of one kind, unless "
+            "--teacher-source says what the teacher reads."
         )
 
 

@@ -10,6 +10,7 @@ from typing import FrozenSet, Optional, Tuple
 import torch
 from fairseq.data.multilingual.multilingual_utils import get_lang_tok
 from fairseq.tasks import TASK_REGISTRY
+from fairseq.tasks.language_modeling import LanguageModelingTask
 from fairseq.tasks.multilingual_translation import MultilingualTranslationTask
 from fairseq.tasks.speech_to_text import SpeechToTextTask
 from fairseq.tasks.translation import TranslationTask
@@ -200,18 +201,51 @@ def tokens_to_add(teacher_task, student_task=None):
     """
     if type(student_task) in (type(teacher_task), type(None)) and not _is_known(teacher_task):
         return None  # both read the same, whatever it is
+    if isinstance(teacher_task, LanguageModelingTask):
+        raise ValueError(
+            f"the teacher is a language model, and the student's task "
+            f"{type(student_task).__name__} has sources, which it does not read: "
+            "--teacher-source none lets it score targets without them"
+        )
     wanted = language_tokens_of(teacher_task)
     found = None if student_task is None else _tokens_of_student(student_task)
     if wanted == found:
         return None
     if found is None or found.is_plain:
-        dictionary = getattr(student_task, "target_dictionary", teacher_task.target_dictionary)
-        return None if wanted.is_plain else replace(wanted, n_symbols=len(dictionary))
+        return tokens_of_plain_pairs(teacher_task, student_task)
     raise ValueError(
         f"the student's task {type(student_task).__name__} adds language tokens that the "
         f"teacher, of the task {type(teacher_task).__name__}, does not read. Train the student "
         "with --task translation on one direction, or with the teacher's task and settings."
     )
+
+
+def tokens_of_plain_pairs(teacher_task, student_task=None):
+    """The `LanguageTokens` that plain pairs lack for the teacher; None if nothing.
+
+    Args:
+        teacher_task, student_task: as for `tokens_to_add`; of the student's only the size of
+            the target dictionary counts
+    """
+    wanted = language_tokens_of(teacher_task)
+    dictionary = getattr(student_task, "target_dictionary", teacher_task.target_dictionary)
+    return None if wanted.is_plain else replace(wanted, n_symbols=len(dictionary))
+
+
+def check_plain_targets(task):
+    """Refuse a student whose targets have language tokens, for a teacher with its own source.
+
+    Raises:
+        ValueError: names the task
+    """
+    tokens = language_tokens_of(task) if _is_known(task) else None
+    is_plain = tokens is None or tokens.context_start == tokens.target_end == (tokens.eos,)
+    if not is_plain or (n_given_symbols(task) or 1) > 1:
+        raise ValueError(
+            f"--teacher-source: targets of the student's task {type(task).__name__} have "
+            "language tokens, which the teacher does not know: expected words and EOS alone. "
+            "Leave out prepend_tgt_lang_tag (speech), or take --task translation."
+        )
 
 
 def _tokens_of_student(task):

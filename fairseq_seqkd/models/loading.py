@@ -39,7 +39,14 @@ class ModelRole(NamedTuple):
 TEACHER = ModelRole("teacher", "--teacher-data", "--teacher-dtype")
 
 
-def load_models(path, data=None, student_task=None, role=TEACHER, languages=(None, None)):
+def load_models(
+    path,
+    data=None,
+    student_task=None,
+    role=TEACHER,
+    languages=(None, None),
+    source_folder=None,
+):
     """Build the models of one or several checkpoints, with a task of their own.
 
     Args:
@@ -51,6 +58,8 @@ def load_models(path, data=None, student_task=None, role=TEACHER, languages=(Non
             with a warning)
         role: `ModelRole`, for messages
         languages: source and target language, if there is no student to give them
+        source_folder: a data-bin with the model's sources, if they are not the student's; it
+            may give the dictionaries and the languages as well
     Returns:
         the models, their task, and whether the task has the models' own dictionaries
     Raises:
@@ -63,7 +72,7 @@ def load_models(path, data=None, student_task=None, role=TEACHER, languages=(Non
     config = config_of(state, paths[0]).task
     flag = role.data_flag
     task, knows_dictionary = task_with_own_dictionaries(
-        config, paths[0], data, student_task, flag, languages
+        config, paths[0], data, student_task, flag, languages, source_folder
     )
     models = [_build_model(state, task, paths[0], flag)]
     models += [_build_model(load_state(other), task, other, flag) for other in paths[1:]]
@@ -112,13 +121,14 @@ def task_with_own_dictionaries(
     student_task=None,
     flag=TEACHER.data_flag,
     languages=(None, None),
+    source_folder=None,
 ):
     """Set up a model's task with the model's own dictionaries, wherever they are found.
 
     Args:
         config: the task's configuration in the checkpoint
         path: the model's file; its dictionaries may be in the same folder
-        data, student_task, languages: as for `load_models`
+        data, student_task, languages, source_folder: as for `load_models`
         flag: the flag that sets ``data``, for the error message
     Returns:
         the task, and whether the dictionaries are the model's own
@@ -129,7 +139,9 @@ def task_with_own_dictionaries(
     if student is not None:
         languages = languages_of(student_task)
     beside = os.path.dirname(os.path.abspath(path))
-    folders = [beside, _data_folder(config)] if data is None else [data]
+    if source_folder is not None and len(language_pairs(source_folder)) == 1:
+        languages = next(iter(language_pairs(source_folder)))
+    folders = [beside, _data_folder(config), source_folder] if data is None else [data]
     folders = [folder for folder in folders if folder]
     for folder in folders:
         with contextlib.suppress(FileNotFoundError):
@@ -235,8 +247,9 @@ def _check_direction(config, languages):
 
 
 def language_pairs(folder):
-    """The language pairs of a data-bin, from the names of its files."""
-    names = [name.split(".") for name in os.listdir(folder) if name.endswith(".idx")]
+    """The language pairs of a data-bin, from the names of its files; none without a folder."""
+    found = os.listdir(folder) if os.path.isdir(folder) else ()
+    names = [name.split(".") for name in found if name.endswith(".idx")]
     pairs = {tuple(name[1].split("-")) for name in names if len(name) == 4}
     return {pair for pair in pairs if len(pair) == 2}
 

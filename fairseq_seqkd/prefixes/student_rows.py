@@ -11,6 +11,7 @@ from fairseq_seqkd.decoding.rollout import (
     IncrementalScorer,
     can_generate,
     check_probabilities,
+    is_incremental,
     roll_out,
 )
 from fairseq_seqkd.decoding.sampling import SentenceStreams
@@ -70,9 +71,8 @@ class StudentRows:
         """
         mask, beta = torch.zeros_like(sample["target"][:, 0], dtype=torch.bool), 1.0
         if step is not None:
-            check_can_generate(
-                student, *(teacher.models if self.token_rule.uses_teacher else ())
-            )
+            teachers = teacher.models if self.token_rule.uses_teacher else ()
+            check_can_generate(student, teachers)
             selected, beta = self.row_rule.select(sample["id"], step)
             mask = selected.to(mask)
         log = {"n_student_rows": 0, "n_student_tokens": 0, "beta": beta * len(mask)}
@@ -108,20 +108,20 @@ class StudentRows:
         with eval_mode(student), no_autocast:
             scorers = [IncrementalScorer([student], inputs, pad)]
             if self.token_rule.uses_teacher:
-                scorers.append(teacher.incremental_scorer(inputs))
+                scorers.append(teacher.incremental_scorer(teacher.inputs_of(sample)))
             for scorer in scorers:
                 scorer.keep(rows)
             return roll_out(scorers, next_tokens, limits, starts, ends, pad)
 
 
-def check_can_generate(*models):
-    """Refuse models that cannot decode token by token.
+def check_can_generate(student, teachers=()):
+    """Refuse models that cannot decode token by token; the student reads a source as well.
 
     Raises:
         ValueError: names the model
     """
-    for model in models:
-        if not can_generate(model):
+    for model in (student, *teachers):
+        if not (can_generate(model) if model is student else is_incremental(model)):
             raise ValueError(
                 f"--kd-prefixes: {type(model).__name__} generates no targets. Expected a model "
                 "that reads a source and decodes token by token, as those of translation "

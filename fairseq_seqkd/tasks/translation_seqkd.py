@@ -304,10 +304,14 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
     def _load_teacher(self, device, dtype):
         # Not the shared teacher: this one is freed after translating. The student is not on
         # the device yet, so there is memory for it.
-        path, data = self.cfg.teacher_path, self.cfg.teacher_data
-        teacher = load_teacher(path, data, device, dtype, student_task=self)
+        path, data, source = self._teacher_flags
+        teacher = load_teacher(path, data, device, dtype, student_task=self, source=source)
         teacher.check_dictionaries(self)
         return teacher
+
+    @property
+    def _teacher_flags(self):
+        return self.cfg.teacher_path, self.cfg.teacher_data, self.cfg.teacher_source
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         if self.cfg.pseudo_targets == ONLINE and self.selector is not None and sample:
@@ -315,12 +319,8 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def _with_pseudo_targets(self, sample, model, update_num):
-        teacher = shared_teacher(
-            self.cfg.teacher_path,
-            self,
-            self.cfg.teacher_data,
-            sample["target"].device,
-            teacher_dtype_of(model, self.cfg),
-        )
+        path, data, source = self._teacher_flags
+        how = sample["target"].device, teacher_dtype_of(model, self.cfg), source
+        teacher = shared_teacher(path, self, data, *how)
         search = new_search(self.targets, self._search(), self.cfg.seed)
         return with_pseudo_targets(sample, teacher, search, self.selector, draw=update_num)

@@ -30,10 +30,20 @@ class Teacher:
             their place: comparing the two would prove nothing
         path: the checkpoints that they were loaded from
         language_tokens: `LanguageTokens` that the batches lack which it gets; None: nothing
+        source: what it reads of a sentence, see ``source.py``; None: what the student reads
     """
 
-    def __init__(self, models, task, knows_dictionary=True, path=None, language_tokens=None):
+    def __init__(
+        self,
+        models,
+        task,
+        knows_dictionary=True,
+        path=None,
+        language_tokens=None,
+        source=None,
+    ):
         self.path = path
+        self.source = source or StudentSource()
         self.language_tokens = language_tokens or NothingAdded()
         self.models = list(models)
         for model in self.models:
@@ -52,12 +62,23 @@ class Teacher:
     def device(self):
         return next(self.models[0].parameters()).device
 
+    def inputs_of(self, sample, training=True):
+        """The teacher's arguments for a student's batch, for `logits` and the other methods.
+
+        Args:
+            sample: a batch as the student's task collates it
+            training: whether it is of the training split
+        Returns:
+            arguments of the teacher's forward, without the language tokens that it adds
+        """
+        return self.source.inputs(sample, training)
+
     @torch.no_grad()
     def logits(self, net_input):
         """The logits of the next token after every prefix of a batch, as `LazyLogits`.
 
         Args:
-            net_input: the arguments of the student's forward, as fairseq collates them
+            net_input: see `inputs_of`
         Raises:
             ValueError: a model is of a kind that does not score targets
         """
@@ -182,11 +203,21 @@ class Teacher:
         """
         if not self.knows_dictionary:
             return
-        for side in ("source", "target"):
+        for side in self.source.shared_sides:
             ours = getattr(self.task, f"{side}_dictionary", None)
             theirs = getattr(task, f"{side}_dictionary", None)
             if ours is not None and theirs is not None:
                 check_same_symbols(side, ours, theirs, self.language_tokens.names)
+
+
+class StudentSource:
+    """The teacher reads what the student reads."""
+
+    shared_sides = ("source", "target")  # whose dictionaries must be the same
+
+    def inputs(self, sample, training=True):
+        """See `Teacher.inputs_of`."""
+        return sample["net_input"]
 
 
 class NothingAdded:
