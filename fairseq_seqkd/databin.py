@@ -44,6 +44,8 @@ class Split:
     task: Any
     dataset: Any
 
+    student_sources = None  # of each sentence, where the student reads another than the teacher
+
     def __len__(self):
         return len(self.dataset)
 
@@ -112,6 +114,10 @@ class Split:
                 "teacher could score. Translate it (fairseq-seqkd generate), and give the "
                 "data-bin of the translations."
             )
+
+    def max_positions(self):
+        """The longest source and target that the task takes."""
+        return self.task.max_positions()
 
     def length_sort_keys(self):
         """(sentences,) sort keys that put sentences of similar lengths next to each other.

@@ -11,6 +11,7 @@ from fairseq_seqkd.cache.store import SENTENCE, SentenceTopK, hash_of, pairs_of,
 from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
 from fairseq_seqkd.chunked.plan import chunk_size
 from fairseq_seqkd.registry import flag
+from fairseq_seqkd.teacher import SOURCE_ENTRY
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def open_cache(cache, split, teacher_sha256, settings, device):
     check_settings(settings, vocab)
     expected = {**split.describe(), "teacher": teacher_sha256, **settings}
     if cache.exists:
-        cache.check(expected)
+        cache.check(expected, exact=[SOURCE_ENTRY])
         return
     given = {name: value for name, value in settings.items() if value is not None}
     defaults = {**DEFAULTS, "max_tokens": MAX_TOKENS[device.type]}
@@ -47,7 +48,7 @@ def open_cache(cache, split, teacher_sha256, settings, device):
 
 def _repeats(cache, split):
     """Store which pairs are repeated, if some are; returns the manifest's entries."""
-    first = first_equal_pairs(split.dataset)
+    first = first_equal_pairs(split.dataset, split.student_sources)
     return write_repeats(cache, first) if (first != np.arange(len(first))).any() else {}
 
 
@@ -95,12 +96,12 @@ class Scorer:
 
     def __init__(self, teacher, split, manifest):
         self.teacher = teacher
-        self.dataset = split.dataset
+        self.dataset, self.student_sources = split.dataset, split.student_sources
         self.pad = split.task.target_dictionary.pad()
         self.manifest = manifest
         self.dtype = record_dtype(manifest["top_k"], manifest["vocabulary"])
         limits = [model.max_positions() for model in teacher.models]
-        self.longest = utils.resolve_max_positions(split.task.max_positions(), *limits)
+        self.longest = utils.resolve_max_positions(split.max_positions(), *limits)
 
     def __call__(self, ids):
         """Yield the `SentenceTopK` of a chunk's sentences, in any order."""
@@ -113,8 +114,8 @@ class Scorer:
             )
         for id_ in too_long:
             sample = self.dataset.collater([self.dataset[id_]])
-            (pair,) = pairs_of(sample, self.pad)
-            yield SentenceTopK(int(id_), hash_of(*pair[1:]), np.empty(0, self.dtype))
+            ((_, hash_),) = self.hashes_of(sample)
+            yield SentenceTopK(int(id_), hash_, np.empty(0, self.dtype))
         for batch in self.batches(np.array(fitting, dtype=np.int64)):
             yield from self.score(batch)
 
@@ -142,9 +143,15 @@ class Scorer:
         target_mask = sample["target"].ne(self.pad)
         rows = self.records_of(net_input, target_mask, ids[0])
         ends = target_mask.sum(-1).cumsum(0).tolist()
-        pairs = pairs_of(sample, self.pad)
-        for (id_, source, target), begin, end in zip(pairs, [0, *ends], ends):
-            yield SentenceTopK(id_, hash_of(source, target), rows[begin:end])
+        for (id_, hash_), begin, end in zip(self.hashes_of(sample), [0, *ends], ends):
+            yield SentenceTopK(id_, hash_, rows[begin:end])
+
+    def hashes_of(self, sample):
+        """Yield (id, hash of the student's source and target) of each sentence of a batch."""
+        for id_, source, target in pairs_of(sample, self.pad):
+            if self.student_sources is not None:
+                source = self.student_sources[id_].numpy()
+            yield id_, hash_of(source, target)
 
     def records_of(self, net_input, target_mask, id_):
         """The teacher's top k at the target positions of a batch.

@@ -8,6 +8,7 @@ from fairseq import utils
 
 from fairseq_seqkd.cache.sentences import CachedSentences
 from fairseq_seqkd.cache.store import DistributionCache, pairs_of
+from fairseq_seqkd.cache.teacher_source import check_teacher_source
 from fairseq_seqkd.chunked.manifest import differences
 from fairseq_seqkd.losses.support import TopK
 from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
@@ -22,7 +23,8 @@ def open_cache_reader(cfg, task):
     """The `CacheReader` that a criterion's flags name.
 
     Args:
-        cfg: with the attributes kd_cache, kd_top_k, kd_temperature, teacher_path, train_subset
+        cfg: with the attributes kd_cache, kd_top_k, kd_temperature, teacher_path,
+            teacher_source, train_subset
         task: the student's task
     Raises:
         FileNotFoundError: there is no cache
@@ -45,6 +47,7 @@ def open_cache_reader(cfg, task):
         stores.append(_finished_cache(folder, expected))
         first = stores[0].manifest
         expected.update({name: first[name] for name in ("teacher", "top_k")})
+    check_teacher_source(stores, data, cfg.teacher_source, path is not None)
     reader = CacheReader(stores, task)
     if (cfg.kd_top_k or 0) > reader.k:
         raise ValueError(

@@ -15,7 +15,7 @@ from fairseq_seqkd.io.files import atomic_file
 NAME = "repeats.npy"
 
 
-def first_equal_pairs(dataset):
+def first_equal_pairs(dataset, student_sources=None):
     """The first sentence of a data set that equals each one.
 
     Two different pairs are taken for equal with a probability of n^2 / 2^129, n being the
@@ -23,21 +23,24 @@ def first_equal_pairs(dataset):
 
     Args:
         dataset: a fairseq data set, whose items have a "target", and a "source" if that is text
+        student_sources: (length,) token ids of each sentence, which must be equal as well
     Returns:
         (sentences,) ids, none above its index
     """
     sums = np.empty((len(dataset), 2), np.uint64)
     for id_ in range(len(dataset)):
-        sums[id_] = np.frombuffer(_sum_of(dataset[id_]), np.uint64)
+        item, more = dataset[id_], student_sources
+        parts = [item["source"], item["target"], *([] if more is None else [more[id_]])]
+        sums[id_] = np.frombuffer(_sum_of(parts), np.uint64)
     _, first, inverse = np.unique(
         sums.view("u8,u8").ravel(), return_index=True, return_inverse=True
     )
     return first[inverse.ravel()]
 
 
-def _sum_of(item):
+def _sum_of(parts):
     digest = hashlib.blake2b(digest_size=16)
-    for tokens in (item["source"], item["target"]):
+    for tokens in parts:
         digest.update(len(tokens).to_bytes(8, "little"))
         digest.update(tokens.numpy().tobytes())
     return digest.digest()

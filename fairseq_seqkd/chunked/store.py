@@ -84,15 +84,19 @@ class ChunkedStore:
             seen_at_last(lambda: self.exists)
             self.check(manifest)
 
-    def check(self, expected):
+    def check(self, expected, exact=()):
         """Refuse a store whose manifest differs from what is expected.
 
         Args:
             expected: nested dictionaries; entries of None accept anything
+            exact: names of entries of which None accepts None alone
         Raises:
             ValueError: lists every entry that differs
         """
-        lines = differences(self.manifest, {"format": self.FORMAT, **expected})
+        others = {name: value for name, value in expected.items() if name not in exact}
+        lines = differences(self.manifest, {"format": self.FORMAT, **others})
+        exactly = {name: expected.get(name) for name in exact}
+        lines += differences(self.manifest, exactly, exactly=True)
         if lines:
             raise ValueError(
                 f"{self.FLAG}: the {self.KIND} {self.root!r} was made from other data or "

@@ -10,19 +10,26 @@ are started by torchrun or Slurm, or by hand with --num-shards and --shard-id.
 DATA is a data-bin with the teacher's dictionaries, such as one of a store of pseudo-targets.
 DATA1:DATA2 are scored into --kd-cache DIR1:DIR2, one cache each.
 
+With --teacher-source the teacher reads the sentences of another data-bin, or none: DATA may be
+speech then, and has the student's target dictionary only.
+
 Example:
     fairseq-seqkd cache data-bin --teacher-path teacher.pt --kd-cache cache
     fairseq-seqkd cache pseudo/best --teacher-path teacher.pt --kd-cache cache-best --top-k 16
+    fairseq-seqkd cache speech --teacher-source transcripts --teacher-path mt.pt \\
+        --kd-cache cache
 """
 
 import torch
 
 from fairseq_seqkd.cache.build import estimate, fill, open_cache, seal
 from fairseq_seqkd.cache.store import DistributionCache
+from fairseq_seqkd.cache.teacher_source import load_sourced_splits
 from fairseq_seqkd.chunked.workers import this_worker
 from fairseq_seqkd.cli.stores import (
     add_overwrite_argument,
     add_split_arguments,
+    add_teacher_source_arguments,
     add_worker_arguments,
     device_of,
     overwriting,
@@ -32,7 +39,7 @@ from fairseq_seqkd.databin import Split
 from fairseq_seqkd.models.adapters import DTYPES
 from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
 from fairseq_seqkd.models.data_folders import folder_of_each
-from fairseq_seqkd.teacher import load_teacher
+from fairseq_seqkd.teacher import load_teacher, sources_of_each
 
 
 def add_arguments(parser):
@@ -45,6 +52,7 @@ def add_arguments(parser):
         help="the teacher's checkpoint, or several separated by colons",
     )
     parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
+    add_teacher_source_arguments(parser)
     add_split_arguments(parser)
     add_overwrite_argument(parser)
     group = parser.add_argument_group("content (the defaults are those of a new cache)")
@@ -78,8 +86,7 @@ def run(arguments):
     )
     folders = folder_of_each(data, arguments.kd_cache, "--kd-cache")
     teacher_sha256 = sha256_of_checkpoints(path)
-    languages = arguments.source_lang, arguments.target_lang
-    splits = list(Split.load_shards_for_scoring(path, data, arguments.split, languages))
+    splits = splits_of(arguments)
     caches = [DistributionCache(folder) for folder in folders]
     for cache, split in zip(caches, splits):  # all of them, before anything is scored
         with overwriting(cache, arguments.overwrite, worker):
@@ -87,12 +94,24 @@ def run(arguments):
         print(estimate(cache, split))
 
     def load(dtype):
-        task = splits[0].task
-        return load_teacher(path, arguments.teacher_data, device, DTYPES[dtype], task)
+        task, source = splits[0].task, sources_of_each(data, arguments.teacher_source)[0]
+        how = arguments.teacher_data, device, DTYPES[dtype], task
+        return load_teacher(path, *how, source=source)
 
     finished = [fill_and_seal(*pair, load, worker) for pair in zip(caches, splits)]
     if all(finished):
         print(next_command(arguments, caches[0].manifest["temperature"]))
+
+
+def splits_of(arguments):
+    """A list with the `Split` of every data-bin in DATA, as the teacher reads it."""
+    path, data, name = arguments.teacher_path, arguments.data, arguments.split
+    languages = arguments.source_lang, arguments.target_lang
+    if arguments.teacher_source is None:
+        return list(Split.load_shards_for_scoring(path, data, name, languages))
+    how = {"languages": languages, "teacher_data": arguments.teacher_data}
+    how["config_yaml"] = arguments.config_yaml
+    return load_sourced_splits(path, data, name, arguments.teacher_source, how)
 
 
 def fill_and_seal(cache, split, load, worker):

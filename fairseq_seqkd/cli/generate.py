@@ -7,6 +7,9 @@ ends with exit status 3 (--accept-unfinished).
 
 DATA1:DATA2 are translated into --pseudo-targets DIR1:DIR2, one store each.
 
+With --teacher-source FOLDER the teacher reads the sentences of another data-bin. DATA may be
+speech then, and FOLDER its transcripts: DIR/best-speech has manifests to train on.
+
 --text translates plain text in place of the split. Lines that occur twice or stand in --exclude
 are left out, the others cut into subwords and binarised with the dictionaries of DATA.
 --teacher-ct2 takes a teacher that is no fairseq model, with subwords of its own.
@@ -24,6 +27,9 @@ Example:
 """
 
 import contextlib
+import functools
+
+from fairseq import utils
 
 from fairseq_seqkd.chunked.workers import this_worker
 from fairseq_seqkd.cli.external import (
@@ -32,9 +38,11 @@ from fairseq_seqkd.cli.external import (
     external_of,
     prepare_lines,
 )
+from fairseq_seqkd.cli.speech import next_command_of_speech, speech_of
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
     add_overwrite_argument,
+    add_teacher_source_arguments,
     add_worker_arguments,
     build_and_report,
     device_of,
@@ -56,7 +64,7 @@ from fairseq_seqkd.pseudo.generate import (
 )
 from fairseq_seqkd.pseudo.source_text import has_text, prepare_text, text_summary
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
-from fairseq_seqkd.teacher import load_teacher
+from fairseq_seqkd.teacher import load_sources, load_teacher, sources_of_each
 
 
 def add_arguments(parser):
@@ -68,6 +76,7 @@ def add_arguments(parser):
         "finished store",
     )
     parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
+    add_teacher_source_arguments(parser)
     add_overwrite_argument(parser)
     add_text_arguments(parser)
     add_external_arguments(parser)
@@ -138,22 +147,34 @@ def _add_engine_arguments(parser):
 def run(arguments):
     worker = this_worker(arguments.num_shards, arguments.shard_id)
     check_numbers(arguments)
-    stores, recipe = open_stores(arguments, worker)
+    speech, arguments = speech_of(arguments)
+    stores, recipe = open_stores(arguments, worker, speech)
     finished = [
         translate_and_build(store, split, spec, recipe, worker, arguments)
         for store, split, spec in stores
     ]
-    if all(finished):
+    if not all(finished):
+        return
+    if speech is None:
         print(next_command(arguments, *stores[-1][1:]))
+        return
+    for store, split, spec in stores:
+        print(*speech.build(store, split, spec), sep="\n")
+        print(next_command_of_speech(store, spec, arguments.config_yaml))
 
 
-def open_stores(arguments, worker):
+def open_stores(arguments, worker, speech=None):
     """Open or make all stores, before anything is translated.
 
+    Args:
+        arguments: of the command
+        worker: `Worker` of this process
+        speech: `Speech`, if DATA are its transcripts
     Returns:
         a list of (`PseudoTargetStore`, `PairSplit`, `TargetSpec`), and the `Recipe`
     """
     check_external_flags(arguments)
+    check_source_flags(arguments)
     folders, text = folders_of(arguments), text_of(arguments)
     how = settings_of(arguments, worker)
     external = external_of(arguments, how) if arguments.teacher_ct2 else None
@@ -165,6 +186,8 @@ def open_stores(arguments, worker):
             languages = arguments.source_lang, arguments.target_lang
             prepare_text(folders[0], text, arguments.data, languages)
         splits = list(stores_of(arguments))
+        for _, split, spec in splits if speech else ():
+            speech.check(split, spec)
         prepare_lines(arguments, *splits[0][:2])
         recipe = external or recipe_of(arguments, splits[0][1].task, how)
         stores = [
@@ -195,6 +218,16 @@ def translate_and_build(store, split, spec, recipe, worker, arguments):
     return True
 
 
+def check_source_flags(arguments):
+    """Refuse --teacher-source with flags that name the teacher's text themselves."""
+    for name in ("text", "teacher_ct2"):
+        if arguments.teacher_source and getattr(arguments, name):
+            raise ValueError(
+                f"--teacher-source with --{name.replace('_', '-')}, which says what the "
+                "teacher reads: leave one of them out"
+            )
+
+
 def check_numbers(arguments):
     """Refuse numbers below 1."""
     for name in ("beam", "nbest", "max_tokens", "max_len_b"):
@@ -220,12 +253,19 @@ def settings_of(arguments, worker):
 def recipe_of(arguments, task, how):
     """Build the `Recipe` of --teacher-path; ``how`` are its `settings_of` the flags."""
 
+    path, data, name = (getattr(arguments, f"teacher_{n}") for n in ("path", "data", "source"))
+
     def load(device, dtype):
-        path, data = arguments.teacher_path, arguments.teacher_data
         role = TEACHER._replace(dtype_flag="--compute-type")
-        teacher = load_teacher(path, data, device, dtype, task, role)
+        source = sources_of_each(arguments.data, name)[0]
+        teacher = load_teacher(path, data, device, dtype, task, role, source=source)
         teacher.check_dictionaries(task)
         return teacher
 
-    check = not arguments.no_check
-    return Recipe(arguments.teacher_path, load_teacher=load, check=check, **how)
+    @functools.lru_cache(maxsize=1)
+    def sources():
+        found, _ = load_sources(path, data, task, arguments.data, name)
+        return dict(zip(utils.split_paths(arguments.data), found))
+
+    how = {**how, "load_sources": sources if name else None, "check": not arguments.no_check}
+    return Recipe(path, load_teacher=load, **how)

@@ -30,6 +30,19 @@ def add_split_arguments(parser, split="train", help="default: %(default)s"):
     parser.add_argument("--target-lang", "-t", help="default: inferred from the file names")
 
 
+def add_teacher_source_arguments(parser):
+    """Add --teacher-source, and the configuration of the student's speech."""
+    parser.add_argument(
+        "--teacher-source",
+        metavar="FOLDER",
+        help="what the teacher reads in the place of the sources of DATA: a data-bin with the "
+        "same sentences, or none for a language model",
+    )
+    parser.add_argument(
+        "--config-yaml", metavar="FILE", help="of DATA, if that is speech; default: config.yaml"
+    )
+
+
 def add_overwrite_argument(parser):
     """Add --overwrite."""
     parser.add_argument(

@@ -26,7 +26,7 @@ from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
 from fairseq_seqkd.pseudo.selectors import SELECTORS
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
 from fairseq_seqkd.pseudo.target_spec import check_target_spec, pairs_without_ids
-from fairseq_seqkd.teacher import Teacher
+from fairseq_seqkd.teacher import SOURCE_ENTRY, Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class Recipe:
         device: the device to translate on
         threads: the number of threads to use; None keeps torch's
         check: whether a converted teacher's translations are compared with fairseq's
+        load_sources: called for {data-bin: the source that the teacher reads of it}, where it
+            is not the student's; None: the teacher reads the student's
     """
 
     teacher_path: Optional[str] = None
@@ -66,6 +68,21 @@ class Recipe:
     device: Any = "cpu"
     threads: Optional[int] = None
     check: bool = True
+    load_sources: Optional[Callable[[], Dict[str, Any]]] = None
+
+    def describe_source(self, split):
+        """The manifest's entry ``teacher_source``; None: the teacher reads the student's."""
+        return self.load_sources and self.load_sources()[split.folder].describe(split.name)
+
+    def sources(self, split):
+        """The LanguagePairDataset whose sources the teacher translates.
+
+        Raises:
+            FileNotFoundError, ValueError: it is another data-bin, and does not fit
+        """
+        if self.load_sources is None:
+            return split.dataset
+        return self.load_sources()[split.folder].sources(split.name, len(split))
 
     @property
     def has_teacher(self):
@@ -116,7 +133,7 @@ class Recipe:
             self.threads,
             self._converted(store),
             self.load_teacher,
-            (split.dataset.src_dict, split.dataset.tgt_dict),
+            (self.sources(split).src_dict, split.dataset.tgt_dict),
         )
 
 
@@ -139,7 +156,8 @@ def open_store(root, split, spec, recipe):
     if not store.exists:
         create_store(store, split, spec, recipe)
         return store
-    store.check(_expected_manifest(store, split, recipe))
+    expected = _expected_manifest(store, split, recipe)
+    store.check(expected, exact=[name for name in expected if name == SOURCE_ENTRY])
     manifest = store.manifest
     has_scores = manifest.get("import", {}).get("format") != "plain text"
     check_target_spec(spec, split, manifest["search"]["nbest"], has_scores)
@@ -169,6 +187,7 @@ def _expected_manifest(store, split, recipe):
         # A finished store can be used after its teacher was deleted.
         with contextlib.suppress(FileNotFoundError):
             expected["teacher"] = recipe.teacher_sha256()
+            expected[SOURCE_ENTRY] = recipe.describe_source(split)
     return expected
 
 
@@ -183,9 +202,12 @@ def create_store(store, split, spec, recipe):
     teacher = recipe.teacher_sha256()
     search = new_search(spec.selector.name, recipe.search, recipe.seed)
     check_target_spec(spec, split, search.nbest)
+    recipe.sources(split)
+    source = {SOURCE_ENTRY: recipe.describe_source(split)} if recipe.load_sources else {}
     store.create(
         {
             **split.describe(),
+            **source,
             "teacher": teacher,
             "search": asdict(search),
             "engine": recipe.resolve_engine(store, split, search),
@@ -231,7 +253,7 @@ def translate(store, split, recipe, worker):
         check_engine(store, split, recipe, engine, chunks[0])
     n_sentences = sum(len(chunks[index]) for index in mine)
     logger.info("%s translates %d sentences: %s", engine.name, n_sentences, search)
-    start = functools.partial(start_translating, engine, split.dataset)
+    start = functools.partial(start_translating, engine, recipe.sources(split))
     fill_chunks(store, chunks, mine, start, worker, split.dataset.src_sizes)
     recipe.report()
 
@@ -259,10 +281,11 @@ def check_engine(store, split, recipe, engine, ids):
         exact = {**settings, "compute_type": "float32"}
         float32 = recipe.build_engine(store, split, exact, GREEDY)
         converted = float32.with_search(GREEDY, keep_unfinished=True)
-    lengths = split.dataset.src_sizes[ids]
+    sources = recipe.sources(split)
+    lengths = sources.src_sizes[ids]
     ids = ids[(lengths > 1) & (lengths <= engine.max_source_positions)]
     quantised = own if is_quantised else None
-    agreement = compare_engines(original, converted, quantised, split.dataset, ids)
+    agreement = compare_engines(original, converted, quantised, sources, ids)
     logger.info("CTranslate2: %s", agreement)
     agreement.refuse(_REMEDY)
     store.write_check(agreement._asdict())

@@ -26,7 +26,7 @@ def with_pseudo_targets(sample, teacher, search, selector, draw=0):
         the new batch
     """
     dictionary = teacher.task.target_dictionary
-    inputs, gold = sample["net_input"], sample["target"]
+    inputs, gold = teacher.inputs_of(sample), sample["target"]
     rows = (inputs["src_lengths"] <= teacher.max_source_positions()).nonzero().flatten()
     if not len(rows):
         return sample

@@ -4,6 +4,7 @@ Only the training split gets pseudo-targets; validation and test sets stay gold.
 """
 
 import contextlib
+import functools
 import logging
 import os
 from dataclasses import dataclass, field
@@ -35,7 +36,13 @@ from fairseq_seqkd.pseudo.target_spec import TargetSpec
 from fairseq_seqkd.pseudo.unfinished import check_accepted, check_unfinished
 from fairseq_seqkd.tasks.pairs import PairsWithGold
 from fairseq_seqkd.tasks.sampled import SampledPairs
-from fairseq_seqkd.teacher import TeacherConfig, load_teacher, shared_teacher, teacher_dtype_of
+from fairseq_seqkd.teacher import (
+    TeacherConfig,
+    load_sources,
+    load_teacher,
+    shared_teacher,
+    teacher_dtype_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -253,6 +260,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         return Recipe(
             teacher_path=self.cfg.teacher_path,
             load_teacher=self._load_teacher,
+            load_sources=self._load_sources() if self.cfg.teacher_source else None,
             search=self._search(),
             engine={"name": str(self.cfg.teacher_engine)},
             engine_flag="--teacher-engine",
@@ -308,6 +316,17 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         teacher = load_teacher(path, data, device, dtype, student_task=self, source=source)
         teacher.check_dictionaries(self)
         return teacher
+
+    def _load_sources(self):
+        """A function that returns {data-bin: the source that the teacher reads of it}."""
+
+        @functools.lru_cache(maxsize=1)
+        def load():
+            path, data, name = self._teacher_flags
+            sources, _ = load_sources(path, data, self, self.cfg.data, name)
+            return dict(zip(utils.split_paths(self.cfg.data), sources))
+
+        return load
 
     @property
     def _teacher_flags(self):

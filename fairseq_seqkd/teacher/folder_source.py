@@ -51,7 +51,7 @@ class FolderSource:
 
     def _check_one_data_bin(self):
         data = getattr(config_of_task(self.student_task), "data", None) or ""
-        if len(utils.split_paths(data)) > 1:
+        if self._student_splits and len(utils.split_paths(data)) > 1:
             raise ValueError(
                 f"--teacher-source {self.folder!r} with {data!r}: expected one data-bin, in "
                 "which the number of a sentence identifies it. Binarise them as one, or give "
@@ -137,14 +137,7 @@ class FolderSource:
         if split not in self._sources:
             self._sources[split] = self._load(split)
         found = len(self._sources[split])
-        if expected not in (None, found):
-            lacking = ("the data-bin's", "the student's")[found > expected]
-            raise ValueError(
-                f"--teacher-source {self.folder!r}: its split {split!r} has {found} sentences, "
-                f"and the student's {expected}: expected the same number. Sentence "
-                f"{min(found, expected)}, counted from 0, is the first that {lacking} lacks. "
-                "Binarise a text with a line for each of the student's sentences, in order."
-            )
+        check_same_number(self.folder, split, found, found if expected is None else expected)
         return self._sources[split]
 
     def _load(self, split):
@@ -198,6 +191,25 @@ class FolderSource:
     def sources(self, split, expected):
         """The teacher's sources of a split alone; ``expected`` is the student's number."""
         return self._open(split, expected)
+
+
+def check_same_number(folder, split, found, expected):
+    """Refuse a data-bin that has not as many sentences as the student.
+
+    Args:
+        folder, split: the data-bin, and the name of the split
+        found, expected: its number of sentences, and the student's
+    Raises:
+        ValueError: names both numbers, and the first sentence that is missing
+    """
+    if found != expected:
+        lacking = "the student's" if found > expected else "the data-bin's"
+        raise ValueError(
+            f"--teacher-source {folder!r}: its split {split!r} has {found} sentences, and the "
+            f"student's {expected}: expected the same number. Sentence {min(found, expected)}, "
+            f"counted from 0, is the first that {lacking} lacks. Binarise a text with a line "
+            "for each of the student's sentences, in order."
+        )
 
 
 def _has_target(dataset, id_, target):

@@ -9,9 +9,12 @@ import math
 import os
 
 import torch
+from fairseq import utils
 from fairseq.data import LanguagePairDataset
 from fairseq.models import FairseqLanguageModel
 
+from fairseq_seqkd.models.checkpoints import checkpoint_paths, config_of, load_state
+from fairseq_seqkd.models.data_folders import folder_of_each
 from fairseq_seqkd.models.fit import reads_source
 from fairseq_seqkd.models.language_tokens import (
     check_plain_targets,
@@ -19,10 +22,12 @@ from fairseq_seqkd.models.language_tokens import (
     tokens_of_plain_pairs,
     tokens_to_add,
 )
+from fairseq_seqkd.models.loading import task_with_own_dictionaries
 from fairseq_seqkd.teacher.folder_source import FolderSource
 from fairseq_seqkd.teacher.model import NothingAdded, StudentSource
 
 NONE = "none"  # the value of --teacher-source for a language model
+SOURCE_ENTRY = "teacher_source"  # of a manifest; absent if the teacher reads the student's
 
 
 def folder_of(name):
@@ -74,6 +79,39 @@ def open_source(name, models, task, student_task):
     return FolderSource(name, task, student_task, longest), tokens
 
 
+def sources_of_each(data, name):
+    """The value of ``--teacher-source`` for each data-bin in ``DATA1:DATA2``.
+
+    Args:
+        data: fairseq's ``data`` argument
+        name: folders separated by colons, as many as data-bins; or None, or ``none``
+    Raises:
+        ValueError: there are more or fewer; gives both numbers
+    """
+    if name in (None, NONE):
+        return [name] * len(utils.split_paths(data))
+    return folder_of_each(data, name, "--teacher-source")
+
+
+def load_sources(path, data, student_task, student_data, name):
+    """The sources that a teacher reads, and its task; its models are not loaded.
+
+    Args:
+        path, data: as for `load_models`
+        student_task: the student's task
+        student_data, name: as for `sources_of_each`
+    Returns:
+        a list with the source of each data-bin, and the task
+    Raises:
+        FileNotFoundError, ValueError: as for `load_models` and `open_source`
+    """
+    names, first = sources_of_each(student_data, name), checkpoint_paths(path)[0]
+    config = config_of(load_state(first), first).task
+    how = {"student_task": student_task, "source_folder": folder_of(names[0])}
+    task, _ = task_with_own_dictionaries(config, first, data, **how)
+    return [open_source(one, [], task, student_task)[0] for one in names], task
+
+
 def _check_language_models(models):
     for model in models:
         is_causal = getattr(model, "supported_targets", {"future"}) == {"future"}
@@ -101,6 +139,13 @@ class PrefixesAlone:
     def describe(self, split):
         """The manifest's entry ``teacher_source``."""
         return NONE
+
+    def sources(self, split, expected):
+        """There are none to translate."""
+        raise ValueError(
+            f"--teacher-source {NONE}: a language model scores targets, and does not "
+            "translate. Give a teacher that does, and name a data-bin with its sources."
+        )
 
     def pairs(self, split, targets, sizes, dictionary):
         """The data set from which targets are scored; see `FolderSource.pairs`."""

@@ -1,22 +1,45 @@
 """Teachers that read another source than the student, or none: ``--teacher-source``."""
 
 import copy
+import csv
 import shutil
 
 import pytest
 import torch
-from conftest import LONG, S2T, TINY, batch_of, logged, train, without_dropout
+from conftest import (
+    CTRANSLATE2,
+    LONG,
+    S2T,
+    TINY,
+    all_nbest,
+    batch_of,
+    colons,
+    files,
+    logged,
+    make_cache,
+    tokens_of,
+    train,
+    without_dropout,
+)
+from fairseq.data import Dictionary, data_utils
 from omegaconf import OmegaConf
 from processes import fairseq
 
+from fairseq_seqkd.cache.store import DistributionCache
+from fairseq_seqkd.cli import main as cli
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
+from fairseq_seqkd.decoding.search import SearchOptions
+from fairseq_seqkd.models.language_tokens import config_of_task
 from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.prefixes import PREFIXES, TrainingStep
+from fairseq_seqkd.pseudo.online import with_pseudo_targets
+from fairseq_seqkd.pseudo.selectors import Best
 from fairseq_seqkd.teacher import FolderSource, load_teacher
 
 TRAINED = {"finetune_from_model": "student.pt", "restore_file": "checkpoint_last.pt"}
 COMMON = {**TRAINED, "sentence_avg": False, "seed": 1, "max_update": 10, "save_dir": "."}
+COMMON["train_subset"] = "train"
 STEP = TrainingStep(seed=1, update=7, progress=0.5)
 POLICIES = {
     "data": {},
@@ -284,3 +307,217 @@ def test_as_a_command(cases, noisy, speech, tmp_path, name):
     output = train(data, tmp_path, *flags, model=model)
     assert len(logged(output, "train_inner")) == 3
     assert all(float(line["valid_kd_loss"]) > 0 for line in logged(output, "valid"))
+
+
+def cached(root, case, *flags):
+    """The cache that ``fairseq-seqkd cache`` makes of a case's training split."""
+    task, _, checkpoint, source = case
+    where = config_of_task(task).data, checkpoint
+    make_cache(root, *where, "--teacher-source", source, *flags)
+    return str(root)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cached_and_live_losses_are_equal(cases, tmp_path, name):
+    case = task, student, *_ = cases[name]
+    root = cached(tmp_path / "cache", case)
+    again = files(root)
+    cached(root, case)
+    assert files(root) == again
+    sample = batch_of(task, [3, 20, 7, 11, 0])
+    live = criterion_of(case, kd_top_k=8).train()
+    alone = criterion_of(case, kd_cache=root, teacher_path=None, teacher_source=None).train()
+    beside = criterion_of(case, kd_cache=root, kd_top_k=8).train()
+    losses = [one(student, sample) for one in (live, alone, beside)]
+    for loss, _, log in losses[1:]:
+        torch.testing.assert_close(loss, losses[0][0], rtol=1e-3, atol=1e-3)
+        assert log["kd_loss"] > 0
+    # Validation asks the teacher, with the source of its own split.
+    sample = batch_of(task, [3, 11, 0], "valid")
+    with torch.no_grad():
+        live, beside = (one.eval()(student, sample)[0] for one in (live, beside))
+    torch.testing.assert_close(beside, live, rtol=1e-3, atol=1e-3)
+
+
+def test_a_cache_is_of_one_source(cases, transcripts, tmp_path, refused):
+    case = task, student, checkpoint, source = cases["transcript"]
+    root = cached(tmp_path / "cache", case)
+    words = ["cache", task.args.data, "--teacher-path", checkpoint, "--kd-cache", root]
+    other = shutil.copytree(transcripts, tmp_path / "other")
+    path = other / "train.src-tgt.src.bin"
+    path.write_bytes(path.read_bytes()[::-1])
+    message = refused(*words, "--teacher-source", other)
+    assert "made from other data" in message and "teacher_source.sha256.train.src-t" in message
+    sample = batch_of(task, [3, 20])
+    for source in (None, "none", str(other)):
+        with pytest.raises(ValueError, match="was made from other data(.|\n)*teacher_source"):
+            criterion_of(case, kd_cache=root, teacher_source=source).train()(student, sample)
+
+
+def test_pairs_that_the_teacher_alone_takes_for_equal(cases, data, noisy, tmp_path):
+    """Two noisy sources of the same clean text: both are in the cache, a third is a copy."""
+    task, _, checkpoint, _ = cases["clean text"]
+    symbols = task.source_dictionary.symbols[-2:]
+    sides = {"noisy": [*symbols, symbols[0]], "src": [*"aaa"], "tgt": [*"bbb"]}
+    for side, lines in sides.items():
+        (tmp_path / f"train.{side}").write_text("\n".join(lines) + "\n")
+    for lang, folder in (("noisy", noisy), ("src", data)):
+        pair = ["--source-lang", lang, "--target-lang", "tgt", "--destdir", tmp_path / lang]
+        dictionaries = ["--srcdict", folder / f"dict.{lang}.txt", "--tgtdict"]
+        dictionaries.append(data / "dict.tgt.txt")
+        fairseq("preprocess", *pair, "--trainpref", tmp_path / "train", *dictionaries)
+    root = tmp_path / "cache"
+    make_cache(root, tmp_path / "noisy", checkpoint, "--teacher-source", tmp_path / "src")
+    manifest = DistributionCache(str(root)).manifest
+    assert manifest["data"]["sentences"] == 3 and manifest["different_pairs"] == 2
+
+
+def test_shards_are_cached_with_a_source_each(halves, cases, data, tmp_path, refused):
+    """Here the source is the student's own, so that the caches equal those without."""
+    _, _, checkpoint, _ = cases["clean text"]
+    roots = {name: [tmp_path / f"{name}{i}" for i in (1, 2)] for name in ("with", "without")}
+    make_cache(colons(*roots["without"]), colons(*halves), checkpoint)
+    flags = ["--teacher-source", colons(*halves)]
+    make_cache(colons(*roots["with"]), colons(*halves), checkpoint, *flags)
+    for one, other in zip(*roots.values()):
+        assert files(one / "rows") == files(other / "rows")
+    where = ["--kd-cache", tmp_path / "one", "--teacher-path", checkpoint]
+    message = refused("cache", data, *where, "--teacher-source", colons(*halves))
+    assert "--teacher-source" in message and "found 2, expected 1" in message
+
+
+def targets_of(folder, name="train"):
+    """The targets of a data-bin of noisy sources, as lists of token ids."""
+    dictionary = Dictionary.load(str(folder / "dict.tgt.txt"))
+    prefix = str(folder / f"{name}.noisy-tgt.tgt")
+    dataset = data_utils.load_indexed_dataset(prefix, dictionary)
+    return [dataset[i].tolist() for i in range(len(dataset))]
+
+
+@pytest.mark.parametrize("engine", ["fairseq", pytest.param("ctranslate2", marks=CTRANSLATE2)])
+def test_pseudo_targets_of_noisy_text(data, noisy, teacher, tmp_path, engine):
+    """They are those of the clean text, beside the student's own sources."""
+    flags = ["--teacher-path", teacher, "--beam", 2, "--engine", engine, "--threads", 1]
+    flags += ["--accept-unfinished", 1]
+    clean, store = tmp_path / "clean", tmp_path / "noisy"
+    cli.main([*map(str, ["generate", data, "--pseudo-targets", clean, *flags])])
+    words = ["generate", noisy, "--pseudo-targets", store, *flags, "--teacher-source", data]
+    cli.main([*map(str, words)])
+    ours, theirs = all_nbest(store), all_nbest(clean)
+    assert len(ours) == 160 and ours[LONG].status == theirs[LONG].status == "source too long"
+    n_equal = sum(tokens_of(ours[i]) == tokens_of(theirs[i]) for i in ours)
+    assert n_equal >= 158  # chunks are of other sentences, which may change a last bit
+    name = "train.noisy-tgt.noisy.bin"
+    assert (store / "best" / name).read_bytes() == (noisy / name).read_bytes()
+    found = targets_of(store / "best")
+    assert found[20] in tokens_of(ours[20]) or not ours[20].hypotheses
+    assert sum(bool(one.hypotheses) for one in ours.values()) > 10
+
+
+def test_a_training_makes_and_takes_such_a_store(data, noisy, teacher, tmp_path, refused):
+    store = tmp_path / "store"
+    common = ["--task", "translation_seqkd", "--criterion", "seq_kd", "--max-update", 2]
+    common += ["--pseudo-targets", store]
+    engine = ["--teacher-engine", "fairseq", "--teacher-beam", 2, "--accept-unfinished", 1]
+    source = ["--teacher-path", teacher, "--teacher-source", data]
+    train(noisy, tmp_path / "one", *common, *engine, *source)
+    before = files(store)
+    train(noisy, tmp_path / "two", *common, "--accept-unfinished", 1)  # no teacher is needed
+    assert files(store) == before
+    where = ["generate", noisy, "--pseudo-targets", store, "--teacher-path"]
+    assert "teacher_source" in refused(*where, teacher)
+    online = ["--task", "translation_seqkd", "--criterion", "seq_kd", "--max-update", 2]
+    online += ["--pseudo-targets", "online", "--max-source-positions", 30, "--teacher-beam", 2]
+    output = train(noisy, tmp_path / "three", *online, *source)
+    assert len(logged(output, "train_inner")) == 2
+
+
+def test_online_targets_are_of_the_teachers_source(cases):
+    task, _, checkpoint, source = cases["clean text"]
+    teacher = load_teacher(str(checkpoint), student_task=task, source=source)
+    sample, search = batch_of(task, range(20, 40)), SearchOptions(beam=2, nbest=2)
+    found = with_pseudo_targets(sample, teacher, search, Best())
+    expected = teacher.generate(teacher.inputs_of(sample), search)
+    pad, n_finished = task.target_dictionary.pad(), 0
+    for tokens, gold, hypotheses in zip(found["target"], found["gold"]["target"], expected):
+        finished = [h["tokens"].tolist() for h in hypotheses if h["finished"]]
+        finished = [tokens for tokens in finished if len(tokens) > 1]
+        n_finished += bool(finished)
+        wanted = finished[0] if finished else gold[gold.ne(pad)].tolist()
+        assert tokens[tokens.ne(pad)].tolist() == wanted
+    assert n_finished
+
+
+def test_a_language_model_does_not_translate(noisy, language_models, tmp_path, refused):
+    words = ["generate", noisy, "--teacher-path", language_models[False], "--teacher-source"]
+    message = refused(*words, "none", "--pseudo-targets", tmp_path / "store")
+    assert "a language model scores targets, and does not translate" in message
+    assert not (tmp_path / "store" / "manifest.json").exists()
+
+
+SPEECH_SEARCH = ["--beam", 2, "--engine", "fairseq", "--threads", 1, "--accept-unfinished", 1]
+
+
+def manifest_of(folder):
+    """The rows of a training manifest, as dictionaries."""
+    with open(folder / "train.tsv", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def test_pseudo_targets_of_speech(speech, transcripts, text_teacher, tmp_path, capsys):
+    """Manifests whose texts are the teacher's translations of the transcripts."""
+    store = tmp_path / "store"
+    words = ["generate", speech, "--teacher-source", transcripts, "--pseudo-targets", store]
+    words += ["--teacher-path", text_teacher, *SPEECH_SEARCH]
+    cli.main([*map(str, words)])
+    assert "--task speech_to_text" in capsys.readouterr().out
+    found, before, lists = (
+        manifest_of(store / "best-speech"),
+        manifest_of(speech),
+        all_nbest(store),
+    )
+    dictionary, n_translated = Dictionary.load(str(transcripts / "dict.tgt.txt")), 0
+    for id_, (row, gold) in enumerate(zip(found, before)):
+        expected = gold["tgt_text"]
+        if lists[id_].hypotheses:
+            expected = dictionary.string(lists[id_].hypotheses[0][0])
+            n_translated += 1
+        assert row == {**gold, "tgt_text": expected}
+    assert len(found) == len(before) == 30 and n_translated
+    assert (store / "best-speech" / "valid.tsv").read_bytes() == (
+        speech / "valid.tsv"
+    ).read_bytes()
+    made = files(store)
+    cli.main([*map(str, words)])
+    assert files(store) == made
+    loss = ["--task", "speech_to_text", "--criterion", "label_smoothed_cross_entropy"]
+    limit = ["--max-tokens", 2000, "--max-update", 2]
+    train(store / "best-speech", tmp_path / "student", *loss, *limit, model=S2T)
+
+
+def test_speech_needs_a_source_that_fits(
+    speech, data, transcripts, text_teacher, tmp_path, refused
+):
+    words = ["generate", speech, "--teacher-path", text_teacher, *SPEECH_SEARCH]
+    words += ["--pseudo-targets", tmp_path / "store", "--teacher-source"]
+    assert "give the data-bin with its transcripts" in refused(*words, "none")
+    assert "has 160 sentences, and the student's 30" in refused(*words, data)
+    message = refused(*words, transcripts, "--keep", 2)
+    assert "a manifest of speech has one target for each utterance" in message
+    assert "there is no file" in refused(*words, transcripts, "--config-yaml", "other.yaml")
+    message = refused(*words, transcripts, "--text", "x")
+    assert not (tmp_path / "store" / "manifest.json").exists()
+
+
+def test_words_that_the_student_does_not_know(
+    speech, transcripts, text_teacher, tmp_path, refused
+):
+    folder = tmp_path / "speech"
+    shutil.copytree(speech, folder)
+    lines = (folder / "dict.txt").read_text().splitlines()
+    (folder / "dict.txt").write_text("\n".join(f"x{line}" for line in lines) + "\n")
+    words = ["generate", folder, "--teacher-source", transcripts, *SPEECH_SEARCH]
+    where = ["--pseudo-targets", tmp_path / "store", "--teacher-path", text_teacher]
+    message = refused(*words, *where)
+    assert "symbols of the translations are not in the dictionary" in message
+    assert not (tmp_path / "store" / "best-speech").exists()

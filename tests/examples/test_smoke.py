@@ -102,11 +102,16 @@ def test_language_model(tmp_path):
 
 def test_speech_to_text(tmp_path):
     names, parameters, bleu = zip(*rows_of(smoke("speech_to_text", tmp_path))[1:])
-    assert names == ("teacher", "no distillation", "Word-KD", "ImitKD + Full")
+    of_text = ("Word-KD from text", "Seq-KD from text", "Word-KD from a language model")
+    assert names == ("teacher", "no distillation", "Word-KD", "ImitKD + Full", *of_text)
     teacher, *students = (int(number.replace(",", "")) for number in parameters)
     assert len(set(students)) == 1 and students[0] < teacher
     assert all(0 <= float(score) < 100 for score in bleu)
-    assert "student_rows" in (tmp_path / "logs" / "imit_kd.log").read_text()
+    logs = tmp_path / "logs"
+    assert "student_rows" in (logs / "imit_kd.log").read_text()
+    for name in ("word_kd_text", "word_kd_lm"):
+        assert "kd_loss" in (logs / f"{name}.log").read_text()
+    assert "utterances with the teacher's target" in (logs / "pseudo-generate.log").read_text()
 
 
 @CTRANSLATE2
