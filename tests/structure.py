@@ -19,7 +19,7 @@ LEVELS = (
     ("decoding", "losses"),
     ("teacher", "prefixes", "databin"),
     ("pseudo", "cache", "pruning"),
-    ("criterions", "tasks"),
+    ("criterions", "tasks", "rounds"),
     ("evaluate", "export", "doctor", "reference"),
     ("cli",),
 )

@@ -74,8 +74,7 @@ def fill(cache, split, load_teacher, worker):
     Returns:
         how many chunks are still missing, which other workers have to score
     """
-    scored = scored_ids(cache, len(split))
-    chunks = [scored[ids] for ids in cache.plan(split.length_sort_keys()[scored])]
+    chunks = chunks_of(cache, split)
     _, mine = missing_chunks(cache, len(chunks), worker)
     if mine:
         teacher = load_teacher(cache.manifest["dtype"])
@@ -83,6 +82,12 @@ def fill(cache, split, load_teacher, worker):
         scorer = Scorer(teacher, split, cache.manifest)
         fill_chunks(cache, chunks, mine, scorer, worker, split.token_counts())
     return cache.n_missing(len(chunks), worker)
+
+
+def chunks_of(cache, split):
+    """The ids of the scored sentences of every chunk of a cache."""
+    scored = scored_ids(cache, len(split))
+    return [scored[ids] for ids in cache.plan(split.length_sort_keys()[scored])]
 
 
 class Scorer:
@@ -141,10 +146,10 @@ class Scorer:
             lambda tensor: tensor.to(self.teacher.device), sample["net_input"]
         )
         target_mask = sample["target"].ne(self.pad)
-        rows = self.records_of(net_input, target_mask, ids[0])
+        rows, lprobs = self.records_of(net_input, sample["target"], target_mask, ids[0])
         ends = target_mask.sum(-1).cumsum(0).tolist()
         for (id_, hash_), begin, end in zip(self.hashes_of(sample), [0, *ends], ends):
-            yield SentenceTopK(id_, hash_, rows[begin:end])
+            yield SentenceTopK(id_, hash_, rows[begin:end], lprobs[begin:end].mean())
 
     def hashes_of(self, sample):
         """Yield (id, hash of the student's source and target) of each sentence of a batch."""
@@ -153,20 +158,24 @@ class Scorer:
                 source = self.student_sources[id_].numpy()
             yield id_, hash_of(source, target)
 
-    def records_of(self, net_input, target_mask, id_):
-        """The teacher's top k at the target positions of a batch.
+    def records_of(self, net_input, target, target_mask, id_):
+        """The teacher's top k at the target positions of a batch, and its scores of them.
 
         Args:
             net_input: the arguments of the model's forward
+            target: (batch, length) symbols
             target_mask: (batch, length) True at target tokens, False at padding
             id_: the sentence to name in the error
         Returns:
-            (target positions,) rows of the dtype `record_dtype`
+            (target positions,) rows of the dtype `record_dtype`, and (target positions,)
+            log-probabilities of the targets, at temperature 1
         Raises:
             ValueError: the teacher's probabilities are NaN
         """
         k, temperature = self.manifest["top_k"], self.manifest["temperature"]
-        top = self.teacher.logits(net_input).select(target_mask.flatten()).top_k(k, temperature)
+        targets = target[target_mask].to(self.teacher.device)
+        logits = self.teacher.logits(net_input).select(target_mask.flatten())
+        top, target_lprobs = logits.top_k_and_targets(k, temperature, targets)
         if top.tail_lprobs.isnan().any():
             raise ValueError(
                 f"the teacher {self.teacher.path!r} has no probabilities (NaN) for sentence "
@@ -176,7 +185,7 @@ class Scorer:
         rows["symbols"] = top.symbols.cpu().numpy()
         rows["lprobs"] = top.lprobs.cpu().to(torch.float16).numpy()
         rows["tail_lprobs"] = top.tail_lprobs.cpu().to(torch.float16).numpy()
-        return rows
+        return rows, target_lprobs.cpu().numpy()
 
 
 def seal(cache):
@@ -186,22 +195,30 @@ def seal(cache):
 
 
 def _summary(cache):
-    tokens, size, tail_mass, empty = 0, 0, 0.0, 0
+    tokens, size, tail_mass, empty, scores = 0, 0, 0.0, 0, []
     for path in cache.chunks.find().values():
         sentences, rows = cache.read_chunk(path)
         tokens += len(rows)
         size += sentences.nbytes + rows.nbytes
         tail_mass += float(np.exp(rows["tail_lprobs"].astype(np.float64)).sum())
-        empty += int((sentences["length"] == 0).sum())
+        has_rows = sentences["length"] > 0
+        empty += int((~has_rows).sum())
+        scores.append(sentences["score"][has_rows])
     n_positions = max(tokens, 1)
     lines = [
         f"{cache.root}: {tokens} target tokens, {size / n_positions:.1f} bytes per token, "
         f"{size / 1e6:.1f} MB",
         f"  mean mass outside the top {cache.manifest['top_k']}: {tail_mass / n_positions:.4f}",
+        f"  mean score of the targets: {mean_score(np.concatenate(scores)):.3f} nats per token",
     ]
     if empty:
         lines.append(f"  {empty} sentences are too long for the teacher and have no rows")
     return lines
+
+
+def mean_score(scores):
+    """The mean of sentences' scores, in nats per token; 0 of none."""
+    return float(scores.mean(dtype=np.float64)) if len(scores) else 0.0
 
 
 def estimate(cache, split):

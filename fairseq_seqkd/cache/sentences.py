@@ -3,11 +3,15 @@
 import numpy as np
 
 from fairseq_seqkd.cache.repeats import load_repeats
-from fairseq_seqkd.cache.store import hash_of, record_dtype
+from fairseq_seqkd.cache.store import SentenceTopK, hash_of, record_dtype
 
 
 class CachedSentences:
     """An index of a cache by sentence id; the rows stay on disk, memory-mapped.
+
+    Attributes:
+        scores: (sentences,) the means of their targets' log-probabilities, in nats; NaN of
+            those that are too long for the teacher
 
     Args:
         store: `DistributionCache` with all its chunks
@@ -26,11 +30,12 @@ class CachedSentences:
         self._chunk = np.full(n_sentences, -1, np.int32)
         self._begin = np.zeros(n_sentences, np.int64)
         self._length, self._hash = (np.zeros(n_sentences, np.uint32) for _ in range(2))
+        self.scores = np.full(n_sentences, np.nan, np.float32)
         for path in self._paths:
             self._add(path, *store.read_chunk(path))
         first = load_repeats(store)
         if first is not None:
-            for name in ("_chunk", "_begin", "_length", "_hash"):
+            for name in ("_chunk", "_begin", "_length", "_hash", "scores"):
                 setattr(self, name, getattr(self, name)[first])
         if (self._chunk < 0).any():
             self._refuse_missing(int(np.argmin(self._chunk)))
@@ -42,6 +47,7 @@ class CachedSentences:
         self._chunk[ids] = len(self._rows)
         self._begin[ids] = np.cumsum(lengths, dtype=np.int64) - lengths
         self._length[ids], self._hash[ids] = lengths, entries["hash"]
+        self.scores[ids] = entries["score"]
         self._rows.append(rows)
 
     def _refuse_missing(self, id_):
@@ -85,6 +91,16 @@ class CachedSentences:
         """(positions,) rows of a sentence; none if it is too long for the teacher."""
         chunk, begin = self._chunk[id_], int(self._begin[id_])
         return self._rows[chunk][begin : begin + int(self._length[id_])]
+
+    def copy_of(self, id_, new_id):
+        """A sentence as `SentenceTopK` of another id.
+
+        Raises:
+            ValueError: its chunk is damaged
+        """
+        self._verify(self._chunk[id_])
+        hash_, score = int(self._hash[id_]), float(self.scores[id_])
+        return SentenceTopK(new_id, hash_, self.rows_of(id_), score)
 
     def no_rows(self):
         """(0,) rows."""

@@ -20,8 +20,9 @@ from numpy.lib import format as npy
 from fairseq_seqkd.chunked.folder import is_damaged
 from fairseq_seqkd.chunked.store import ChunkedStore
 
-# A sentence of a chunk. If it is too long for the teacher, it has length 0 and no rows.
-SENTENCE = np.dtype([("id", "<u4"), ("length", "<u4"), ("hash", "<u4")])
+# A sentence of a chunk. If it is too long for the teacher, it has length 0, no rows and the
+# score NaN.
+SENTENCE = np.dtype([("id", "<u4"), ("length", "<u4"), ("hash", "<u4"), ("score", "<f4")])
 
 
 class SentenceTopK(NamedTuple):
@@ -32,11 +33,13 @@ class SentenceTopK(NamedTuple):
         hash: the hash of its source and target, see `hash_of`
         rows: (positions,) rows of the dtype `record_dtype`; empty if the sentence is too long
             for the teacher
+        score: the mean of the target tokens' log-probabilities, in nats, at temperature 1
     """
 
     id: int
     hash: int
     rows: np.ndarray
+    score: float = np.nan
 
 
 def record_dtype(k, vocab):
@@ -78,7 +81,7 @@ def hash_of(source, target):
 class DistributionCache(ChunkedStore):
     """A cache of top-k distributions on disk; see `ChunkedStore`."""
 
-    FLAG, KIND, FORMAT = "--kd-cache", "cache", 2
+    FLAG, KIND, FORMAT = "--kd-cache", "cache", 3
     FOLDER, SUFFIX = "rows", "npy"
 
     @property
@@ -92,7 +95,10 @@ class DistributionCache(ChunkedStore):
 
     def write_chunk(self, index, sentences):
         """Write a chunk, a list of `SentenceTopK`, atomically."""
-        entries = [(sentence.id, len(sentence.rows), sentence.hash) for sentence in sentences]
+        entries = [
+            (sentence.id, len(sentence.rows), sentence.hash, sentence.score)
+            for sentence in sentences
+        ]
         content = io.BytesIO()
         np.save(content, np.array(entries, SENTENCE))
         np.save(content, np.concatenate([sentence.rows for sentence in sentences]))

@@ -7,21 +7,19 @@ import shutil
 import tempfile
 
 from fairseq_seqkd.chunked.folder import ChunkFolder
-from fairseq_seqkd.chunked.manifest import differences
+from fairseq_seqkd.chunked.manifest import ManifestFolder
 from fairseq_seqkd.chunked.plan import plan_chunks
-from fairseq_seqkd.io.files import read_json, remove_partial_files, sha256, write_json
-from fairseq_seqkd.io.locks import file_lock, seen_at_last
+from fairseq_seqkd.io.files import remove_partial_files, sha256, write_json
+from fairseq_seqkd.io.locks import seen_at_last
 
 logger = logging.getLogger(__name__)
 
 
-class ChunkedStore:
+class ChunkedStore(ManifestFolder):
     """A folder with a manifest and chunks; it need not exist yet.
 
-    A subclass has ``write_chunk(index, sentences)`` and these class attributes:
-        FLAG: the flag by which users name the store
-        KIND: the name of the store in error messages
-        FORMAT: the version of its files
+    A subclass has ``write_chunk(index, sentences)`` and, beside those of `ManifestFolder`,
+    these class attributes:
         FOLDER, SUFFIX: the folder of its chunks, and the suffix of their names
 
     Args:
@@ -29,40 +27,8 @@ class ChunkedStore:
     """
 
     def __init__(self, root):
-        self.root = root
+        super().__init__(root)
         self.chunks = ChunkFolder(self.path(self.FOLDER), self.SUFFIX)
-
-    def path(self, *names):
-        """The path of a file or folder in the store."""
-        return os.path.join(self.root, *names)
-
-    @property
-    def exists(self):
-        """Whether the store has a manifest."""
-        return os.path.exists(self.path("manifest.json"))
-
-    @property
-    def manifest(self):
-        """The data, models and settings that the store is made from, as nested dictionaries.
-
-        Raises:
-            ValueError: the file is damaged
-        """
-        path = self.path("manifest.json")
-        try:
-            manifest = read_json(path)
-        except ValueError as error:
-            manifest = error
-        if not isinstance(manifest, dict):
-            raise ValueError(
-                f"{self.FLAG}: {path!r} is damaged (found {manifest!r}, expected a JSON "
-                f"object). Delete the folder and make the {self.KIND} again."
-            )
-        return manifest
-
-    def lock(self):
-        """Lock the store against other processes; see `file_lock`."""
-        return file_lock(self.path("manifest.json"))
 
     def create(self, manifest):
         """Write the manifest of a new store, or check the one that another process wrote.
@@ -77,34 +43,7 @@ class ChunkedStore:
                 "describes them. Delete the folder, or name another."
             )
         os.makedirs(self.path(self.FOLDER), exist_ok=True)
-        manifest = {"format": self.FORMAT, **manifest}
-        try:
-            write_json(self.path("manifest.json"), manifest, exclusive=True)
-        except FileExistsError:
-            seen_at_last(lambda: self.exists)
-            self.check(manifest)
-
-    def check(self, expected, exact=()):
-        """Refuse a store whose manifest differs from what is expected.
-
-        Args:
-            expected: nested dictionaries; entries of None accept anything
-            exact: names of entries of which None accepts None alone
-        Raises:
-            ValueError: lists every entry that differs
-        """
-        others = {name: value for name, value in expected.items() if name not in exact}
-        lines = differences(self.manifest, {"format": self.FORMAT, **others})
-        exactly = {name: expected.get(name) for name in exact}
-        lines += differences(self.manifest, exactly, exactly=True)
-        if lines:
-            raise ValueError(
-                f"{self.FLAG}: the {self.KIND} {self.root!r} was made from other data or "
-                "with other settings:\n  "
-                + "\n  ".join(lines)
-                + "\nName another folder to make a new one, or use the flags and data that "
-                "this one was made with."
-            )
+        super().create(manifest)
 
     @contextlib.contextmanager
     def replaced(self):

@@ -22,6 +22,7 @@ SUBCOMMANDS = {
     "import": "import_",
     "mix": "mix",
     "cache": "cache",
+    "round": "round",
     "prune": "prune",
     "evaluate": "evaluate",
     "export": "export",

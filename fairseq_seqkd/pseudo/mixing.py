@@ -9,11 +9,9 @@ import numpy as np
 
 from fairseq_seqkd.databin import PairSplit, open_split
 from fairseq_seqkd.io.files import atomic_directory, read_json, write_json
-from fairseq_seqkd.models.data_folders import copy_other_splits
-from fairseq_seqkd.models.datasets import write_entries
 from fairseq_seqkd.models.dictionaries import first_difference
+from fairseq_seqkd.pseudo.pairs import SPLIT, write_pairs
 
-SPLIT = "train"
 # What else a store's targets depend on; parts that differ in it are mixed, with a note.
 _TEACHER_ENTRIES = ("teacher", "search")
 
@@ -71,6 +69,11 @@ class LoadedPart:
     part: Part
     split: PairSplit
 
+    @property
+    def ids(self):
+        """(pairs of the mixture,) the part's pairs, copy by copy."""
+        return np.tile(np.arange(len(self.split)), self.part.copies)
+
     def describe(self, first_id):
         """The entry of ``mixture.json``; its first pair has the id ``first_id``."""
         described = self.split.describe()
@@ -105,15 +108,9 @@ def mix(out, parts):
     if os.path.exists(out):
         raise FileExistsError(f"{out!r} exists: expected the name of a new folder")
     loaded = load_parts(parts)
-    first = loaded[0].split
     with atomic_directory(out) as folder:
-        copy_other_splits(first.folder, folder, SPLIT)
-        for side, language in (("src", first.source_lang), ("tgt", first.target_lang)):
-            pair = f"{SPLIT}.{first.source_lang}-{first.target_lang}.{language}"
-            dictionary = getattr(first.dataset, f"{side}_dict")
-            sides = [getattr(one.split.dataset, side) for one in loaded]
-            copies = [one.part.copies for one in loaded]
-            write_repeated(os.path.join(folder, pair), sides, copies, len(dictionary))
+        ids = [one.ids for one in loaded]
+        write_pairs(folder, [one.split for one in loaded], ids)
         report = describe(loaded)
         write_json(os.path.join(folder, "mixture.json"), report)
     return report
@@ -189,23 +186,6 @@ def _check_dictionaries(first, other):
                 f"{there}. Binarise all parts with the same dictionaries (fairseq-preprocess "
                 "--srcdict, --tgtdict)."
             )
-
-
-def write_repeated(prefix, datasets, copies, vocab_size):
-    """Write indexed data sets one after the other, whose sentences are stored once.
-
-    Args:
-        prefix: of the new files
-        datasets: fairseq's data sets of token ids
-        copies: how many index entries each sentence of each data set gets
-        vocab_size: decides the bytes of a token
-    """
-    once = (dataset[index] for dataset in datasets for index in range(len(dataset)))
-    numbers = np.arange(sum(map(len, datasets)))
-    parts = np.split(numbers, np.cumsum([len(dataset) for dataset in datasets])[:-1])
-    entries = np.concatenate([np.tile(part, n) for part, n in zip(parts, copies)])
-    sizes = np.concatenate([dataset.sizes for dataset in datasets])
-    write_entries(prefix, once, sizes, entries, vocab_size)
 
 
 def describe(loaded):

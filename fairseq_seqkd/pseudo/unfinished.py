@@ -40,7 +40,7 @@ def check_accepted(fraction):
         raise ValueError(f"--accept-unfinished is {fraction}, expected a number from 0 to 1")
 
 
-def check_unfinished(databin, accepted=None):
+def check_unfinished(databin, accepted=None, model="teacher"):
     """Warn if the teacher finished no hypothesis for more than 1 % of the sentences.
 
     What a user's filters reject is not counted, and neither are empty sources.
@@ -49,6 +49,7 @@ def check_unfinished(databin, accepted=None):
         databin: its folder
         accepted: the value of ``--accept-unfinished``: the largest fraction that is accepted;
             None: ``STOP_ABOVE``
+        model: the one that generated, in words
     Raises:
         TooManyUnfinished: they are more than that
     """
@@ -58,14 +59,14 @@ def check_unfinished(databin, accepted=None):
     fraction = unfinished / max(total, 1)
     why = ", ".join(f"{number} {reason}" for reason, number in reasons.items())
     text = (
-        f"{databin}: the teacher finished no hypothesis for {unfinished} of {total} sentences, "
+        f"{databin}: the {model} finished no hypothesis for {unfinished} of {total} sentences, "
         f"{100 * fraction:.1f} % ({why})"
     )
     if fraction > limit:
         raise TooManyUnfinished(
             f"{text}: more than {100 * limit:g} %, and a student would learn little from it. "
-            "Check the teacher (fairseq-seqkd evaluate), its dictionaries and --max-len-b. The "
-            "data-bin is finished: --accept-unfinished 1 takes it as it is."
+            f"Check the {model} (fairseq-seqkd evaluate), its dictionaries and --max-len-b. "
+            "The data-bin is finished: --accept-unfinished 1 takes it as it is."
         )
     if fraction > WARN_ABOVE:
         logger.warning("%s", text)

@@ -284,7 +284,23 @@ class LazyLogits:
 
     def top_k(self, k, temperature=1.0):
         """The `TopK` of all positions."""
-        vocab = self.at(slice(0, 1)).size(-1)
-        slices = position_slices(len(self), vocab, self._outputs[0][0].device)
-        parts = [top_k(self.at(positions), k, temperature) for positions in slices]
+        parts = [top_k(self.at(one), k, temperature) for one in self._slices()]
         return TopK(*(torch.cat(tensors) for tensors in zip(*parts)))
+
+    def top_k_and_targets(self, k, temperature, targets):
+        """The `TopK` of all positions, and (positions,) log p of (positions,) targets at T = 1.
+
+        The output layer runs once for both.
+        """
+        parts, lprobs = [], []
+        for positions in self._slices():
+            logits = self.at(positions)
+            parts.append(top_k(logits, k, temperature))
+            of_targets = logits.gather(-1, targets[positions].unsqueeze(-1)).squeeze(-1)
+            lprobs.append(of_targets - logits.logsumexp(-1))
+        top = TopK(*(torch.cat(tensors) for tensors in zip(*parts)))
+        return top, torch.cat(lprobs)
+
+    def _slices(self):
+        vocab = self.at(slice(0, 1)).size(-1)
+        return position_slices(len(self), vocab, self._outputs[0][0].device)

@@ -1,6 +1,7 @@
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from conftest import load_split, train
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from fairseq_seqkd.cli import main as cli
 from fairseq_seqkd.io.files import read_json
-from fairseq_seqkd.pseudo.mixing import Part, write_repeated
+from fairseq_seqkd.pseudo.mixing import Part
+from fairseq_seqkd.pseudo.pairs import write_sentences
 
 
 def mixed(out, *parts):
@@ -83,7 +85,8 @@ def test_any_parts_and_copies(tmp_path_factory, parts):
         ListDataset([torch.tensor(row) for row in rows], [len(row) for row in rows])
         for rows, _ in parts
     ]
-    write_repeated(prefix, datasets, [n for _, n in parts], 401)
+    ids = [np.tile(np.arange(len(rows)), n) for rows, n in parts]
+    write_sentences(prefix, datasets, ids, 401)
     expected = [row for rows, n in parts for row in rows * n]
     if expected:
         found = indexed_dataset.MMapIndexedDataset(prefix)

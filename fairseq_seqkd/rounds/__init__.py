@@ -1,0 +1,1 @@
+"""Rounds of near-policy distillation: text of the student, scored once by the teacher."""
