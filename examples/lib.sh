@@ -34,17 +34,19 @@ wait_any() {
 
 # run NAME COMMAND...: print the command, run it, and append it and its output to logs/NAME.log. With
 # OUTPUT set, the command's standard output goes to that file instead. If it takes longer than ten
-# seconds, its progress is shown.
+# seconds, its progress is shown. With TIMES set, a line is appended to that file: the log, and the
+# seconds of time, of processor time in the program, and of processor time in the system.
 run() {
     local name=$1 begin=$SECONDS log=$WORK/logs/$1.log status=0 watcher
+    local TIMEFORMAT="$log %R %U %S"
     shift
     { printf '$'; printf ' %q' "$@"; printf '\n'; } | tee -a "$log"
     python "$EXAMPLES/watch.py" "$log" "$@" &
     watcher=$!
     if [ -n "${OUTPUT:-}" ]; then
-        "$@" >"$OUTPUT" 2>>"$log" || status=$?
+        { time "$@" >"$OUTPUT" 2>>"$log"; } 2>>"${TIMES:-/dev/null}" || status=$?
     else
-        "$@" >>"$log" 2>&1 || status=$?
+        { time "$@" >>"$log" 2>&1; } 2>>"${TIMES:-/dev/null}" || status=$?
     fi
     kill $watcher 2>/dev/null || true
     wait $watcher || true

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from conftest import CTRANSLATE2
+from conftest import CTRANSLATE2, TINY
 from recipes import rows_of, run_script
 
 from fairseq_seqkd.losses.divergences import DIVERGENCES
@@ -142,3 +142,24 @@ def test_gpu_without_one(tmp_path):
     assert "torch sees no GPU here" in output and "SMOKE=1" in output
     assert "gkd, --fp16" in output and "evaluate on both devices" in output
     assert not (tmp_path / "gpu").exists()
+
+
+def test_on_policy(data, teacher, word_kd_student, tmp_path):
+    """The trained model is the student, whose translations come to an end."""
+    limits = ["--max-source-positions", "30", "--max-target-positions", "60"]
+    scorer = word_kd_student[0] / "checkpoint_last.pt"
+    models = {"TEACHER": scorer, "STUDENT": teacher, "MODEL": " ".join([*TINY, *limits])}
+    run_script("benchmarks/on_policy.sh", SMOKE=1, WORK=tmp_path, DATA=data, **models)
+    report = (tmp_path / "benchmark" / "on_policy.md").read_text()
+    costs, scores = (rows_of(table) for table in report.split("\n\n")[:2])
+    names = ["cross-entropy", "near-8", "imit_kd"]
+    assert [row[0] for row in costs[1:]] == [row[0] for row in scores[1:]] == names
+    assert costs[1][1:4] == ["1.00"] * 3
+    for row in costs[1:]:
+        ratio, _, in_time, per_update, making, training, starting = numbers(row[1:])
+        assert min(ratio, in_time, per_update, training, starting) > 0
+        assert (making > 0) == row[0].startswith("near")
+    for row in scores[1:]:
+        assert row[1] == "8" and float(row[3]) >= 0
+    (_, near, _) = scores[1:]
+    assert near[5] == f"{near[3]} (8)"  # after its own time

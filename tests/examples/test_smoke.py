@@ -155,3 +155,38 @@ def test_pseudo_targets_on_nodes(data, teacher, tmp_path):
     )
     assert "sentences translated by the teacher" in output
     assert len(load_split(tmp_path / "store" / "best").dataset) == 160
+
+
+def test_near_policy(tmp_path):
+    settings = {"SMOKE": 1, "WORK": tmp_path}
+    output = run_script("near_policy.sh", **settings)
+    assert not list(tmp_path.glob("**/*.new"))
+    head, *rounds = rows_of((tmp_path / "rounds.md").read_text())
+    assert [row[0] for row in rounds] == ["1", "2"]
+    columns = [dict(zip(head, row)) for row in rounds]
+    # The second round's text is of the student that the first one trained.
+    assert [row["text of update"] for row in columns] == ["0", "6"]
+    assert [row["trained to update"] for row in columns] == ["6", "12"]
+    assert "round 2: text of the student of update 6, stale by 6 updates" in output
+    for row in columns:
+        assert float(row["teacher's score"]) < 0 and float(row["validation BLEU"]) >= 0
+        assert int(row["rejected"]) == 3 and int(row["mixed in"]) == 15
+        assert int(row["pairs"]) == 72 and float(row["read"].split()[0]) > 1
+    # Optimizer and learning rate go on: only the first round warms up.
+    rates = [
+        re.findall(r"num_updates (\d+) \| lr ([\d.e-]+)", (log).read_text())
+        for log in (tmp_path / "logs" / f"student-{number}.log" for number in (1, 2))
+    ]
+    assert [of_round[-1] for of_round in rates][1] == ("12", "0")
+    log = (tmp_path / "logs" / "student-2.log").read_text()
+    assert "student-1/checkpoint_last.pt (epoch 1 @ 6 updates)" in log
+    # Of a training that is cut short, and all that follows, the rest is made.
+    (tmp_path / "student-2").rename(tmp_path / "student-2.new")
+    again = run_script("near_policy.sh", **settings)
+    assert re.findall("^== (.*)", again, re.M) == ["round 2 of 2: 6 updates", "all rounds"]
+    assert rows_of((tmp_path / "rounds.md").read_text())[0] == head
+
+
+def test_near_policy_without_its_settings(tmp_path):
+    output = run_script("near_policy.sh", fails=True, WORK=tmp_path, DATA=tmp_path)
+    assert "TEACHER is not set: see the head of" in output
