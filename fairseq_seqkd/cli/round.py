@@ -115,8 +115,9 @@ def _add_scoring_arguments(parser):
 
 def run(arguments):
     from fairseq_seqkd.databin import open_split
-    from fairseq_seqkd.rounds.make import make_round, summary
+    from fairseq_seqkd.rounds.make import make_round
     from fairseq_seqkd.rounds.models import RoundModels
+    from fairseq_seqkd.rounds.report import summary
     from fairseq_seqkd.rounds.round import DEFAULTS, open_round
 
     worker = this_worker(arguments.num_shards, arguments.shard_id)

@@ -10,13 +10,13 @@ import os
 import numpy as np
 import torch
 
-from fairseq_seqkd.cache.build import fill, mean_score, open_cache, seal
+from fairseq_seqkd.cache.build import fill, open_cache, seal
 from fairseq_seqkd.cache.sentences import CachedSentences
 from fairseq_seqkd.cache.store import DistributionCache
 from fairseq_seqkd.cache.subset import copy_cache
 from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.databin import Split, open_split
-from fairseq_seqkd.io.files import read_json, write_json
+from fairseq_seqkd.io.files import write_json
 from fairseq_seqkd.io.locks import make_folder_once, wait_until
 from fairseq_seqkd.pseudo.build_databin import build_databin
 from fairseq_seqkd.pseudo.generate import (
@@ -29,10 +29,10 @@ from fairseq_seqkd.pseudo.pairs import SPLIT, write_pairs
 from fairseq_seqkd.pseudo.selectors import Best
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
 from fairseq_seqkd.pseudo.unfinished import check_unfinished
+from fairseq_seqkd.rounds.report import PAIRS, describe, n_generated
 
 # Purposes of random numbers, beside the seed.
 _SOURCES, _MIXED = 1, 2
-_PAIRS = "pairs.json"
 
 
 def make_round(round_, split, other, models, worker, accept_unfinished=None):
@@ -88,9 +88,14 @@ def generate(round_, sources, models, worker):
     store = open_store(round_.path("student"), sources, spec, recipe)
     translate(store, sources, recipe, worker)
     wait_for_chunks(store, sources)
-    if worker.rank == 0:  # chunks of others that are damaged
+    if mends_others(worker):
         translate_remaining(store, sources, recipe)
     return build_databin(store, sources, spec)
+
+
+def mends_others(worker):
+    """Whether a process looks for damaged chunks of all others: the first of several does."""
+    return worker.world_size > 1 and worker.rank == 0
 
 
 def join(round_, generated, other):
@@ -109,7 +114,7 @@ def join(round_, generated, other):
     def write(folder):
         n_splits = 2 if n_mixed else 1
         write_pairs(folder, [generated, other][:n_splits], ids[:n_splits])
-        write_json(os.path.join(folder, _PAIRS), {"student": size, "mixed": n_mixed})
+        write_json(os.path.join(folder, PAIRS), {"student": size, "mixed": n_mixed})
 
     os.makedirs(round_.scored, exist_ok=True)
     make_folder_once(os.path.join(round_.scored, "data-bin"), write)
@@ -133,7 +138,7 @@ def score(round_, models, languages, worker):
         f"other processes, which have chunks of {cache.root!r} to score. If one of them died, "
         "stop this one and start it again: finished chunks are kept.",
     )
-    if worker.rank == 0:  # chunks of others that are damaged
+    if mends_others(worker):
         fill(cache, split, load, Worker())
     seal(cache)
     return CachedSentences(cache)
@@ -141,11 +146,6 @@ def score(round_, models, languages, worker):
 
 def _scored_split(folder, models, languages):
     return Split.load_for_scoring(models.teacher, folder, SPLIT, languages)
-
-
-def n_generated(round_):
-    """The number of a round's scored pairs that are the student's; they come first."""
-    return read_json(os.path.join(round_.scored, "data-bin", _PAIRS))["student"]
 
 
 def filter_by_score(round_, scored):
@@ -173,61 +173,3 @@ def keep_pairs(round_, scored, ids, models, languages):
     make_folder_once(round_.databin, lambda new: write_pairs(new, [everything], [ids]))
     split = _scored_split(round_.databin, models, languages)
     make_folder_once(round_.cache, lambda new: copy_cache(new, scored, split, ids))
-
-
-def describe(round_, best, scored, kept, models):
-    """The content of ``report.json``.
-
-    Args:
-        round_: `Round`
-        best: the data-bin of the student's hypotheses
-        scored: `CachedSentences` of all scored pairs
-        kept: ids of those that are kept
-        models: `RoundModels`
-    """
-    size, spec = n_generated(round_), read_json(os.path.join(best, "target_spec.json"))
-    scores = scored.scores[:size]
-    of_kept = scores[kept[kept < size]]
-    return {
-        "student_updates": models.student_updates(),
-        "generated": spec["sentences"]["teacher"],
-        "gold": spec["sentences"]["gold"],
-        "dropped": spec["sentences"]["dropped"],
-        "rejected": int(size - len(of_kept)),
-        "mixed": len(scored) - size,
-        "pairs": len(kept),
-        "student_score": spec["mean_score"],
-        "teacher_score": mean_score(scores[~np.isnan(scores)]),
-        "teacher_score_kept": mean_score(of_kept[~np.isnan(of_kept)]),
-    }
-
-
-def summary(round_, report):
-    """Describe a round, as lines to print."""
-    options, updates = round_.options, report["student_updates"]
-    greedy = "greedy" if options["beam"] == 1 else f"beam {options['beam']}"
-    how = "sampled" if options["sampling"] else greedy
-    of_update = "a student" if updates is None else f"the student of update {updates}"
-    lines = [
-        f"{round_.root}: {report['pairs']} pairs",
-        f"  {report['generated']} generated by {of_update}, {how}",
-    ]
-    for kind, action in (("gold", "keep their gold target"), ("dropped", "are dropped")):
-        for reason, number in sorted(report[kind].items()):
-            lines.append(f"  {number} sentences {action}: {reason}")
-    if round_.filters_scores:
-        lines.append(f"  {report['rejected']} are rejected by the teacher's score")
-    if report["mixed"]:
-        part = 100 * report["mixed"] / max(report["pairs"], 1)
-        lines.append(f"  {report['mixed']} are mixed in, {part:.1f} % of all")
-    lines.append(
-        f"  score of the student's text, nats per token: {_shown(report['student_score'])} by "
-        f"the student, {_shown(report['teacher_score'])} by the teacher"
-    )
-    if round_.filters_scores:
-        lines[-1] += f" ({_shown(report['teacher_score_kept'])} without the rejected)"
-    return lines
-
-
-def _shown(score):
-    return "unknown" if score is None else f"{score:.3f}"

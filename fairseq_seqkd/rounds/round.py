@@ -136,7 +136,7 @@ def check_options(options, split, other):
     Raises:
         ValueError: names the flag
     """
-    fraction, sentences = options["mix_fraction"], options["sentences"]
+    fraction, sentences, seed = (options[n] for n in ("mix_fraction", "sentences", "seed"))
     if options["sampling"] and options["beam"] != 1:
         raise ValueError(
             f"--beam is {options['beam']} with --sampling: a round has one sample of every "
@@ -151,6 +151,8 @@ def check_options(options, split, other):
             f"--teacher-dtype is {options['teacher_dtype']!r}, expected one of "
             f"{', '.join(DTYPES)}"
         )
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed is {seed}, expected a whole number from 0 to {2**32 - 1}")
     if not 0 <= fraction < 1:
         raise ValueError(
             f"--mix-fraction is {fraction}, expected from 0 to below 1: the fraction of the "

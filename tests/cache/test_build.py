@@ -137,6 +137,7 @@ def test_prints_the_size_and_the_next_command(data, teacher, scored_split, tmp_p
     tokens = scored_split.target_tokens(range(len(scored_split)))
     # The estimate includes the sentence that is too long, the cache does not.
     assert f"{tokens} target tokens will take" in out
+    assert "  mean score of the targets: -" in out
     cached = tokens - len(scored_split.dataset[LONG]["target"])
     assert f"{cached} target tokens, 3" in out and "mean mass outside the top 8: 0." in out
     assert f"--kd-cache {tmp_path / 'cache'} ..." in out

@@ -350,6 +350,7 @@ class TestRefused:
             (["--sentences", "161"], "--sentences is 161, expected from 1 to 160"),
             (["--sentences", "0"], "--sentences is 0, expected from 1 to 160"),
             (["--sampling", "--beam", "3"], "--beam is 3 with --sampling"),
+            (["--seed", "-1"], "--seed is -1, expected a whole number from 0 to"),
             (["--beam", "0"], "from 1 to the beam, which is 0"),
             (["--filter-score-percentile", "100"], "--filter-score-percentile is 100.0"),
             (["--filter-length-ratio", "0.5"], "--filter-length-ratio is 0.5, expected 1"),
