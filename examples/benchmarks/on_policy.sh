@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Live on-policy distillation (imit_kd, gkd) against near-policy distillation, whose text is made in
 # rounds and read 1, 2, 4 or 8 times: the cost of an update relative to cross-entropy, with all
-# generating, scoring and starting of programs, and BLEU on the validation set after the same number of
-# updates and after the same time. All begin with the same student.
+# generating, scoring and starting of programs, and BLEU on the validation set after the same number
+# of updates and after the same time. All begin with the same student.
 #
 #   bash examples/benchmarks/on_policy.sh           # some hours on one core
-#   UPDATES=400 SENTENCES=7000 READS=4 bash examples/benchmarks/on_policy.sh      # a short try
+#   UPDATES=400 SENTENCES=7000 READS=4 INTERVALS=2 bash examples/benchmarks/on_policy.sh # a try
 #   SMOKE=1 bash examples/benchmarks/on_policy.sh   # a few updates of tiny models
 #
 # The student is the undistilled one of examples/multi30k/claims.sh, so run that first. Steps whose
@@ -16,6 +16,7 @@
 #   UPDATES   updates of every training, 1600, of which one reading takes an eighth
 #   SENTENCES the sentences of a round, so that one reading takes about UPDATES / 8 updates (default:
 #             all, as fits Multi30k)
+#   INTERVALS validations of a live training, 8
 #   READS     how often the text of a round is read: some of 1 2 4 8
 #   LIVE      live methods to train: imit_kd imit_kd-full gkd (default: all)
 #   LR        learning rate of all trainings, 5e-4, which falls to 0
@@ -27,7 +28,8 @@ WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
 . "$here/../lib.sh"
 WORK=$(cd "$WORK" && pwd)
 UPDATES=${UPDATES:-1600} READS=${READS:-1 2 4 8} LIVE=${LIVE-imit_kd imit_kd-full gkd}
-SENTENCES=${SENTENCES:-} LR=${LR:-5e-4} WARMUP=100 BATCH=2048 DEVICE=${DEVICE---cpu}
+INTERVALS=${INTERVALS:-8} SENTENCES=${SENTENCES:-}
+LR=${LR:-5e-4} WARMUP=100 BATCH=2048 DEVICE=${DEVICE---cpu}
 SIZE="2 1 96 192"
 REMOVE_BPE=${REMOVE_BPE-sentencepiece} TEXT="--max-len-a 1.2 --max-len-b 3"
 folder=on-policy-$UPDATES${SENTENCES:+-$SENTENCES}
@@ -58,7 +60,7 @@ live() {
         --eval-bleu --eval-bleu-args '{"beam": 1, "max_len_a": 1.2, "max_len_b": 10}' \
         ${REMOVE_BPE:+--eval-bleu-remove-bpe $REMOVE_BPE} \
         --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
-        --save-interval-updates $((UPDATES / 8)) --keep-interval-updates 1 \
+        --save-interval-updates $((UPDATES / INTERVALS)) --keep-interval-updates 1 \
         --save-interval 100000 --validate-interval 100000 --no-epoch-checkpoints \
         --log-format simple --log-interval 100 "${@:2}"
 }
