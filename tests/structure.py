@@ -20,7 +20,7 @@ LEVELS = (
     ("teacher", "prefixes", "databin"),
     ("pseudo", "cache", "pruning"),
     ("criterions", "tasks", "rounds"),
-    ("evaluate", "export", "doctor", "reference"),
+    ("evaluate", "export", "translate", "doctor", "reference"),
     ("cli",),
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

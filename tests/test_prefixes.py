@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from fairseq.tasks.translation import TranslationTask
+from laws import deviation
 
 from fairseq_seqkd.decoding.sampling import SentenceStreams, random_stream
 from fairseq_seqkd.decoding.search import SearchOptions
@@ -246,17 +247,6 @@ def pair_law(student, teacher, dataset, k):
     ended[eos], pairs[eos] = first[eos], 0
     to_class = torch.eye(CLASSES, dtype=pairs.dtype)[torch.arange(size) % CLASSES]
     return torch.cat([to_class.t() @ pairs @ to_class, to_class.t() @ ended], 1)
-
-
-def deviation(counts, law):
-    """Pearson's chi-square statistic, less its mean, in standard deviations."""
-    assert law.sum().item() == pytest.approx(1)
-    due = DRAWS * law
-    bins = due >= 5
-    freedom = int(bins.sum()) - 1
-    assert freedom >= 20 and due[bins].sum() > 0.95 * DRAWS
-    statistic = ((counts - due)[bins] ** 2 / due[bins]).sum().item()
-    return (statistic - freedom) / math.sqrt(2 * freedom)
 
 
 @pytest.fixture

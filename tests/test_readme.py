@@ -131,6 +131,8 @@ def words_of(line, number):
     """A command's words; a training gets a student's flags and few updates."""
     line = line.replace("$(fairseq-seqkd user-dir)", USER_DIR)
     words = [SHORTER.get(word, word) for word in shlex.split(line)]
+    if ">" in words:  # the output is looked at here
+        words = words[: words.index(">")]
     if words[0] == "fairseq-train":
         assert words.pop() == "...", "a training's command ends in ..."
         length = [] if "--max-update" in words else ["--max-update", "2"]

@@ -26,6 +26,7 @@ SUBCOMMANDS = {
     "prune": "prune",
     "evaluate": "evaluate",
     "export": "export",
+    "translate": "translate",
 }
 
 

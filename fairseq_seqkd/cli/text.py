@@ -29,10 +29,11 @@ def add_text_arguments(parser):
         help="end with an error if more than this fraction of the subwords is unknown; "
         f"default: {MOST_UNKNOWN}",
     )
-    _add_subword_arguments(group)
+    add_subword_arguments(group)
 
 
-def _add_subword_arguments(group):
+def add_subword_arguments(group):
+    """Add the flags that say how text is cut, but --spm-model."""
     group.add_argument(
         "--tokenizer", choices=TOKENIZERS, help="as in fairseq-interactive; default: none"
     )

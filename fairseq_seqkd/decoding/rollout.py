@@ -39,6 +39,8 @@ class IncrementalScorer:
         encoded: each model's encoder output for them, where it is known already
         start: symbols that these models read in the place of a context's first one
         n_symbols: how many symbols are scored, the first ones; None: all
+    Attributes:
+        n_read: the tokens of the prefixes that were read
     """
 
     def __init__(self, models, net_input, pad, encoded=(None,), start=None, n_symbols=None):
@@ -48,7 +50,7 @@ class IncrementalScorer:
         self._encoded = encoded
         self._states = [{} for _ in models]
         self._pad, self._start, self._n_symbols = pad, start, n_symbols
-        self._n_read = 0
+        self.n_read = 0
 
     def next_lprobs(self, prefixes):
         """(rows, vocab) float32 log-probabilities of the token after (rows, length) prefixes.
@@ -59,21 +61,40 @@ class IncrementalScorer:
             start = prefixes.new_tensor(self._start).expand(len(prefixes), -1)
             prefixes = torch.cat([start, prefixes[:, 1:]], dim=1)
         # The models read one token a call.
-        for length in range(self._n_read + 1, prefixes.size(1) + 1):
+        for length in range(self.n_read + 1, prefixes.size(1) + 1):
             lprobs, _ = self._model.forward_decoder(
                 prefixes[:, :length], self._encoded, self._states
             )
-        self._n_read = prefixes.size(1)
+        self.n_read = prefixes.size(1)
         lprobs = lprobs[:, : self._n_symbols].float()
         lprobs[:, self._pad] = -math.inf
         if self._n_symbols is not None:
             lprobs = lprobs.log_softmax(-1)
         return lprobs
 
+    def state(self):
+        """A copy of the state after what was read, to `restore`."""
+        return self.n_read, _copy(self._states)
+
+    def restore(self, state):
+        """Return to a `state` of before; it can be restored once."""
+        self.n_read, self._states = state
+
     def keep(self, rows):
         """Go on with these rows only, (n,) indices among the present ones."""
         self._encoded = self._model.reorder_encoder_out(self._encoded, rows)
         self._model.reorder_incremental_state(self._states, rows)
+
+
+def _copy(state):
+    """A copy of a model's incremental state: its tensors, in whatever containers."""
+    if isinstance(state, torch.Tensor):
+        return state.clone()
+    if isinstance(state, dict):
+        return {key: _copy(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(map(_copy, state))
+    return state
 
 
 @torch.no_grad()

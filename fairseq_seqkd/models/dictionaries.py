@@ -4,6 +4,8 @@ With ``#fairseq:overwrite`` a symbol has several indices. The last one is that w
 the special symbols keep the first for themselves.
 """
 
+import itertools
+
 
 def save_dictionary(dictionary, path):
     """Write a dictionary so that fairseq loads the same one, repeated symbols included."""
@@ -49,17 +51,17 @@ def unique_symbols(dictionary):
 
 
 def first_difference(one, other):
-    """The first index at which two dictionaries differ.
+    """The first index at which two lists of symbols differ.
 
     Returns:
         (index, the first's symbol, the other's), the symbols in quotes or "nothing"; None if
-        both have the same symbols
+        both are the same
     """
-    if one.symbols == other.symbols:
+    pairs = itertools.zip_longest(one, other)
+    index = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
+    if index is None:
         return None
-    pairs = zip(one.symbols, other.symbols)
-    index = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
-    return (index, *(repr(d[index]) if index < len(d) else "nothing" for d in (one, other)))
+    return (index, *(repr(s[index]) if index < len(s) else "nothing" for s in (one, other)))
 
 
 def check_same_symbols(side, teacher_dict, student_dict, added):
@@ -71,7 +73,8 @@ def check_same_symbols(side, teacher_dict, student_dict, added):
     Raises:
         ValueError: names the first index that differs and both symbols
     """
-    size, difference = len(student_dict), first_difference(teacher_dict, student_dict)
+    size = len(student_dict)
+    difference = first_difference(teacher_dict.symbols, student_dict.symbols)
     if difference is None or (
         difference[0] == size and set(teacher_dict.symbols[size:]) <= added
     ):

@@ -176,7 +176,7 @@ def _check_pairs(part, split):
 def _check_dictionaries(first, other):
     for side in ("src", "tgt"):
         ours, theirs = (getattr(one.dataset, f"{side}_dict") for one in (first, other))
-        difference = first_difference(ours, theirs)
+        difference = first_difference(ours.symbols, theirs.symbols)
         if difference is not None:
             index, here, there = difference
             raise ValueError(

@@ -97,6 +97,16 @@ class Teacher:
         ]
         return LazyLogits(outputs, self.language_tokens.n_symbols)
 
+    def lprobs_after(self, net_input, prefix, n):
+        """(n, vocab) log-probabilities of the tokens after the last n prefixes of a sentence.
+
+        Args:
+            net_input: the sources of a batch of one, as fairseq collates them
+            prefix: (1, length), n or more tokens; it is the last of the prefixes
+        """
+        logits = self.logits({**net_input, "prev_output_tokens": prefix})
+        return logits.at(slice(prefix.size(1) - n, prefix.size(1))).log_softmax(-1)
+
     @torch.no_grad()
     def encoder_outputs(self, net_input):
         """Encode a batch once: calls with the same sources reuse the last encoder outputs.
@@ -147,8 +157,7 @@ class Teacher:
         inputs = self.language_tokens.add_to_inputs(net_input)
         found = self.task.inference_step(generator, self.models, {"net_input": inputs})
         self._set_beam(1)
-        source_length = inputs["src_tokens"].size(1)
-        longest = options.longest(source_length, self._max_decoder_positions())
+        longest = self._longest(inputs["src_tokens"].size(1), options)
         for hypothesis in itertools.chain(*found):
             hypothesis["finished"] = len(hypothesis["tokens"]) <= longest
             hypothesis["tokens"] = self.language_tokens.strip(hypothesis["tokens"])
@@ -187,6 +196,19 @@ class Teacher:
     def max_target_positions(self):
         """The longest target, in tokens with EOS, that all models can take."""
         return self._max_decoder_positions() - self.language_tokens.n_target
+
+    def longest_target(self, source_length, options):
+        """How many tokens, with EOS, a target may have before it is cut.
+
+        Args:
+            source_length: in tokens with EOS
+            options: `SearchOptions`
+        """
+        added = self.language_tokens
+        return self._longest(source_length + added.n_source, options) - added.n_target
+
+    def _longest(self, source_length, options):
+        return options.longest(source_length, self._max_decoder_positions())
 
     def _max_decoder_positions(self):
         return min(model.max_decoder_positions() for model in self.models)
