@@ -91,7 +91,7 @@ def test_ensembles_and_other_models(teacher, student, lstm, sources, kinds):
     check_equal(one, drafted, sources[:25], **search)
 
 
-DRAWS, CLASSES = 1200, 6
+DRAWS, CLASSES, TEMPERATURE = 1500, 6, 2.0
 
 
 def next_law(model, source, prefixes, pad):
@@ -99,9 +99,9 @@ def next_law(model, source, prefixes, pad):
     rows = len(prefixes)
     with torch.no_grad(), eval_mode(model):
         output = model(source.expand(rows, -1), torch.full((rows,), len(source)), prefixes)
-        probs = model.get_normalized_probs(output, log_probs=False)[:, -1].double()
-    probs[:, pad] = 0
-    return probs / probs.sum(-1, keepdim=True)
+        lprobs = model.get_normalized_probs(output, log_probs=True)[:, -1].double()
+    lprobs[:, pad] = -torch.inf
+    return (lprobs / TEMPERATURE).softmax(-1)
 
 
 def pair_law(model, source, dictionary):
@@ -125,7 +125,7 @@ def test_samples_have_the_teachers_law(loaded, student, sources):
     dictionary, source = loaded.task.target_dictionary, sources[3]
     draft = load_teacher(str(student))
     search = SearchOptions(1, max_len_b=2)
-    drafted = DraftedTeacher(loaded, draft, SamplingRule(seed=2), 2, search)
+    drafted = DraftedTeacher(loaded, draft, SamplingRule(TEMPERATURE, seed=2), 2, search)
     counts, drafts = torch.zeros(CLASSES, CLASSES + 1), DraftCounts()
     for id_ in range(DRAWS):
         found = drafted(source, id_)

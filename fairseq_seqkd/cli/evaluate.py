@@ -14,6 +14,7 @@ import re
 
 from fairseq_seqkd.cli.files import check_folder
 from fairseq_seqkd.cli.stores import add_split_arguments
+from fairseq_seqkd.cli.translate import DRAFT_TOKENS
 from fairseq_seqkd.decoding.refinement_engine import DEFAULT_MAX_ITER
 from fairseq_seqkd.evaluate.curves import read_joined_curves
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
@@ -29,6 +30,7 @@ def add_arguments(parser):
     _add_decoding(parser)
     _add_search(parser)
     _add_text(parser)
+    _add_drafts(parser)
     parser.add_argument(
         "--rounds",
         type=int,
@@ -162,6 +164,20 @@ def _add_text(parser):
     )
 
 
+def _add_drafts(parser):
+    parser.add_argument(
+        "--draft-for",
+        metavar="NAME",
+        help="also measure all other models as drafts of this one (speculative decoding)",
+    )
+    parser.add_argument(
+        "--draft-tokens",
+        type=int,
+        metavar="K",
+        help=f"tokens that they draft a round; default: {DRAFT_TOKENS}",
+    )
+
+
 def run(arguments):
     check_arguments(arguments)
     logs = parse_named_paths(arguments.logs or [], "--logs", separator=",")
@@ -189,6 +205,8 @@ def run(arguments):
             side_by_side=tuple(arguments.side_by_side or ()),
             rounds=arguments.rounds,
             threads=arguments.threads,
+            draft_for=arguments.draft_for,
+            draft_tokens=arguments.draft_tokens or DRAFT_TOKENS,
         ),
     )
     report.curves = curves
@@ -201,10 +219,13 @@ def run(arguments):
 
 def check_arguments(arguments):
     """Raise a ValueError for numbers below 1 and a folder that cannot be written to."""
-    numbers = [("--rounds", arguments.rounds), ("--threads", arguments.threads)]
+    names = ("rounds", "threads", "draft_tokens")
+    numbers = [(f"--{name.replace('_', '-')}", getattr(arguments, name)) for name in names]
     for flag, value in numbers + [("--beams", beam) for beam in arguments.beams]:
         if value is not None and value < 1:
             raise ValueError(f"{flag} is {value}, expected 1 or more")
+    if arguments.draft_tokens is not None and arguments.draft_for is None:
+        raise ValueError("--draft-tokens needs --draft-for NAME: it says for which model")
     if arguments.out:
         check_folder(arguments.out)
 

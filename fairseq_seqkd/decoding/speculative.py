@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fairseq_seqkd.decoding.sampling import SentenceStreams, draw_tokens
+from fairseq_seqkd.models.blocks import common_length
 
 # Purposes of a sentence's random numbers; for others see ``token_rules.py``.
 _DRAFT, _ACCEPT, _REPLACE = 4, 5, 6
@@ -307,7 +308,4 @@ class RewindingScorer:
 
     def _n_same(self, prefix):
         """How many tokens of a prefix are as read before; its last one is always read anew."""
-        if self._prefix is None:
-            return 0
-        n = min(self._prefix.size(1), prefix.size(1) - 1)
-        return _leading(self._prefix[0, :n] == prefix[0, :n])
+        return 0 if self._prefix is None else common_length(self._prefix[0], prefix[0, :-1])

@@ -63,12 +63,16 @@ def load_into_engine(engine_name, candidate, device, threads, folder, max_iter):
     return _load_into_ctranslate2(candidate, device, threads, folder, compute_type)
 
 
-def _load_into_fairseq(candidate, device, max_iter):
-    model = candidate.model
-    if device.type != "cpu":
-        where = candidate.path, candidate.data, device
-        model = load_teacher(*where, role=CANDIDATE, languages=candidate.languages)
+def model_on(candidate, device):
+    """The model of a `Candidate`, on a device."""
+    if device.type == "cpu":
+        return candidate.model
+    where = candidate.path, candidate.data, device
+    return load_teacher(*where, role=CANDIDATE, languages=candidate.languages)
 
+
+def _load_into_fairseq(candidate, device, max_iter):
+    model = model_on(candidate, device)
     refine = candidate.is_refining and RefinementEngine(model, max_iter)
 
     def decode(dataset, ids, search):

@@ -7,6 +7,7 @@ import torch
 
 from fairseq_seqkd.evaluate.corpus import Corpus
 from fairseq_seqkd.evaluate.defects import count_defects
+from fairseq_seqkd.evaluate.drafting import find_drafters, measure_drafts
 from fairseq_seqkd.evaluate.engines import check_engine_name, torch_devices
 from fairseq_seqkd.evaluate.loading import load_candidates, notes_on_data, summarise
 from fairseq_seqkd.evaluate.outputs import name_outputs, text_files
@@ -39,7 +40,8 @@ def evaluate(checkpoints, settings):
     beams = {name: settings.beams_of(seeds[0]) for name, seeds in candidates.items()}
     against = [row_name(text, beams) for text in settings.against]
     pair = [row_name(text, beams, "--side-by-side") for text in settings.side_by_side]
-    first = next(iter(candidates.values()))[0]
+    first, notes = next(iter(candidates.values()))[0], notes_on_data(candidates)
+    drafters = find_drafters(candidates, settings.draft_for, notes)
     ways = first.detokenise, first.detokenise_source
     corpus = Corpus.load(first.splits, *ways, settings.reference_files)
     report = Report(
@@ -47,7 +49,7 @@ def evaluate(checkpoints, settings):
         len(corpus),
         [summarise(*item) for item in candidates.items()],
         [],
-        notes=notes_on_data(candidates) + _notes_on_text(corpus.references),
+        notes=notes + _notes_on_text(corpus.references),
         versions=collect_versions(devices),
         splits={split.name: len(split) for split in first.splits},
         lenpen_split=settings.tune_lenpen,
@@ -64,6 +66,9 @@ def evaluate(checkpoints, settings):
     score_runs(report, runs, corpus)
     count_defects(report, runs, corpus)
     compare_sentences(report, runs, corpus, pair)
+    for device in devices if drafters else ():
+        teacher = candidates[settings.draft_for][0]
+        report.drafts += measure_drafts(teacher, drafters, settings, device)
     for summary in report.models:
         _measure_mode(summary, [run for run in runs if run.row.model == summary.name])
     return report, text_files(corpus, runs)

@@ -171,6 +171,41 @@ class Row:
 
 
 @dataclass
+class DraftRow:
+    """A model that drafts for a teacher, see `DraftCounts`.
+
+    Attributes:
+        teacher, model: their names
+        device: ``cpu`` or ``cuda``
+        decoding: ``greedy``, or ``samples`` at temperature 1
+        draft_tokens: the most tokens that are drafted a round
+        tokens: of the translations, with their ends
+        drafted_per_round, accepted_per_round: mean number of drafted tokens, and of those
+            that the teacher kept
+        acceptance_rate: kept tokens among those up to the first rejected one, from 0 to 1
+        block_efficiency: tokens for each run of the teacher
+        teacher_step_seconds, step_seconds: time in which each model reads a token
+        cost_ratio: the second divided by the first
+        expected_speedup: see `DraftCounts.expected_speedup`
+    """
+
+    teacher: str
+    model: str
+    device: str
+    decoding: str
+    draft_tokens: int
+    tokens: int
+    drafted_per_round: float
+    accepted_per_round: float
+    acceptance_rate: float
+    block_efficiency: float
+    teacher_step_seconds: float
+    step_seconds: float
+    cost_ratio: float
+    expected_speedup: float
+
+
+@dataclass
 class Difference:
     """A sentence that two rows translate differently.
 
@@ -222,6 +257,8 @@ class Report:
         reference_defects: as of `Row`, of the references
         side_by_side: `Comparison` of two rows; None if there is one row
         lines_with_numbers: number of sources with a number in digits
+        drafts: a `DraftRow` for every model, device and way of decoding that drafts for the
+            teacher that was named; else empty
     """
 
     split: str
@@ -240,6 +277,7 @@ class Report:
     reference_defects: Dict[str, int] = field(default_factory=dict)
     lines_with_numbers: int = 0
     side_by_side: Optional[Comparison] = None
+    drafts: List[DraftRow] = field(default_factory=list)
 
     @property
     def baseline(self):

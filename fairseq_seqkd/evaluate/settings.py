@@ -33,6 +33,8 @@ class Settings:
         side_by_side: names of two rows whose sentences are compared, see `row_name`
         rounds: how often everything is timed
         threads: number of CPU threads; None leaves it to torch
+        draft_for: name of a model for which the others draft; None: no drafts are measured
+        draft_tokens: tokens that they draft a round
     Raises:
         ValueError: a split is named twice, or has no name; a length penalty without a beam, or
             tuned on the sentences that are scored; or see `SearchOptions`
@@ -58,6 +60,8 @@ class Settings:
     side_by_side: tuple = ()
     rounds: int = 5
     threads: Optional[int] = None
+    draft_for: Optional[str] = None
+    draft_tokens: int = 4
 
     def __post_init__(self):
         self._check_splits()

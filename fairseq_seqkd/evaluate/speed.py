@@ -43,7 +43,7 @@ def decode_in_turns(decoders, chunks, rounds, progress):
                 # The first in a turn finds the caches full of another model's weights, so
                 # each decoder is first as often as the others.
                 which = (turn + number + round_) % len(decoders)
-                output, passed = _timed(decoders[which], chunk)
+                output, passed = timed(decoders[which], chunk)
                 if round_ < 0:
                     outputs[which].update(output)
                 else:
@@ -52,7 +52,7 @@ def decode_in_turns(decoders, chunks, rounds, progress):
     return list(zip(outputs, seconds))
 
 
-def _timed(decoder, chunk):
+def timed(decoder, chunk):
     """The decoder's output, and the seconds it took."""
     begin = time.perf_counter()
     output = decoder(chunk)

@@ -5,7 +5,7 @@ from tabulate import tabulate
 from fairseq_seqkd.evaluate.tuning import GRID
 
 _DEVICES = {"cpu": "CPU", "cuda": "GPU"}
-_LEFT_ALIGNED = ("model", "engine", "decoding", "output")
+_LEFT_ALIGNED = ("model", "engine", "decoding", "output", "draft")
 
 
 def render_markdown(report):
@@ -22,6 +22,7 @@ def tables(report):
         ("", decoding_rows(report)),
         *_split_tables(report),
         *_defect_tables(report),
+        *_draft_tables(report),
         ("", model_rows(report)),
     ]
 
@@ -36,6 +37,31 @@ def _defect_tables(report):
         for row in report.rows
     ]
     return [(f"What goes wrong, in {_plural(report.sentences, 'line')}", [references, *rows])]
+
+
+def _draft_tables(report):
+    """A table of the models that draft for a teacher, if that was measured."""
+    if not report.drafts:
+        return []
+    first = report.drafts[0]
+    several_devices = len({row.device for row in report.drafts}) > 1
+    title = f"As drafts of {first.teacher}, {_plural(first.draft_tokens, 'token')} a round"
+    return [(title, [_draft_cells(row, several_devices) for row in report.drafts])]
+
+
+def _draft_cells(row, with_device):
+    return {
+        "draft": row.model,
+        "decoding": f"{row.decoding}, {_DEVICES[row.device]}" if with_device else row.decoding,
+        "drafted": f"{row.drafted_per_round:.2f}",
+        "accepted": f"{row.accepted_per_round:.2f}",
+        "acceptance rate": _percent(row.acceptance_rate),
+        "block efficiency": f"{row.block_efficiency:.2f}",
+        "step, ms": f"{1000 * row.step_seconds:.2f}",
+        "teacher's step, ms": f"{1000 * row.teacher_step_seconds:.2f}",
+        "cost ratio": f"{row.cost_ratio:.2f}",
+        "expected speedup": f"{row.expected_speedup:.2f}",
+    }
 
 
 def _defect_cells(report, defects):
@@ -196,6 +222,7 @@ def explain_columns(report):
             "Brevity penalty: the factor of BLEU that a ratio below 1 costs.",
             *_explain_length_penalty(report),
             *_explain_defects(report),
+            *_explain_drafts(report),
             _explain_speed(report),
             _explain_sizes(report),
         ]
@@ -231,6 +258,20 @@ def _explain_defects(report):
             "Loops: lines with a phrase three times in a row, and more often than their source "
             "has one. Over-long: more than twice the characters, and 20 more, that references "
             "have for such a source. Numbers lost: lines that lack a number of their source."
+        )
+
+
+def _explain_drafts(report):
+    if report.drafts:
+        yield (
+            "Drafts: speculative decoding, each line alone; samples are at temperature 1. "
+            "Drafted and accepted: mean tokens of a draft, and those of them that the teacher "
+            "kept. Acceptance rate: kept ones among those up to the first rejected one. Block "
+            "efficiency: tokens for each run of the teacher. Cost ratio: the time in which the "
+            "model reads a token, divided by the teacher's. Expected speedup over the teacher "
+            "alone: block efficiency / (drafted x cost ratio + 1) (Leviathan et al. 2023, "
+            "theorem 3.8, with measured means), if the teacher looks at a draft in the time of "
+            "one token."
         )
 
 

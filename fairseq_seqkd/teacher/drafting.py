@@ -72,7 +72,7 @@ class DraftedTeacher:
         longest = self.teacher.longest_target(len(source), self._search)
         tokens, counts = speculate(
             RewindingScorer(self.draft.incremental_scorer(net_input), self.draft_tokens + 1),
-            lambda prefix, n: self.teacher.lprobs_after(net_input, prefix, n),
+            self.teacher.prefix_scorer(net_input),
             self.rule.of_sentence(id_),
             Limits(self.draft_tokens, longest, self.draft.max_target_positions()),
             self._symbols,

@@ -16,6 +16,7 @@ from fairseq_seqkd.decoding.sampling import SeededSampling
 from fairseq_seqkd.losses.blockwise_sum import position_slices
 from fairseq_seqkd.losses.support import TopK, top_k
 from fairseq_seqkd.models.adapters import can_encode_once, encode, features_of
+from fairseq_seqkd.models.blocks import BlockReader, can_read_blocks
 from fairseq_seqkd.models.dictionaries import check_same_symbols
 from fairseq_seqkd.models.fit import check_teacher
 
@@ -97,15 +98,29 @@ class Teacher:
         ]
         return LazyLogits(outputs, self.language_tokens.n_symbols)
 
-    def lprobs_after(self, net_input, prefix, n):
-        """(n, vocab) log-probabilities of the tokens after the last n prefixes of a sentence.
+    def prefix_scorer(self, net_input):
+        """A function that scores several prefixes of one sentence at once.
 
         Args:
-            net_input: the sources of a batch of one, as fairseq collates them
-            prefix: (1, length), n or more tokens; it is the last of the prefixes
+            net_input: the source, a batch of one, as fairseq collates it
+        Returns:
+            called with a (1, length) prefix and n, it gives the (n, vocab) log-probabilities
+            of the tokens after its last n prefixes, itself included. Between calls fairseq's
+            own Transformers keep what they have read; others read everything again
         """
-        logits = self.logits({**net_input, "prev_output_tokens": prefix})
-        return logits.at(slice(prefix.size(1) - n, prefix.size(1))).log_softmax(-1)
+        encoded, added = self.encoder_outputs(net_input), self.language_tokens
+        is_kept = all(map(can_read_blocks, self.models)) and None not in encoded
+        readers = list(map(BlockReader, self.models, encoded)) if is_kept else []
+
+        def score(prefix, n):
+            if not readers:
+                logits = self.logits({**net_input, "prev_output_tokens": prefix})
+                return logits.at(slice(prefix.size(1) - n, prefix.size(1))).log_softmax(-1)
+            contexts = added.add_to_contexts(prefix)
+            outputs = [(one.features(contexts, n), one.output_layer) for one in readers]
+            return LazyLogits(outputs, added.n_symbols).at(slice(0, n)).log_softmax(-1)
+
+        return score
 
     @torch.no_grad()
     def encoder_outputs(self, net_input):
@@ -251,6 +266,9 @@ class NothingAdded:
 
     def add_to_inputs(self, net_input):
         return net_input
+
+    def add_to_contexts(self, contexts):
+        return contexts
 
     def strip(self, tokens):
         return tokens
