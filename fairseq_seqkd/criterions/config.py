@@ -10,6 +10,7 @@ from omegaconf import II
 from fairseq_seqkd.axis_config import choice_type, config_with_parameters
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.losses.support import LEFTOVER
+from fairseq_seqkd.losses.text_weighting import NLL_WEIGHTINGS, SENTENCE_WEIGHTINGS
 from fairseq_seqkd.losses.weighting import WEIGHTINGS
 from fairseq_seqkd.prefixes import PREFIXES
 from fairseq_seqkd.pseudo.selectors import SELECTORS, Sampled
@@ -17,8 +18,9 @@ from fairseq_seqkd.registry import flag
 from fairseq_seqkd.teacher import TeacherConfig
 
 Targets = ChoiceEnum(["gold", *SELECTORS])
-AXES = (PREFIXES, DIVERGENCES, WEIGHTINGS)
-Prefixes, Divergence, Weighting, Leftover = map(choice_type, (*AXES, LEFTOVER))
+AXES = (PREFIXES, DIVERGENCES, WEIGHTINGS, NLL_WEIGHTINGS, SENTENCE_WEIGHTINGS)
+Prefixes, Divergence, Weighting, NLLWeighting, SentenceWeighting = map(choice_type, AXES)
+Leftover = choice_type(LEFTOVER)
 
 
 AxisParameters = config_with_parameters(
@@ -67,6 +69,17 @@ class DistillConfig(AxisParameters):
     kd_weighting: Weighting = field(
         default="uniform",
         metadata={"help": "how much the divergence counts from position to position"},
+    )
+    nll_weighting: NLLWeighting = field(
+        default="uniform",
+        metadata={
+            "help": "how much the target's NLL counts from token to token, in training; not "
+            "uniform: also in rows that the student generated, which need no teacher then"
+        },
+    )
+    sentence_weighting: SentenceWeighting = field(
+        default="uniform",
+        metadata={"help": "how much all of a sentence's loss counts, in training"},
     )
     kd_alpha: float = field(
         default=0.5,

@@ -8,11 +8,12 @@ import math
 
 import torch
 
+from fairseq_seqkd.criterions.text_weights import LossWeights
 from fairseq_seqkd.losses.support import NoTeacher
 from fairseq_seqkd.models.adapters import logits_of
 
 
-def gold_loss(criterion, student, encoder_out, gold):
+def gold_loss(criterion, student, encoder_out, gold, weights):
     """The NLL of gold targets, times ``--gold-weight``.
 
     Args:
@@ -20,14 +21,16 @@ def gold_loss(criterion, student, encoder_out, gold):
         student: the model without wrappers
         encoder_out: of the batch's sentences, which the encoder has already read
         gold: {"target", "prev_output_tokens"}
+        weights: `LossWeights` of the batch
     """
     net_output = student.decoder(gold["prev_output_tokens"], encoder_out=encoder_out)
     target, logits = student.get_targets(gold, net_output), logits_of(student, net_output)
-    weight = criterion.gold_weight
-    return criterion.token_loss(logits, target, nowhere(target), NoTeacher(), weight)[0]
+    of_pass = logits, target, nowhere(target), NoTeacher()
+    weights = LossWeights(gold=criterion.gold_weight, rows=weights.rows)
+    return criterion.token_loss(*of_pass, weights)[0]
 
 
-def argmax_loss(criterion, student, encoder_outputs, teacher, sample, logits):
+def argmax_loss(criterion, student, encoder_outputs, teacher, sample, logits, weights):
     """The divergences of all passes but the first, whose context the student makes at once.
 
     After each pass the context becomes [EOS, argmax p_1, ..., argmax p_(T-1)], with p_t the
@@ -40,6 +43,7 @@ def argmax_loss(criterion, student, encoder_outputs, teacher, sample, logits):
         teacher: `Teacher`, which reads the same contexts
         sample: the batch
         logits: (batch, length, vocab) of the first pass
+        weights: `LossWeights` of the batch
     Raises:
         ValueError: the student has no encoder, whose output could be read again
     Source: Zhang et al. 2023, TIE-KD (arXiv 2305.08096), and the authors' fairseq code.
@@ -49,15 +53,15 @@ def argmax_loss(criterion, student, encoder_outputs, teacher, sample, logits):
             f"--kd-passes is {criterion.cfg.kd_passes}, but {type(student).__name__} has no "
             "encoder to read again: expected a model that reads a source, or --kd-passes 1"
         )
-    inputs, loss = sample["net_input"], 0.0
+    inputs, loss, weights = sample["net_input"], 0.0, LossWeights(rows=weights.rows)
     for _ in range(criterion.n_passes - 1):
         context = argmax_context(inputs["prev_output_tokens"], logits, criterion.padding_idx)
         inputs = {**inputs, "prev_output_tokens": context}
         comparator = criterion.build_comparator(teacher, {**sample, "net_input": inputs})
         net_output = student.decoder(context, encoder_out=encoder_outputs[-1])
         target, logits = sample["target"], logits_of(student, net_output)
-        of_pass = criterion.token_loss(logits, target, nowhere(target), comparator, 0.0)
-        loss = loss + of_pass[0]
+        of_pass = logits, target, nowhere(target), comparator
+        loss = loss + criterion.token_loss(*of_pass, weights)[0]
     return loss
 
 

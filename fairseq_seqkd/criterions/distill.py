@@ -1,11 +1,13 @@
 """The general criterion. With t the target that stands in the batch, D the divergence,
-w its weighting, a = ``--kd-alpha`` and g = ``--gold-weight``:
+a = ``--kd-alpha``, g = ``--gold-weight``, and the weights w of D (``--kd-weighting``), v of
+NLL(t) (``--nll-weighting``) and s of a sentence (``--sentence-weighting``), 1 by default:
 
-    loss = (1 - g) * [(1 - a) * NLL(t) + a * w * T^2 * D(teacher_T, student_T)] + g * NLL(gold)
+    loss = s * {(1 - g) * [(1 - a) * v * NLL(t) + a * w * T^2 * D(teacher_T, student_T)]
+                + g * NLL(gold)}
 
 summed over target tokens. A student row (one that the student generated) has no target to
-learn from: there a is 1. Each published method is a setting of these flags; the presets beside
-this file only change defaults.
+learn from: there a is 1, unless an ``--nll-weighting`` says what its tokens are worth. Each
+published method is a setting of these flags; the presets beside this file only change defaults.
 """
 
 import logging
@@ -23,7 +25,8 @@ from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.decoder_passes import argmax_loss, gold_loss
 from fairseq_seqkd.criterions.logged import LOGGED
 from fairseq_seqkd.criterions.memory import Memory
-from fairseq_seqkd.criterions.method import resolve_method
+from fairseq_seqkd.criterions.method import check_task, resolve_method
+from fairseq_seqkd.criterions.text_weights import LossWeights, with_text_weights
 from fairseq_seqkd.losses.blockwise_sum import (
     masked_sum,
     smoothed_nll_weights,
@@ -61,6 +64,7 @@ class DistillCriterion(FairseqCriterion):
     def __init__(self, task, cfg):
         super().__init__(task)
         check_numpy(task)
+        check_task(cfg, task)
         self.cfg = cfg
         self.method = resolve_method(cfg, self.preset)
         self.kd_targets = str(cfg.kd_targets)
@@ -70,13 +74,6 @@ class DistillCriterion(FairseqCriterion):
         self._cache = None
         remembered = self.method.remembers
         self._memory = Memory(task, cfg, remembered) if remembered else None
-        if self.kd_targets != "gold" and not hasattr(task, "use_targets"):
-            raise ValueError(
-                f"--kd-targets {self.kd_targets} needs pseudo-targets, and the task "
-                f"{type(task).__name__} has none: use --task translation_seqkd with "
-                "--pseudo-targets DIR, or train on a store's data-bin with "
-                "--kd-targets gold"
-            )
 
     def forward(self, model, sample, reduce=True):
         """The summed loss of a batch, in nats, its sample size and the sums that are logged.
@@ -101,27 +98,26 @@ class DistillCriterion(FairseqCriterion):
         gold = sample.get("gold") if self.gold_weight > 0 else None
         a, g = self.cfg.kd_alpha, self.gold_weight
         logits = logits_of(student, net_output)
-        loss, log = self.token_loss(
-            logits,
-            target,
-            student_rows_mask,
-            comparator,
-            nll_weight=(1 - g) * (1 - a) + (g if gold is None else 0),
-        )
+        weights = LossWeights((1 - g) * (1 - a), g if gold is None else 0.0)
+        if self.method.weighs_text:
+            weights = with_text_weights(weights, self, logits, target, sample.get("gold"))
+        loss, log = self.token_loss(logits, target, student_rows_mask, comparator, weights)
         if self.gold_weight > 0:
             log["n_without_gold"] = rows_without_target(gold or sample, self.padding_idx)
         if gold is not None:
-            loss = loss + gold_loss(self, student, encoder_outputs[-1], gold)
+            loss = loss + gold_loss(self, student, encoder_outputs[-1], gold, weights)
         if self.n_passes > 1:
-            passes = student, encoder_outputs, teacher, sample, logits
+            passes = student, encoder_outputs, teacher, sample, logits, weights
             loss = loss + argmax_loss(self, *passes)
 
         sample_size = len(target) if self.cfg.sentence_avg else sample["ntokens"]
         sizes = {"ntokens": sample["ntokens"], "nsentences": len(target)}
         sizes["sample_size"] = sample_size
+        if self.method.sentence_weighting is not None:
+            log["sentence_weight"] = len(target) if weights.rows is None else weights.rows.sum()
         return loss, sample_size, {"loss": loss.data, **sizes, **log, **prefix_log}
 
-    def token_loss(self, logits, target, student_rows_mask, comparator, nll_weight):
+    def token_loss(self, logits, target, student_rows_mask, comparator, loss_weights):
         """The loss at the positions of one forward pass.
 
         Args:
@@ -129,7 +125,7 @@ class DistillCriterion(FairseqCriterion):
             target: (batch, length) symbols
             student_rows_mask: (batch,) True for rows that the student generated
             comparator: compares student and teacher, see `build_comparator`
-            nll_weight: of the NLL of data targets
+            loss_weights: `LossWeights`
         Returns:
             a scalar in nats; and sums for logging, over target positions whatever their
             weight in the loss
@@ -158,14 +154,25 @@ class DistillCriterion(FairseqCriterion):
                 values["n_correct"] = chunk.argmax(-1) == symbols[positions]
             return values
 
-        weights = {}
-        if nll_weight > 0:
-            weight, epsilon = nll_weight * masks.data_target_mask, self.cfg.label_smoothing
-            weights = smoothed_nll_weights(weight, epsilon, logits.size(-1))
-        if not isinstance(comparator, NoTeacher):
-            weights["kd_loss"] = self.kd_weights(statistics, masks)
+        weights = self.weights_of_values(statistics, masks, loss_weights)
         loss, values = weighted_sum(values_of, weights, logits)
         return loss, self.log_of(values, masks)
+
+    def weights_of_values(self, statistics, masks, loss_weights):
+        """{name: (positions,)} the weights of the values of which the loss is the sum."""
+        weights, (of_target, of_gold, v, s) = {}, loss_weights
+        if of_target + of_gold > 0:
+            weight = (of_target + of_gold) * masks.data_target_mask
+            if v is not None:
+                weight = of_target * v + of_gold * masks.data_target_mask
+            n_symbols = statistics.logits.size(-1)
+            weights = smoothed_nll_weights(weight, self.cfg.label_smoothing, n_symbols)
+        if not isinstance(statistics.comparator, NoTeacher):
+            weights["kd_loss"] = self.kd_weights(statistics, masks)
+        if s is not None:
+            s = s.unsqueeze(-1).expand_as(statistics.batch_counted_mask).flatten()
+            weights = {name: s * weight for name, weight in weights.items()}
+        return weights
 
     def build_masks(self, target, student_rows_mask, teacher_mask):
         """The `Masks` of (batch, length) targets."""
@@ -179,7 +186,7 @@ class DistillCriterion(FairseqCriterion):
 
         These are the compared ones whose divergence has a weight; if none has, all compared.
         """
-        weighted = masks.compared_mask & (masks.student_position_mask | (self.cfg.kd_alpha > 0))
+        weighted = masks.compared_mask & (self.kd_alpha_at(masks.student_position_mask) > 0)
         return weighted if weighted.any() else masks.compared_mask
 
     def divergence_at(self, support, statistics, student_position_mask):
@@ -200,12 +207,23 @@ class DistillCriterion(FairseqCriterion):
         return self.cfg.kd_temperature**2 * value
 
     def kd_weights(self, statistics, masks):
-        """(positions,) the divergence's weight, (1 - g) a w / passes; a = 1 in student rows."""
-        a = masks.student_position_mask.float().clamp(min=self.cfg.kd_alpha)
+        """(positions,) the divergence's weight, (1 - g) a w / passes."""
+        a = self.kd_alpha_at(masks.student_position_mask)
         weight = (1 - self.gold_weight) * a / self.n_passes
         if self.method.weighting is not None:
             weight = weight * self.method.weighting(statistics)
         return weight * masks.compared_mask
+
+    def kd_alpha_at(self, student_position_mask):
+        """a at every position: 1 in student rows, unless their NLL is weighted."""
+        if self.method.nll_weighting is None:
+            return student_position_mask.float().clamp(min=self.cfg.kd_alpha)
+        return self.cfg.kd_alpha * torch.ones_like(student_position_mask, dtype=torch.float)
+
+    @property
+    def needs_gold(self):
+        """Whether gold targets are needed beside pseudo-targets."""
+        return self.gold_weight > 0 or self.method.nll_weighting is not None
 
     def with_prefixes(self, sample, student, teacher):
         """The batch as `PrefixedBatch`; with ``--kd-prefixes data`` it stays as it is."""

@@ -11,5 +11,6 @@ LOGGED = (
     ("student_rows", "n_student_rows", "nsentences", 100),
     ("student_length", "n_student_tokens", "n_student_rows", 1),
     ("no_gold", "n_without_gold", "nsentences", 100),
+    ("sentence_weight", "sentence_weight", "nsentences", 1),
     ("accepted", "n_accepted", "n_proposed", 100),
 )

@@ -6,6 +6,7 @@ from typing import Any, Callable, Optional, Tuple
 from fairseq_seqkd.criterions.config import AXES, DistillConfig, check_config
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.losses.support import LEFTOVER
+from fairseq_seqkd.losses.text_weighting import NLL_WEIGHTINGS, SENTENCE_WEIGHTINGS
 from fairseq_seqkd.losses.weighting import WEIGHTINGS
 from fairseq_seqkd.prefixes import PREFIXES
 from fairseq_seqkd.pseudo.selectors import Sampled
@@ -21,18 +22,24 @@ class Method:
         divergence: an option of DIVERGENCES
         student_divergence: the one on student rows; None where it is the same
         weighting: an option of WEIGHTINGS; None for uniform weights
+        nll_weighting: an option of NLL_WEIGHTINGS; None for 1 at data targets
+        sentence_weighting: an option of SENTENCE_WEIGHTINGS; None for uniform weights
         leftover: an option of LEFTOVER
-        uses_teacher: whether the divergence has any weight
+        uses_teacher: whether the divergence has any weight, or the teacher makes prefixes
         remembers: names of what its options remember from batch to batch
+        weighs_text: whether there is an NLL weighting or a sentence weighting
     """
 
     prefix_policy: Optional[Any]
     divergence: Callable
     student_divergence: Optional[Callable]
     weighting: Optional[Callable]
+    nll_weighting: Optional[Callable]
+    sentence_weighting: Optional[Callable]
     leftover: Callable
     uses_teacher: bool
     remembers: Tuple[str, ...] = ()
+    weighs_text: bool = False
 
     def check_k(self, k, where):
         """Refuse a ``--kd-head`` that is not below the number of known symbols.
@@ -68,16 +75,24 @@ def resolve_method(cfg, preset):
     for name, value in preset.items():
         settings[name] = value if settings[name] is None else settings[name]
     policy = PREFIXES.resolve(names[PREFIXES], settings)
+    policy = policy and policy()
     on_student = cfg.kd_student_divergence and str(cfg.kd_student_divergence)
     method = Method(
-        policy and policy(),
+        policy,
         DIVERGENCES.resolve(names[DIVERGENCES], settings),
         on_student and DIVERGENCES.resolve(on_student, settings),
         WEIGHTINGS.resolve(names[WEIGHTINGS], settings),
+        NLL_WEIGHTINGS.resolve(names[NLL_WEIGHTINGS], settings),
+        SENTENCE_WEIGHTINGS.resolve(names[SENTENCE_WEIGHTINGS], settings),
         LEFTOVER.resolve(str(cfg.kd_leftover or "tail"), settings),
-        uses_teacher=policy is not None or (cfg.gold_weight < 1 and cfg.kd_alpha > 0),
+        uses_teacher=cfg.gold_weight < 1 and cfg.kd_alpha > 0,
     )
-    in_use = list(names.items()) if method.uses_teacher else [(PREFIXES, names[PREFIXES])]
+    method.weighs_text = bool(method.nll_weighting or method.sentence_weighting)
+    if policy is not None:
+        compares = method.nll_weighting is None or policy.token_rule.uses_teacher
+        method.uses_teacher = method.uses_teacher or compares
+    of_teacher = () if method.uses_teacher else (DIVERGENCES, WEIGHTINGS)
+    in_use = [(axis, name) for axis, name in names.items() if axis not in of_teacher]
     if on_student:
         in_use.append((DIVERGENCES, on_student))
     refuse_unused(AXES, in_use, settings, given=cfg)
@@ -86,6 +101,16 @@ def resolve_method(cfg, preset):
     check_combination(cfg, method)
     method.check_k(cfg.kd_top_k, "--kd-top-k is")
     return method
+
+
+def check_task(cfg, task):
+    """Raise a ValueError for targets that the task does not have."""
+    if str(cfg.kd_targets) != "gold" and not hasattr(task, "use_targets"):
+        raise ValueError(
+            f"--kd-targets {cfg.kd_targets} needs pseudo-targets, and the task "
+            f"{type(task).__name__} has none: use --task translation_seqkd with "
+            "--pseudo-targets DIR, or train on a store's data-bin with --kd-targets gold"
+        )
 
 
 def check_combination(cfg, method):
@@ -114,6 +139,7 @@ def check_combination(cfg, method):
                 f"--gold-weight {cfg.gold_weight} nothing is compared with the teacher. Leave "
                 "it out, or set --kd-alpha above 0."
             )
+    check_text_weights(cfg, method)
     if cfg.kd_passes > 1:
         check_passes(cfg, method)
     if method.prefix_policy is not None:
@@ -122,6 +148,31 @@ def check_combination(cfg, method):
         raise ValueError(
             f"--kd-student-divergence is {cfg.kd_student_divergence}, but there are no rows "
             "for it: expected --kd-prefixes student or interleaved beside it"
+        )
+
+
+def check_text_weights(cfg, method):
+    """Raise a ValueError for flags that cannot go with weights of texts."""
+    if method.sentence_weighting is not None and method.prefix_policy is not None:
+        raise ValueError(
+            f"--sentence-weighting is {cfg.sentence_weighting} with --kd-prefixes "
+            f"{cfg.kd_prefixes}: it looks at how well the student knows a sentence's target, "
+            "and such targets are the student's. Expected --kd-prefixes data, or "
+            "--sentence-weighting uniform."
+        )
+    if method.nll_weighting is None:
+        return
+    if method.prefix_policy is None and str(cfg.kd_targets) == "gold":
+        raise ValueError(
+            f"--nll-weighting is {cfg.nll_weighting}, but it compares hypotheses with gold, "
+            "and the targets are gold: expected --kd-prefixes student, or --kd-targets best "
+            "with --task translation_seqkd"
+        )
+    if cfg.gold_weight == 1 or cfg.kd_alpha == 1:
+        raise ValueError(
+            f"--nll-weighting is {cfg.nll_weighting}, but with --kd-alpha {cfg.kd_alpha} and "
+            f"--gold-weight {cfg.gold_weight} the target's NLL counts nothing: expected both "
+            "below 1"
         )
 
 

@@ -44,6 +44,7 @@ class PositionStatistics:
         update: number of updates before this one; None in validation
         student_rows_mask: (batch,) True for rows that the student generated; None: there are
             none
+        gold: (batch, length of gold) gold targets; None: the target is gold
     """
 
     comparator: Any
@@ -54,6 +55,7 @@ class PositionStatistics:
     gather: Callable = lambda values: values
     update: Optional[int] = None
     student_rows_mask: Optional[Tensor] = None
+    gold: Optional[Tensor] = None
     _computed: Dict[Tuple, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -66,6 +68,15 @@ class PositionStatistics:
         """(positions,) the position in its row, from above 0 to 1 for the row's last."""
         lengths = self.batch_counted_mask.sum(-1, keepdim=True).clamp(min=1)
         return (self.batch_counted_mask.cumsum(-1) / lengths).flatten()
+
+    @functools.cached_property
+    def in_gold_mask(self):
+        """(positions,) True at counted positions whose target stands in its row's gold."""
+        mask = self.batch_counted_mask
+        if self.gold is None:
+            return self.counted_mask
+        target = self.target.view_as(mask).unsqueeze(-1)
+        return ((target == self.gold.unsqueeze(1)).any(-1) & mask).flatten()
 
     @functools.cached_property
     def student_nll(self):

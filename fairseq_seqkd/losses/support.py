@@ -130,14 +130,12 @@ class WholeVocabulary:
         self.temperature = temperature
 
     def compare(self, logits, target, positions):
-        """The student beside the teacher.
+        """The student beside the teacher, a `Comparison`.
 
         Args:
             logits: (n, vocab) the student's
             target: (n,) symbols
             positions: the slice of n positions that they are of
-        Returns:
-            `Comparison`
         """
         lprobs = student_lprobs = torch.log_softmax(logits, dim=-1)
         if self.temperature != 1:

@@ -93,8 +93,11 @@ class LengthLimit:
         """(rows,) the most tokens that each row may get, within both models' position limits.
 
         Args:
+            teacher: `Teacher`; None without one
             n_given: the number of given symbols that each decoder's context begins with
         """
-        longest = min(student.max_decoder_positions(), teacher.max_target_positions())
+        longest = student.max_decoder_positions()
+        if teacher is not None:
+            longest = min(longest, teacher.max_target_positions())
         limits = (self.max_len_a * source_lengths + self.max_len_b).long()
         return limits.clamp(max=int(longest) + 1 - n_given)

@@ -143,7 +143,7 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         # A stock criterion trains on gold.
         self.use_targets(
             getattr(criterion, "kd_targets", "gold"),
-            with_gold=getattr(criterion, "gold_weight", 0) > 0,
+            with_gold=getattr(criterion, "needs_gold", False),
             temperature=getattr(cfg, "sampled_temperature", None),
         )
         return criterion
@@ -182,13 +182,15 @@ class TranslationSeqKDTask(PruningMixin, StoreGenerationMixin, TranslationTask):
         n_gold = 0 if gold.tgt is None else int((np.asarray(gold.tgt_sizes) > 1).sum())
         if gold.tgt is not None and len(pairs) != len(gold):
             raise ValueError(
-                f"--gold-weight: the data-bin in {self.cfg.pseudo_targets!r} has {len(pairs)} "
-                f"of the {len(gold)} sentences, so that they cannot be matched with gold. "
-                "Build one without --filter-action drop."
+                f"--gold-weight or --nll-weighting: the data-bin in "
+                f"{self.cfg.pseudo_targets!r} has {len(pairs)} of the {len(gold)} sentences, "
+                "so that they cannot be matched with gold. Build one without "
+                "--filter-action drop."
             )
         if n_gold < len(pairs):
             logger.warning(
-                "%d of %d sentences have no gold target: --gold-weight leaves them out",
+                "%d of %d sentences have no gold target: --gold-weight and --nll-weighting "
+                "leave them out",
                 len(pairs) - n_gold,
                 len(pairs),
             )

@@ -75,7 +75,7 @@ def test_a_student_without_encoder_is_refused(training, student, batch):
     criterion = training(**TIE_KD)
     message = "--kd-passes is 3, but TransformerModel has no encoder to read again"
     with pytest.raises(ValueError, match=message):
-        argmax_loss(criterion, student, [], None, batch, None)
+        argmax_loss(criterion, student, [], None, batch, None, None)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,11 @@ METHODS = {
         *["--kd-divergence", "ranked_kl", "--kd-passes", 3, "--label-smoothing", 0.1],
         *["--gold-weight", 0.2],
     ],
+    "PACED": ["--sentence-weighting", "paced", "--gold-weight", 0.2],
+    "Contrastive markings": [
+        *["--nll-weighting", "contrastive", "--kd-alpha", 0, "--gold-weight", 0.5],
+        *["--kd-prefixes", "student", "--kd-schedule", "constant", "--kd-beta", 0.3],
+    ],
     "DistiLLM-2, a window over the resume": [*DISTILLM_2, "--kd-skew-window", 7],
 }
 

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
+from fairseq_seqkd.criterions.text_weights import LossWeights
 from fairseq_seqkd.losses import blockwise_sum as chunks
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.models.loading import load_models
@@ -56,7 +57,7 @@ def test_the_loss_keeps_one_tensor_of_positions_by_vocabulary(
     with LargeTensors(logits.numel() // 4) as large:
         comparator = criterion.build_comparator(frozen, batch)
         loss, _ = criterion.token_loss(
-            logits, batch["target"], no_student_rows, comparator, nll_weight=0.5
+            logits, batch["target"], no_student_rows, comparator, LossWeights(0.5)
         )
         loss.backward()
     assert [name for name in large.made_by if "empty" not in name] == []

@@ -151,7 +151,7 @@ class TestWithoutGold:
         dataset = task.dataset("train")
         n = len(dataset)
         assert 100 < n < 160
-        message = f"{n} of {n} sentences have no gold target: --gold-weight leaves them out"
+        message = f"{n} of {n} sentences have no gold target: --gold-weight and"
         assert message in caplog.text
         batch = dataset.collater([dataset[i] for i in range(9)])
         assert gold_rows(batch, task) == [[]] * 9
