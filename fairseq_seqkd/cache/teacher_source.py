@@ -127,7 +127,7 @@ def check_teacher_source(stores, data, name, has_teacher):
 
 
 def _describe_like(entry, name):
-    """What a manifest's entry would be, had it been made of the same files in a data-bin."""
+    """A manifest's entry as if it had been made of the same files in a data-bin."""
     if not isinstance(entry, dict):
         return {"folder": name}
     folder, symbols = folder_of(name), entry["dictionary"]["symbols"]
