@@ -26,6 +26,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from processes import Failed, fairseq
 
 from fairseq_seqkd.cli import main as cli
+from fairseq_seqkd.databin import open_split
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.prefixes import PREFIXES, TrainingStep
 from fairseq_seqkd.teacher import NothingAdded, load_teacher
@@ -165,6 +166,23 @@ def with_tokens(data, tmp_path_factory):
         with open(path, "a") as file:
             file.write("__aa__ 1\n__bb__ 1\n__cc__ 1\n")
     return folder
+
+
+def test_a_draft_changes_nothing_of_its_output(teacher, data, capsys):
+    """It drafts for itself; language tokens are forced, and are no part of the output."""
+    for pair in directions_of(teacher):
+        flags = ["--draft", teacher.path, "--split", "valid", "--max-len-b", 12, "--cpu"]
+        seqkd("translate", data, pair, teacher, *flags)
+        lines = capsys.readouterr().out.splitlines()
+        split = open_split(str(data), "valid", *pair.split("-"))
+        model = load_teacher(str(teacher.path), student_task=split.task)
+        assert len(lines) == len(split)
+        for source, line in zip(split.dataset.src, lines):
+            lengths = torch.tensor([len(source)])
+            inputs = {"src_tokens": source.unsqueeze(0), "src_lengths": lengths}
+            (found,) = model.generate(inputs, SearchOptions(beam=1, max_len_b=12))
+            expected = split.dataset.tgt_dict.string(found[0]["tokens"][:-1])
+            assert line == expected or len(line.split()) >= 11  # both were cut
 
 
 def test_dictionaries_may_have_the_tokens(data, with_tokens, multilingual, tmp_path):

@@ -58,40 +58,67 @@ def find_drafters(candidates, name, notes):
     return drafters
 
 
-def measure_drafts(teacher, drafters, settings, device):
-    """Translate with every draft, greedily and by sampling, on one device.
+def measure_drafts(candidates, drafters, settings, devices):
+    """Translate with every draft, greedily and by sampling, on every device.
 
     Args:
-        teacher: `Candidate`
+        candidates: {name: [`Candidate`, ...]}
         drafters: as `find_drafters` returns them
         settings: `Settings`
-        device: torch.device
+        devices: torch devices
     Returns:
         a list of `DraftRow`; of several seeds of a draft all are counted together
     """
     if not drafters:
         return []
-    sources = [
-        one["source"] for one in map(teacher.dataset.__getitem__, range(len(teacher.dataset)))
-    ]
+    teacher = candidates[settings.draft_for][0]
+    dataset = teacher.dataset
+    sources = [dataset[id_]["source"] for id_ in range(len(dataset))]
     sources = [source for source in sources if len(source) > 1]
-    search = settings.search(beam=1)
-    target_model = model_on(teacher, device)
-    rows, times = [], len(_RULES) * sum(map(len, drafters.values()))
+    times = len(devices) * len(_RULES) * sum(map(len, drafters.values()))
     tokens = times * sum(map(len, sources))
+    rows = []
     with WorkProgress(tokens, times * len(sources), desc="drafting") as progress:
-        for name, seeds in drafters.items():
-            models = [model_on(seed, device) for seed in seeds]
-            steps = step_seconds([target_model, models[0]], sources, settings.rounds, search)
-            for decoding, rule in _RULES.items():
-                drafts = DraftCounts()
-                for model in models:
-                    drafted = DraftedTeacher(
-                        target_model, model, rule, settings.draft_tokens, search
-                    )
-                    drafts += _count(drafted, sources, progress)
-                rows.append(_row(teacher.name, name, device, decoding, settings, drafts, steps))
+        for device in devices:
+            model = model_on(teacher, device)
+            for name, seeds in drafters.items():
+                drafts = [model_on(seed, device) for seed in seeds]
+                for row in _rows_of(model, drafts, sources, settings, progress):
+                    rows.append(DraftRow(settings.draft_for, name, device.type, **row))
     return rows
+
+
+def _rows_of(teacher, drafts, sources, settings, progress):
+    """Yield the attributes of the `DraftRow` of every way of decoding.
+
+    Args:
+        teacher: `Teacher`
+        drafts: `Teacher` list, the seeds of a draft
+        sources: list of (length,) token ids
+        settings: `Settings`
+        progress: `WorkProgress`
+    """
+    search = settings.search(beam=1)
+    steps = step_seconds([teacher, drafts[0]], sources, settings.rounds, search)
+    cost_ratio = steps[1] / steps[0]
+    for decoding, rule in _RULES.items():
+        counted = DraftCounts()
+        for draft in drafts:
+            drafted = DraftedTeacher(teacher, draft, rule, settings.draft_tokens, search)
+            counted += _count(drafted, sources, progress)
+        yield {
+            "decoding": decoding,
+            "draft_tokens": settings.draft_tokens,
+            "tokens": counted.tokens,
+            "drafted_per_round": counted.drafted_per_round,
+            "accepted_per_round": counted.accepted_per_round,
+            "acceptance_rate": counted.acceptance_rate,
+            "block_efficiency": counted.block_efficiency,
+            "teacher_step_seconds": steps[0],
+            "step_seconds": steps[1],
+            "cost_ratio": cost_ratio,
+            "expected_speedup": counted.expected_speedup(cost_ratio),
+        }
 
 
 def _count(drafted, sources, progress):
@@ -100,26 +127,6 @@ def _count(drafted, sources, progress):
         drafts += drafted(source, id_).drafts
         progress.add(len(source))
     return drafts
-
-
-def _row(teacher, name, device, decoding, settings, drafts, steps):
-    cost_ratio = steps[1] / steps[0]
-    return DraftRow(
-        teacher=teacher,
-        model=name,
-        device=device.type,
-        decoding=decoding,
-        draft_tokens=settings.draft_tokens,
-        tokens=drafts.tokens,
-        drafted_per_round=drafts.drafted_per_round,
-        accepted_per_round=drafts.accepted_per_round,
-        acceptance_rate=drafts.acceptance_rate,
-        block_efficiency=drafts.block_efficiency,
-        teacher_step_seconds=steps[0],
-        step_seconds=steps[1],
-        cost_ratio=cost_ratio,
-        expected_speedup=drafts.expected_speedup(cost_ratio),
-    )
 
 
 @torch.no_grad()
@@ -155,9 +162,9 @@ def _read_all(model, inputs, contexts):
     for net_input, context in zip(inputs, contexts):
         scorer = model.incremental_scorer(net_input)
 
-        def read(context, scorer=scorer):
+        def read_tokens(context, scorer=scorer):
             for length in range(1, len(context) + 1):
                 scorer.next_lprobs(context[None, :length])
 
-        seconds += timed(read, context)[1]
+        seconds += timed(read_tokens, context)[1]
     return seconds

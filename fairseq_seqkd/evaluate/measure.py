@@ -58,20 +58,22 @@ def evaluate(checkpoints, settings):
     with tempfile.TemporaryDirectory() as folder:
         runs = prepare_runs(candidates, settings, devices, folder, report.notes)
         translate(runs, corpus.lengths, settings.rounds, devices)
-    for run in runs:
-        for seed in run.seeds:
-            seed.texts.extend(texts_of(seed, run.row, corpus))
+    _add_texts(runs, corpus)
     report.rows = [run.row for run in runs]
     name_outputs(report.rows, settings.split_names)
     score_runs(report, runs, corpus)
     count_defects(report, runs, corpus)
     compare_sentences(report, runs, corpus, pair)
-    for device in devices if drafters else ():
-        teacher = candidates[settings.draft_for][0]
-        report.drafts += measure_drafts(teacher, drafters, settings, device)
+    report.drafts = measure_drafts(candidates, drafters, settings, devices)
     for summary in report.models:
         _measure_mode(summary, [run for run in runs if run.row.model == summary.name])
     return report, text_files(corpus, runs)
+
+
+def _add_texts(runs, corpus):
+    for run in runs:
+        for seed in run.seeds:
+            seed.texts.extend(texts_of(seed, run.row, corpus))
 
 
 def _notes_on_text(references):

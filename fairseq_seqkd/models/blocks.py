@@ -48,11 +48,11 @@ class BlockReader:
     @torch.no_grad()
     def features(self, contexts, n):
         """(n, width) features of the last n positions of (1, length) contexts."""
-        known = 0 if self._read is None else common_length(self._read, contexts[0])
-        known = min(known, contexts.size(1) - n)
-        self._cut(known)
+        n_read = 0 if self._read is None else common_length(self._read, contexts[0])
+        n_read = min(n_read, contexts.size(1) - n)
+        self._cut(n_read)
         self._read = contexts[0]
-        return self._extract(contexts, known)[-n:]
+        return self._extract(contexts, n_read)[-n:]
 
     def output_layer(self, features):
         """(n, vocab) logits of (n, width) features."""
@@ -66,15 +66,15 @@ class BlockReader:
                 cut = {name: buffer[name][:, :, :length] for name in ("prev_key", "prev_value")}
                 layer.self_attn._set_input_buffer(self._state, cut)
 
-    def _extract(self, contexts, known):
-        """(length - known, width), as `TransformerDecoderBase.extract_features`."""
-        decoder, tokens = self._decoder, contexts[:, known:]
+    def _extract(self, contexts, n_read):
+        """(length - n_read, width), as `TransformerDecoderBase.extract_features`."""
+        decoder, tokens = self._decoder, contexts[:, n_read:]
         x = decoder.embed_scale * decoder.embed_tokens(tokens)
         x = _apply(decoder.project_in_dim, _apply(decoder.quant_noise, x))
         if decoder.embed_positions is not None:
-            x = x + decoder.embed_positions(contexts)[:, known:]
+            x = x + decoder.embed_positions(contexts)[:, n_read:]
         x = _apply(decoder.layernorm_embedding, x).transpose(0, 1)
-        future = x.new_full((len(x), contexts.size(1)), -torch.inf).triu(known + 1)
+        future = x.new_full((len(x), contexts.size(1)), -torch.inf).triu(n_read + 1)
         for layer in decoder.layers:
             x, *_ = layer(x, *self._encoded.values(), self._state, self_attn_mask=future)
         x = _apply(decoder.layer_norm, x).transpose(0, 1)

@@ -163,3 +163,29 @@ def test_on_policy(data, teacher, word_kd_student, tmp_path):
         assert row[1] == "8" and float(row[3]) >= 0
     (_, near, _) = scores[1:]
     assert near[5] == f"{near[3]} (8)"  # after its own time
+
+
+def test_speculative(settings, tmp_path):
+    """Greedy output is the teacher's own, in every row that is greedy."""
+    output = run_script("benchmarks/speculative.sh", **settings)
+    report = (tmp_path / "benchmark" / "speculative.md").read_text()
+    assert report in output and "Medians of 1 rounds over 8 sentences" in report
+    (_, *rows) = rows_of(report)
+    drafted = ["speculative, greedy, 2 drafted", "speculative, samples, 2 drafted"]
+    alone = [f"teacher, {how}" for how in ("greedy", "samples", "beam 5")]
+    batches = [f"teacher, {how}, in batches" for how in ("greedy", "beam 5")]
+    expected = [
+        alone[0],
+        drafted[0],
+        alone[1],
+        drafted[1],
+        alone[2],
+        "student, greedy",
+        *batches,
+    ]
+    assert [row[0] for row in rows] == expected
+    for name, speed, relative, *drafts, equal in rows:
+        assert min(numbers([speed, relative])) > 0
+        assert [cell != "" for cell in drafts] == [name in drafted] * 3
+        if "greedy" in name and "student" not in name:
+            assert equal == "8", name

@@ -14,7 +14,7 @@ KINDS = {
     "post-norm": ["--decoder-layers", "2"],
     "pre-norm, learned positions": [
         *["--decoder-normalize-before", "--layernorm-embedding", "--decoder-learned-pos"],
-        *["--decoder-output-dim", "8", "--decoder-input-dim", "8"],
+        *["--decoder-output-dim", "8"],
     ],
     "no positions": ["--no-token-positional-embeddings", "--no-scale-embedding"],
 }
