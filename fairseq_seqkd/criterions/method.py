@@ -132,7 +132,7 @@ def check_combination(cfg, method):
             "in every epoch. Use --teacher-path without --kd-cache, or --kd-targets best."
         )
     of_comparison = ("kd_divergence", "kd_weighting", "kd_temperature", "kd_top_k", "kd_cache")
-    for name in (*of_comparison, "kd_passes"):
+    for name in (*of_comparison, "kd_student_divergence", "kd_passes"):
         if not method.uses_teacher and str(cfg[name]) != str(getattr(DistillConfig, name)):
             raise ValueError(
                 f"{flag(name)} is {cfg[name]}, but with --kd-alpha {cfg.kd_alpha} and "

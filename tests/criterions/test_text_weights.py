@@ -158,6 +158,10 @@ def test_the_teachers_hypotheses_come_with_gold(data, store, tmp_path):
             {**MARKINGS, "kd_prefixes": "interleaved"},
             "--teacher-path is None, expected a checkpoint",
         ),
+        (
+            {**MARKINGS, **STUDENT_TEXT, "kd_student_divergence": "tvd"},
+            "--kd-student-divergence is tvd, but with --kd-alpha 0.0 .* nothing is compared",
+        ),
         ({"sentence_success_power": 2.0}, "it belongs to --sentence-weighting paced"),
     ],
 )
