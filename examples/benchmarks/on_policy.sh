@@ -13,7 +13,7 @@
 #   WORK      the folder of examples/multi30k/claims.sh (default: work/multi30k)
 #   DATA      another data-bin
 #   TEACHER, STUDENT  other checkpoints; MODEL, the student's architecture
-#   UPDATES   updates of every training, 1600, of which one reading takes an eighth
+#   UPDATES   updates of every training, 2000, of which one reading takes an eighth
 #   SENTENCES the sentences of a round, so that one reading takes about UPDATES / 8 updates (default:
 #             all, as fits Multi30k)
 #   INTERVALS validations of a live training, 8
@@ -27,7 +27,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 WORK=${WORK:-$(dirname "$(dirname "$here")")/work/multi30k}
 . "$here/../lib.sh"
 WORK=$(cd "$WORK" && pwd)
-UPDATES=${UPDATES:-1600} READS=${READS:-1 2 4 8} LIVE=${LIVE-imit_kd imit_kd-full gkd}
+UPDATES=${UPDATES:-2000} READS=${READS:-1 2 4 8} LIVE=${LIVE-imit_kd imit_kd-full gkd}
 INTERVALS=${INTERVALS:-8} SENTENCES=${SENTENCES:-}
 LR=${LR:-5e-4} WARMUP=100 BATCH=2048 DEVICE=${DEVICE---cpu}
 SIZE="2 1 96 192"
