@@ -30,7 +30,7 @@ from fairseq_seqkd.cli import main as cli  # noqa: E402
 from fairseq_seqkd.databin import PairSplit  # noqa: E402
 from fairseq_seqkd.io.files import sha256  # noqa: E402
 from fairseq_seqkd.models.loading import load_models  # noqa: E402
-from fairseq_seqkd.pseudo.generate import Recipe  # noqa: E402
+from fairseq_seqkd.pseudo.recipe import Recipe  # noqa: E402
 from fairseq_seqkd.pseudo.selectors import Best  # noqa: E402
 from fairseq_seqkd.pseudo.store import PseudoTargetStore, read_nbest  # noqa: E402
 from fairseq_seqkd.pseudo.target_spec import TargetSpec  # noqa: E402

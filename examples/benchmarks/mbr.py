@@ -21,7 +21,8 @@ from tabulate import tabulate
 from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.databin import open_split
 from fairseq_seqkd.io.files import atomic_file
-from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
+from fairseq_seqkd.pseudo.generate import open_store, translate
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.pseudo.selected import select_hypotheses
 from fairseq_seqkd.pseudo.selectors import Best, build_selector, scores_at
 from fairseq_seqkd.pseudo.store import read_nbest

@@ -56,12 +56,12 @@ from fairseq_seqkd.cli.targets import add_target_spec_arguments
 from fairseq_seqkd.cli.text import add_text_arguments, text_of
 from fairseq_seqkd.models.loading import TEACHER
 from fairseq_seqkd.pseudo.generate import (
-    Recipe,
     chunks_left,
     open_store,
     translate,
     translate_remaining,
 )
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.pseudo.source_text import has_text, prepare_text, text_summary
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 from fairseq_seqkd.teacher import load_sources, load_teacher, sources_of_each

@@ -23,8 +23,9 @@ from fairseq_seqkd.cli.stores import (
     split_of,
 )
 from fairseq_seqkd.cli.targets import add_target_spec_arguments, target_spec_of
-from fairseq_seqkd.pseudo.generate import Recipe, open_store
+from fairseq_seqkd.pseudo.generate import open_store
 from fairseq_seqkd.pseudo.importing import FORMATS, Translations, import_store
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 
 

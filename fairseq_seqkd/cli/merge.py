@@ -21,8 +21,9 @@ from fairseq_seqkd.cli.stores import (
 )
 from fairseq_seqkd.cli.targets import add_target_spec_arguments
 from fairseq_seqkd.decoding.text import Detokeniser
-from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate_remaining
+from fairseq_seqkd.pseudo.generate import open_store, translate_remaining
 from fairseq_seqkd.pseudo.nbest_export import write_nbest_list
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.pseudo.target_spec import at_length_penalty
 
 

@@ -1,4 +1,4 @@
-"""What is fastest on this machine: a compute type and a batch size of CTranslate2.
+"""A test of what is fastest on this machine: compute types and batch sizes of CTranslate2.
 
 The process that makes a new store translates some of its sentences with each, and notes the
 fastest in the manifest, which all processes follow.

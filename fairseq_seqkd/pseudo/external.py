@@ -14,7 +14,7 @@ from fairseq_seqkd.io.locks import make_folder_once, remove_lock_of
 from fairseq_seqkd.io.text import TextFile
 from fairseq_seqkd.models.ctranslate2 import EngineUnavailable
 from fairseq_seqkd.models.stored_lines import StoredLines, storing_lines
-from fairseq_seqkd.pseudo.generate import Recipe
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.pseudo.source_text import MOST_UNKNOWN, has_text, text_folder
 from fairseq_seqkd.pseudo.subwords import Subwords
 from fairseq_seqkd.pseudo.text_encoder import TextEncoder

@@ -21,12 +21,12 @@ from fairseq_seqkd.models.language_tokens import is_multilingual
 from fairseq_seqkd.models.loading import task_name_of
 from fairseq_seqkd.pseudo.build_databin import build_databin
 from fairseq_seqkd.pseudo.generate import (
-    Recipe,
     open_store,
     translate,
     translate_remaining,
     wait_for_chunks,
 )
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.pseudo.selectors import Best
 from fairseq_seqkd.pseudo.store import read_nbest
 from fairseq_seqkd.pseudo.target_spec import TargetSpec

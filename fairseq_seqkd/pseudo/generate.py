@@ -5,8 +5,7 @@ import functools
 import itertools
 import logging
 import os
-from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Dict, Optional
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -15,126 +14,22 @@ from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
 from fairseq_seqkd.chunked.plan import chunk_size
 from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.decoding.agreement import GREEDY, compare_engines
-from fairseq_seqkd.decoding.ctranslate2_engine import CTranslate2Engine
-from fairseq_seqkd.decoding.engines import ENGINES, build_engine, resolve_engine
+from fairseq_seqkd.decoding.engines import ENGINES
 from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
 from fairseq_seqkd.decoding.search import SearchOptions
-from fairseq_seqkd.decoding.self_test import with_fastest
 from fairseq_seqkd.io.files import read_json
 from fairseq_seqkd.io.locks import wait_until
-from fairseq_seqkd.models.checkpoints import sha256_of_checkpoints
 from fairseq_seqkd.pseudo.selectors import SELECTORS
 from fairseq_seqkd.pseudo.store import NBest, PseudoTargetStore
 from fairseq_seqkd.pseudo.target_spec import check_target_spec, pairs_without_ids
-from fairseq_seqkd.teacher import SOURCE_ENTRY, Teacher
+from fairseq_seqkd.teacher import SOURCE_ENTRY
 
 logger = logging.getLogger(__name__)
 
-# Kim & Rush 2016, section 4: K = 5 for Seq-KD, K = 35 for Seq-Inter.
 _REMEDY = (
     "fairseq-seqkd generate --engine fairseq --overwrite translates with any model; --no-check "
     "takes this one as it is."
 )
-
-
-@dataclass
-class Recipe:
-    """The settings with which a store is made.
-
-    None means the setting of an existing store, or the default for a new one.
-
-    Attributes:
-        teacher_path: checkpoints; None if the store must exist already
-        load_teacher: called with a device and a dtype if the model itself is needed
-        search: values of `SearchOptions` by name
-        engine: "name", "compute_type" and "max_tokens", see `resolve_engine`
-        engine_flag: the flag that names the engine, for messages
-        seed: of the samples of a new store, unless ``search`` has one
-        half: whether a new store is made in half precision, unless ``engine`` says otherwise
-        device: the device to translate on
-        threads: the number of threads to use; None keeps torch's
-        check: whether a converted teacher's translations are compared with fairseq's
-        load_sources: called for {data-bin: the source that the teacher reads of it}, where it
-            is not the student's; None: the teacher reads the student's
-    """
-
-    teacher_path: Optional[str] = None
-    load_teacher: Optional[Callable[..., Teacher]] = None
-    search: Dict[str, Any] = field(default_factory=dict)
-    engine: Dict[str, Any] = field(default_factory=dict)
-    engine_flag: str = "--engine"
-    seed: int = 1
-    half: bool = False
-    device: Any = "cpu"
-    threads: Optional[int] = None
-    check: bool = True
-    load_sources: Optional[Callable[[], Dict[str, Any]]] = None
-
-    def describe_source(self, split):
-        """The manifest's entry ``teacher_source``; None: the teacher reads the student's."""
-        return self.load_sources and self.load_sources()[split.folder].describe(split.name)
-
-    def sources(self, split):
-        """The LanguagePairDataset whose sources the teacher translates.
-
-        Raises:
-            FileNotFoundError, ValueError: it is another data-bin, and does not fit
-        """
-        if self.load_sources is None:
-            return split.dataset
-        return self.load_sources()[split.folder].sources(split.name, len(split))
-
-    @property
-    def has_teacher(self):
-        """Whether there is a teacher that can translate."""
-        return self.teacher_path is not None
-
-    def fits(self, manifest):
-        """Whether this kind of teacher can go on with a store of this manifest."""
-        return self.has_teacher and manifest["engine"]["name"] in ENGINES
-
-    def teacher_sha256(self):
-        """The SHA-256 of each of the teacher's checkpoints."""
-        return sha256_of_checkpoints(self.teacher_path)
-
-    def report(self):
-        """Log something about the translations."""
-
-    def resolve_engine(self, store, split, search):
-        """The manifest's entry ``engine`` of a new store; see `resolve_engine`."""
-        default = {"name": None, "compute_type": "float16" if self.half else None}
-        requested = {"max_tokens": None, **default, **self.engine}
-        how = self.device, self._converted(store), self.load_teacher, self.engine_flag
-        resolved = resolve_engine(requested, search, *how)
-        if resolved["name"] != CTranslate2Engine.name:
-            return resolved
-        return self.with_fastest(resolved, requested, store, split, search)
-
-    def with_fastest(self, settings, requested, store, split, search):
-        """Settings of CTranslate2 with what is fastest here, where nothing was asked for."""
-
-        def build(changed):
-            return self.build_engine(store, split, changed, search)
-
-        given = [name for name, value in requested.items() if value]
-        return with_fastest(settings, given, build, split.dataset, torch.device(self.device))
-
-    def _converted(self, store):
-        """The folder of the converted teacher."""
-        sums = store.manifest["teacher"] if store.exists else self.teacher_sha256()
-        return store.converted(sums)
-
-    def build_engine(self, store, split, settings, search):
-        """The engine of a manifest's entry; see `build_engine`."""
-        return build_engine(
-            settings,
-            search,
-            self.device,
-            self.threads,
-            self._converted(store),
-            self.load_teacher,
-            (self.sources(split).src_dict, split.dataset.tgt_dict),
-        )
 
 
 def open_store(root, split, spec, recipe):

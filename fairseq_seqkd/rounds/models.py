@@ -6,7 +6,7 @@ from typing import Any, Optional
 from fairseq_seqkd.models.adapters import DTYPES
 from fairseq_seqkd.models.checkpoints import read_checkpoint
 from fairseq_seqkd.models.loading import TEACHER, ModelRole
-from fairseq_seqkd.pseudo.generate import Recipe
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.teacher import load_teacher
 
 STUDENT = ModelRole("student", "--student-data", "--compute-type")

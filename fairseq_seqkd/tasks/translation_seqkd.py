@@ -28,9 +28,10 @@ from fairseq_seqkd.models.sides import check_sides
 from fairseq_seqkd.pruning.hook import PruningConfig, PruningMixin
 from fairseq_seqkd.pseudo.build_databin import prepare_databin
 from fairseq_seqkd.pseudo.fairseq_generate import StoreGenerationConfig, StoreGenerationMixin
-from fairseq_seqkd.pseudo.generate import Recipe, new_search
+from fairseq_seqkd.pseudo.generate import new_search
 from fairseq_seqkd.pseudo.hypothesis_lists import HypothesisLists
 from fairseq_seqkd.pseudo.online import with_pseudo_targets
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.pseudo.selectors import METRICS, build_selector
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
 from fairseq_seqkd.pseudo.unfinished import check_accepted, check_unfinished

@@ -16,7 +16,8 @@ from fairseq_seqkd.decoding.ctranslate2_engine import CTranslate2Engine
 from fairseq_seqkd.decoding.engines import build_engine, resolve_engine
 from fairseq_seqkd.decoding.fairseq_engine import FairseqEngine
 from fairseq_seqkd.decoding.search import SearchOptions
-from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
+from fairseq_seqkd.pseudo.generate import open_store, translate
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.teacher import load_teacher
 
 ctranslate2 = pytest.importorskip("ctranslate2")

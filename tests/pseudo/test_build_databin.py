@@ -20,7 +20,8 @@ from conftest import (
 from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.io.files import atomic_directory, atomic_file, read_json, sha256
 from fairseq_seqkd.pseudo.build_databin import build_databin, prepare_databin, write_databin
-from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
+from fairseq_seqkd.pseudo.generate import open_store, translate
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.pseudo.selectors import Best, Closest
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 from fairseq_seqkd.pseudo.target_spec import TargetSpec

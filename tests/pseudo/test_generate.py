@@ -17,7 +17,8 @@ from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.io.files import sha256
 from fairseq_seqkd.pseudo import generate
-from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
+from fairseq_seqkd.pseudo.generate import open_store, translate
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.pseudo.selectors import build_selector
 from fairseq_seqkd.pseudo.target_spec import TargetSpec
 

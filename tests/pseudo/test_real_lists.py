@@ -14,7 +14,8 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_seqkd.chunked.workers import Worker
 from fairseq_seqkd.databin import open_split
-from fairseq_seqkd.pseudo.generate import Recipe, open_store, translate
+from fairseq_seqkd.pseudo.generate import open_store, translate
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.pseudo.selectors import build_selector, scores_at
 from fairseq_seqkd.pseudo.store import read_nbest
 from fairseq_seqkd.teacher import load_teacher
