@@ -170,10 +170,11 @@ def _describe_targets(selected, split, spec, target_mask):
     def best(id_):
         return selected.tokens(first_rows[id_])
 
-    return {
-        "mean_score": _finite_mean(selected.scores[target_mask].astype(np.float64)),
-        "quality": quality_against_gold(split, ids, best, spec.text),
-    }
+    quality = (
+        quality_against_gold(split, ids, best, spec.text) if spec.measures_quality else None
+    )
+    mean_score = _finite_mean(selected.scores[target_mask].astype(np.float64))
+    return {"mean_score": mean_score, "quality": quality}
 
 
 def _nothing_left(databin, rejected_by, spec):

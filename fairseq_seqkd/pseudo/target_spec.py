@@ -24,6 +24,7 @@ class TargetSpec:
         folder: the data-bin's name in the store; None: the selector's
         keep: hypotheses per sentence, each a pair of its own
         text: arguments of `Detokeniser`, how tokens become the text that is measured
+        measures_quality: whether BLEU and chrF against gold are reported
     Raises:
         ValueError: a filter's value is out of range
     """
@@ -34,6 +35,7 @@ class TargetSpec:
     folder: Optional[str] = None
     keep: int = 1
     text: Dict[str, Any] = field(default_factory=dict)
+    measures_quality: bool = True
 
     def __post_init__(self):
         check_filters(self.filters or {})

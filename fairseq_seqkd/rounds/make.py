@@ -83,7 +83,8 @@ def generate(round_, sources, models, worker):
     Sentences without a hypothesis keep their gold target.
     """
     ratio = round_.options["filter_length_ratio"]
-    spec = TargetSpec(Best(), {"length_ratio": ratio}, drop=True)
+    filters = {"length_ratio": ratio}
+    spec = TargetSpec(Best(), filters, drop=True, measures_quality=False)
     recipe = models.recipe(round_, sources.task)
     store = open_store(round_.path("student"), sources, spec, recipe)
     translate(store, sources, recipe, worker)

@@ -335,9 +335,15 @@ class LazyLogits:
         parts, lprobs = [], []
         for positions in self._slices():
             logits = self.at(positions)
-            parts.append(top_k(logits, k, temperature))
-            of_targets = logits.gather(-1, targets[positions].unsqueeze(-1)).squeeze(-1)
-            lprobs.append(of_targets - logits.logsumexp(-1))
+            top = top_k(logits, k, temperature)
+            parts.append(top)
+            wanted = torch.stack([targets[positions], top.symbols[:, 0]], dim=-1)
+            of_targets, of_first = logits.gather(-1, wanted).unbind(-1)
+            # At temperature 1 the top k has the sum over the vocabulary already.
+            log_total = of_first - top.lprobs[:, 0]
+            if temperature != 1:
+                log_total = logits.logsumexp(-1)
+            lprobs.append(of_targets - log_total)
         top = TopK(*(torch.cat(tensors) for tensors in zip(*parts)))
         return top, torch.cat(lprobs)
 
