@@ -97,7 +97,8 @@ def criteria_of(task, arguments, clock):
         "finetune_from_model": arguments.student,
     }
     criteria = {CROSS_ENTROPY: LabelSmoothedCrossEntropyCriterion(task, False, 0.1)}
-    for name, (criterion_class, config, settings) in METHODS.items():
+    for name in arguments.methods:
+        criterion_class, config, settings = METHODS[name]
         cfg = OmegaConf.structured(config(**{**common, **settings}))
         criterion = criteria[name] = criterion_class(task, cfg)
         if criterion.method.prefix_policy is not None:
@@ -175,6 +176,9 @@ def main():
     parser.add_argument("--max-tokens", type=int, default=2048, help="target tokens in a batch")
     parser.add_argument("--batches", type=int, default=8, help="steps in a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="these rows alone"
+    )
     parser.add_argument("--out", required=True, help="file for the table")
     arguments = parser.parse_args()
 
