@@ -1,11 +1,32 @@
 """Runs the scripts of ``examples/``, and reads the tables that they print."""
 
+import atexit
+import functools
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 
+import warm_start
 from conftest import ROOT
+
+
+@functools.lru_cache(maxsize=None)
+def warm_programs():
+    """A folder with fairseq's and this package's commands, which start at once."""
+    folder = tempfile.mkdtemp()
+    path = os.path.join(folder, "socket")
+    server = subprocess.Popen([sys.executable, warm_start.__file__, path])
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)
+    warm_start.write_clients(folder, path)
+    while not os.path.exists(path):
+        assert server.poll() is None, "the server of commands has ended"
+        time.sleep(0.1)
+    return folder
 
 
 def run_script(script, programs=None, fails=False, **settings):
@@ -17,7 +38,7 @@ def run_script(script, programs=None, fails=False, **settings):
         fails: whether the script is expected to fail
         settings: environment variables
     """
-    path = [programs, os.path.dirname(sys.executable), os.environ["PATH"]]
+    path = [programs, warm_programs(), os.path.dirname(sys.executable), os.environ["PATH"]]
     path = os.pathsep.join(str(folder) for folder in path if folder)
     no_network = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
     result = subprocess.run(
