@@ -13,6 +13,7 @@
 #             but made here with SMOKE=1
 #   SENTENCES size of the corpus, 29000
 #   ROUNDS    how often every system takes its turn, 1
+#   QUICK     1: the first table alone
 #   OUT       file for the table (default: $WORK/benchmark/table.md)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -58,8 +59,12 @@ corpus() {
     touch "$folder/done"
 }
 corpus once 1
-corpus tenfold 10
+tenfold=""
+if [ -z "${QUICK:-}" ]; then
+    corpus tenfold 10
+    tenfold="--tenfold $WORK/benchmark/tenfold-$SENTENCES/data-bin"
+fi
 
 python "$here/pseudo_targets.py" "$WORK/benchmark/once-$SENTENCES/data-bin" \
-    --tenfold "$WORK/benchmark/tenfold-$SENTENCES/data-bin" --teacher-path "$TEACHER" \
-    --work "$WORK/benchmark" --rounds "$ROUNDS" $BATCH --out "${OUT:-$WORK/benchmark/table.md}"
+    $tenfold --teacher-path "$TEACHER" --work "$WORK/benchmark" \
+    --rounds "$ROUNDS" $BATCH --out "${OUT:-$WORK/benchmark/table.md}"

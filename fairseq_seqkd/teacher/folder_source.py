@@ -64,7 +64,7 @@ class FolderSource:
         if not os.path.exists(path):
             return
         found, expected = Dictionary.load(path), self.task.source_dictionary
-        difference = first_difference(expected, found)
+        difference = first_difference(expected.symbols, found.symbols)
         if difference is not None and difference[0] < len(found):
             index, of_teacher, of_folder = difference
             raise ValueError(

@@ -85,15 +85,17 @@ def test_pseudo_targets(tmp_path):
     report = (tmp_path / "benchmark" / "table.md").read_text()
     assert report in output
     (_, *rows) = rows_of(report)
-    systems = ["stock fairseq-generate", "fairseq-seqkd, fairseq", "fairseq-seqkd, ctranslate2"]
+    ours = ["fairseq-seqkd, fairseq", "fairseq-seqkd, ctranslate2 float32"]
+    systems = ["stock fairseq-generate", *ours, "fairseq-seqkd, ctranslate2"]
     assert [row[0] for row in rows] == 2 * systems
-    assert [row[1][0] for row in rows] == [*"111222"]
+    assert [row[1][0] for row in rows] == [*"11112222"]
     for row in rows:
         seconds, speed, relative, bleu, megabytes = numbers(row[2:])
         assert min(seconds, speed, relative, bleu, megabytes) > 0
     lines = report.split("\n\n")[1:]
     assert len(lines) == 4
-    assert "5-best lists overlap" in lines[0]
+    assert "ctranslate2 took float32, 512 tokens" in lines[0]
+    assert lines[0].count("5-best lists overlap") == 2
     assert re.search(r" MB for 40 sentences, \d+ MB for 400: ", lines[1])
     assert "by bleu" in lines[2] and "by chrf" in lines[3]
 

@@ -52,6 +52,11 @@ def decoded(output):
     return greedy
 
 
+def decoded_greedily(output):
+    """The names in an evaluation's table of greedy rows."""
+    return [row[0] for row in scores_of(output)]
+
+
 def slurm(folder):
     """Make a folder with the substitutes for Slurm's programs."""
     folder.mkdir()
@@ -187,3 +192,25 @@ def test_near_policy(tmp_path):
 def test_near_policy_without_its_settings(tmp_path):
     output = run_script("near_policy.sh", fails=True, WORK=tmp_path, DATA=tmp_path)
     assert "TEACHER is not set: see the head of" in output
+
+
+def test_compare_methods(tmp_path):
+    """Every method trains, and the table has a row and a gain over the control for each."""
+    output = run_script("compare_methods.sh", SMOKE=1, WORK=tmp_path)
+    methods = ["word_kd", "imit_kd", "gkd", "skew_kl", "skd", "switch", "tie_kd"]
+    assert decoded_greedily(output) == ["warm-start", *methods]
+    assert "gain over word_kd greedy" in output
+    for method in methods:
+        logs = [(tmp_path / "logs" / f"{method}.{seed}.log").read_text() for seed in (1, 2)]
+        assert all("num_updates 4" in log and "random weights" not in log for log in logs)
+    # Run again, it compares what is there.
+    again = run_script("compare_methods.sh", SMOKE=1, WORK=tmp_path)
+    assert [line for line in again.splitlines() if line.startswith("== ")] == [
+        "== greedy decoding and beam search of the validation set"
+    ]
+
+
+def test_compare_methods_refuses_another_name(tmp_path):
+    settings = dict(SMOKE=1, WORK=tmp_path, METHODS="word_kd reinforce")
+    output = run_script("compare_methods.sh", fails=True, **settings)
+    assert "METHODS has reinforce, expected some of the names" in output
