@@ -145,6 +145,7 @@ class DistillConfig(AxisParameters):
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    disable_validation: bool = II("dataset.disable_validation")
 
 
 def check_config(cfg):

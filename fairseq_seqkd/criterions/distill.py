@@ -27,6 +27,7 @@ from fairseq_seqkd.criterions.logged import LOGGED
 from fairseq_seqkd.criterions.memory import Memory
 from fairseq_seqkd.criterions.method import check_task, resolve_method
 from fairseq_seqkd.criterions.text_weights import LossWeights, with_text_weights
+from fairseq_seqkd.criterions.validation import record_nll
 from fairseq_seqkd.losses.blockwise_sum import (
     masked_sum,
     smoothed_nll_weights,
@@ -234,7 +235,9 @@ class DistillCriterion(FairseqCriterion):
         if step is not None and not self._is_start_checked:
             self._is_start_checked = True
             warn_of_cold_start(self.cfg, self.method, step.update)
-        return self.method.prefix_policy(sample, student, teacher, self.task, step)
+        remembers = self._memory is not None and step is not None
+        memory = self._memory.of_policy(step) if remembers else None
+        return self.method.prefix_policy(sample, student, teacher, self.task, step, memory)
 
     @property
     def n_passes(self):
@@ -322,6 +325,8 @@ class DistillCriterion(FairseqCriterion):
             log_ratio(logging_outputs, "loss", "loss", "sample_size", 1 / math.log(2))
         for ratio in LOGGED:
             log_ratio(logging_outputs, *ratio)
+        if any("n_validation_tokens" in log for log in logging_outputs):
+            record_nll(logging_outputs)
 
     @staticmethod
     def logging_outputs_can_be_summed():

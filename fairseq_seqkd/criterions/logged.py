@@ -9,6 +9,7 @@ LOGGED = (
     ("teacher_entropy", "teacher_entropy", "ntokens", 1 / math.log(2)),
     ("beta", "beta", "nsentences", 1),
     ("student_rows", "n_student_rows", "nsentences", 100),
+    ("replayed", "n_replayed", "nsentences", 100),
     ("student_length", "n_student_tokens", "n_student_rows", 1),
     ("no_gold", "n_without_gold", "nsentences", 100),
     ("sentence_weight", "sentence_weight", "nsentences", 1),

@@ -9,7 +9,9 @@ import os
 import torch
 from fairseq.distributed import utils as distributed_utils
 
+from fairseq_seqkd.criterions import validation
 from fairseq_seqkd.models.checkpoints import read_checkpoint
+from fairseq_seqkd.prefixes import PolicyMemory
 
 KEY = "fairseq_seqkd"  # in the task's state
 
@@ -43,20 +45,31 @@ class Memory:
         """
         if step is None:
             return {"memory": dict(self.values)}
-        if step.update > 0 and not self._is_restored:
-            self.values.update(self._saved())
-        self._is_restored = True
+        self._restore(step)
         return {
             "memory": self.values,
             "gather": gather_over_ranks,
             "update": step.update,
         }
 
+    def of_policy(self, step):
+        """The `PolicyMemory` of a training step; raises as `at`."""
+        self._restore(step)
+        return PolicyMemory(self.values, gather_over_ranks, validation.take_nll())
+
+    def _restore(self, step):
+        """Read what was saved, once in a training that goes on."""
+        if step.update > 0 and not self._is_restored:
+            self.values.update(self._saved())
+        self._is_restored = True
+
     def _saved(self):
         path = self.cfg.restore_file
         if path == "checkpoint_last.pt":  # fairseq's default, in --save-dir
             path = os.path.join(self.cfg.save_dir, path)
-        state = read_checkpoint(path).get("task_state", {}).get(KEY) or {}
+        checkpoint = read_checkpoint(path)
+        validation.restore(checkpoint)
+        state = checkpoint.get("task_state", {}).get(KEY) or {}
         if not set(self.names) <= set(state):
             raise ValueError(
                 f"{path!r} was saved by a training that remembers "

@@ -212,7 +212,14 @@ def check_policy(cfg, policy):
             "expected below 1, or --kd-prefixes data"
         )
     if policy.needs_progress and not cfg.max_update > 0:
+        needs, does_without = policy.progress_flags
         raise ValueError(
-            f"--max-update is {cfg.max_update}, but --kd-schedule needs to know how long "
-            "the training is: set --max-update, or take --kd-schedule constant"
+            f"--max-update is {cfg.max_update}, but {needs} needs to know how long the "
+            f"training is: set --max-update, or take {does_without}"
+        )
+    if policy.needs_validation and cfg.disable_validation:
+        raise ValueError(
+            f"--disable-validation with --kd-prefixes {cfg.kd_prefixes}: the student generates "
+            "nothing until a validation has become worse. Leave it out, or begin with a "
+            "--kd-replay-fraction above 0."
         )

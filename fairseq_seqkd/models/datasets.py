@@ -70,6 +70,12 @@ def random_access(dataset):
     return dataset
 
 
+def joins_at_random(dataset):
+    """Whether a data set joins utterances at random (fairseq's ConcatAugment, for speech)."""
+    transforms = getattr(getattr(dataset, "dataset_transforms", None), "transforms", None)
+    return "ConcatAugment" in [type(transform).__name__ for transform in transforms or ()]
+
+
 def concatenate_sources(datasets):
     """The sources of several data sets as one, without targets.
 

@@ -7,5 +7,6 @@ resumed run and any number of processes draw the same.
 """
 
 from fairseq_seqkd.prefixes.policies import PREFIXES  # noqa: F401
+from fairseq_seqkd.prefixes.replay import PolicyMemory  # noqa: F401
 from fairseq_seqkd.prefixes.row_rules import TrainingStep  # noqa: F401
 from fairseq_seqkd.prefixes.student_rows import PrefixedBatch  # noqa: F401

@@ -11,6 +11,8 @@ from fairseq_seqkd.decoding.token_rules import (
 )
 from fairseq_seqkd.losses.divergences import kl, mixture
 from fairseq_seqkd.losses.schedules import SCHEDULES
+from fairseq_seqkd.prefixes.buffer import NAMES
+from fairseq_seqkd.prefixes.replay import FRACTION, AdaptiveFraction, ReplayedRows
 from fairseq_seqkd.prefixes.row_rules import EveryRow, LengthLimit, MixedRows
 from fairseq_seqkd.prefixes.student_rows import StudentRows
 from fairseq_seqkd.registry import Axis, Parameter
@@ -85,6 +87,33 @@ ACCEPT = Parameter(
     "a whole number from 0 upwards",
     lambda x: x >= 0,
 )
+CAPACITY = Parameter(
+    "kd_replay_capacity",
+    1000,
+    "the most generated targets that are kept, of all processes together",
+    "a whole number from 1 upwards",
+    lambda x: x >= 1,
+)
+FIRST_FRACTION = Parameter(
+    "kd_replay_fraction",
+    0.0,
+    "phi, the fraction of batches with the student's targets, until a validation raises it",
+    "a number from 0 to 1",
+    lambda x: 0 <= x <= 1,
+)
+REFERENCE = Parameter(
+    "kd_replay_reference",
+    0.0,
+    "the validation's nll_loss before training, in bits as it is logged; 0: the first "
+    "validation's",
+    *_FROM_0,
+)
+TOLERANCE = Parameter(
+    "kd_replay_tolerance",
+    0.1,
+    "phi grows by 0.1 where the validation's NLL is worse than the reference by this, in nats",
+    *_FROM_0,
+)
 MAX_LEN_A = Parameter(
     "kd_max_len_a",
     1.2,
@@ -129,6 +158,26 @@ def switch_policy(threshold, decay, max_len_a, max_len_b, **draws):
     """In every row the student's tokens stand, but the teacher's where the two differ much."""
     token_rule = SwitchedTokens(*_drawings(**draws), threshold, decay, jensen_shannon)
     return StudentRows(EveryRow(), token_rule, LengthLimit(max_len_a, max_len_b))
+
+
+@PREFIXES.option(
+    "replay",
+    remembers=(FRACTION, *NAMES),
+    capacity=CAPACITY,
+    first=FIRST_FRACTION,
+    reference=REFERENCE,
+    tolerance=TOLERANCE,
+    topk=replace(TOPK, default=-1),
+    **STUDENT_DRAWS,
+    **LIMITS,
+)
+def replay_policy(
+    capacity, first, reference, tolerance, topk, temperature, topp, max_len_a, max_len_b
+):
+    """A batch is generated now, drawn from what was generated before, or the data's."""
+    token_rule = StudentTokens(Drawing(topk, temperature, topp))
+    fresh = StudentRows(EveryRow(), token_rule, LengthLimit(max_len_a, max_len_b))
+    return ReplayedRows(fresh, AdaptiveFraction(first, reference, tolerance), capacity)
 
 
 def _drawings(topk, temperature, topp, teacher_temperature, teacher_topp):

@@ -50,12 +50,16 @@ class StudentRows:
     token_rule: Any
     limit: LengthLimit
 
+    needs_validation = False
+    # The flags that need to know the length of training, and those that do without.
+    progress_flags = "--kd-schedule", "--kd-schedule constant"
+
     @property
     def needs_progress(self):
         """Whether it needs to know the length of training."""
         return self.row_rule.needs_progress
 
-    def __call__(self, sample, student, teacher, task, step):
+    def __call__(self, sample, student, teacher, task, step, memory=None):
         """Settle the prefixes of a batch.
 
         Args:
@@ -64,6 +68,7 @@ class StudentRows:
             teacher: `Teacher`
             task: the student's
             step: `TrainingStep`; None in validation, where nothing is generated
+            memory: for policies that remember something from batch to batch
         Returns:
             `PrefixedBatch`
         Raises:

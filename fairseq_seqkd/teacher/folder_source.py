@@ -13,7 +13,7 @@ from fairseq_seqkd.models.data_folders import (
     describe_dictionary,
     pair_prefix,
 )
-from fairseq_seqkd.models.datasets import data_sha256, random_access
+from fairseq_seqkd.models.datasets import data_sha256, joins_at_random, random_access
 from fairseq_seqkd.models.dictionaries import first_difference
 from fairseq_seqkd.models.language_tokens import config_of_task, languages_of
 
@@ -219,10 +219,8 @@ def _has_target(dataset, id_, target):
 
 
 def _check_fixed(dataset):
-    """Refuse a speech data set that joins utterances at random (ConcatAugment)."""
-    transforms = getattr(getattr(dataset, "dataset_transforms", None), "transforms", None)
-    names = [type(transform).__name__ for transform in transforms or ()]
-    if "ConcatAugment" in names:
+    """Refuse a speech data set that joins utterances at random."""
+    if joins_at_random(dataset):
         raise ValueError(
             "--teacher-source: the student's speech is joined at random (concataugment in its "
             "config.yaml), so that no source of one sentence fits. Leave that out."

@@ -29,6 +29,11 @@ METHODS = {
         *["--nll-weighting", "contrastive", "--kd-alpha", 0, "--gold-weight", 0.5],
         *["--kd-prefixes", "student", "--kd-schedule", "constant", "--kd-beta", 0.3],
     ],
+    "DistiLLM": [
+        *["--kd-divergence", "skew_kl", "--kd-alpha", 1, "--gold-weight", 0.5],
+        *["--kd-prefixes", "replay", "--kd-replay-fraction", 0.8],
+        *["--kd-replay-capacity", 20, "--kd-max-len-b", 6],
+    ],
     "DistiLLM-2, a window over the resume": [*DISTILLM_2, "--kd-skew-window", 7],
 }
 
