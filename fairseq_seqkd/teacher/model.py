@@ -6,19 +6,18 @@ every sub-module of a criterion.
 
 import itertools
 import math
-from argparse import Namespace
 
 import torch
 from fairseq import utils
 
 from fairseq_seqkd.decoding.rollout import IncrementalScorer
-from fairseq_seqkd.decoding.sampling import SeededSampling
 from fairseq_seqkd.losses.blockwise_sum import position_slices
 from fairseq_seqkd.losses.support import TopK, top_k
 from fairseq_seqkd.models.adapters import can_encode_once, encode, features_of
 from fairseq_seqkd.models.blocks import BlockReader, can_read_blocks
 from fairseq_seqkd.models.dictionaries import check_same_symbols
 from fairseq_seqkd.models.fit import check_teacher
+from fairseq_seqkd.teacher.searches import Searches
 
 
 class Teacher:
@@ -55,7 +54,7 @@ class Teacher:
             model.make_generation_fast_(need_attn=False)  # attention is never used
         self.task = task
         self.knows_dictionary = knows_dictionary
-        self._generators = {}
+        self._searches = Searches(self.models, task)
         self._encoded = None
         self._is_checked = False
 
@@ -165,34 +164,13 @@ class Teacher:
             nats a token (language tokens counted), and ``finished``: False if it was cut at
             the longest length, and EOS put there
         """
-        generator = self._generator(options)
-        if options.sampling:
-            generator.search.seed_batch(ids, draw)
-        self._set_beam(options.beam)
         inputs = self.language_tokens.add_to_inputs(net_input)
-        found = self.task.inference_step(generator, self.models, {"net_input": inputs})
-        self._set_beam(1)
+        found = self._searches.run(inputs, options, ids, draw)
         longest = self._longest(inputs["src_tokens"].size(1), options)
         for hypothesis in itertools.chain(*found):
             hypothesis["finished"] = len(hypothesis["tokens"]) <= longest
             hypothesis["tokens"] = self.language_tokens.strip(hypothesis["tokens"])
         return [hypotheses[: options.nbest] for hypotheses in found]
-
-    def _set_beam(self, beam):
-        """Tell models that keep a beam size of their own (BART) the one in use."""
-        for model in self.models:
-            if hasattr(model, "set_beam_size"):
-                model.set_beam_size(beam)
-
-    def _generator(self, options):
-        if options not in self._generators:
-            names = ("beam", "lenpen", "max_len_a", "max_len_b")
-            arguments = Namespace(**{name: getattr(options, name) for name in names})
-            generator = self.task.build_generator(self.models, arguments)
-            if options.sampling:
-                generator.search = SeededSampling(self.task.target_dictionary, options)
-            self._generators[options] = generator
-        return self._generators[options]
 
     def max_positions(self):
         """The longest plain source and target, in tokens with EOS, that the teacher takes."""
