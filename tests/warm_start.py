@@ -16,13 +16,11 @@ import signal
 import socket
 import sys
 
-MODULES = {
-    **{
-        f"fairseq-{name}": f"fairseq_cli.{name}" for name in ("train", "generate", "preprocess")
-    },
-    **{f"fairseq-{name}": f"fairseq_cli.{name}" for name in ("validate", "interactive")},
-    "fairseq-seqkd": "fairseq_seqkd.cli.main",
-}
+FAIRSEQ = ("train", "generate", "preprocess", "validate")
+MODULES = {f"fairseq-{name}": f"fairseq_cli.{name}" for name in FAIRSEQ}
+MODULES["fairseq-seqkd"] = "fairseq_seqkd.cli.main"
+# They set up logging before they import the rest of fairseq, which does so as well.
+CONFIGURING = ("fairseq-train", "fairseq-preprocess", "fairseq-validate")
 # With neither site-packages nor anything heavy, it starts in some milliseconds.
 CLIENT = """\
 #!{python} -SE
@@ -100,6 +98,7 @@ def answer(client):
 def run(request, descriptors):
     """In the child: become the client's command."""
     import atexit
+    import logging
     import multiprocessing
     import runpy
 
@@ -114,6 +113,8 @@ def run(request, descriptors):
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
     multiprocessing.set_start_method("fork", force=True)  # as in a process that was not forked
     sys.argv, program, code = request["argv"], request["program"], 1
+    if program in CONFIGURING:
+        logging.root.handlers.clear()
     try:
         if program == "python":
             sys.argv = sys.argv[1:]
