@@ -199,10 +199,10 @@ def test_compare_methods(tmp_path):
     output = run_script("compare_methods.sh", SMOKE=1, WORK=tmp_path)
     methods = ["word_kd", "imit_kd", "gkd", "skew_kl", "skd", "switch", "tie_kd"]
     assert decoded_greedily(output) == ["warm-start", *methods]
-    assert "gain over word_kd greedy" in output
+    assert "gain over word_kd, greedy" in output
     for method in methods:
-        logs = [(tmp_path / "logs" / f"{method}.{seed}.log").read_text() for seed in (1, 2)]
-        assert all("num_updates 4" in log and "random weights" not in log for log in logs)
+        log = (tmp_path / "logs" / f"{method}.1.log").read_text()
+        assert "num_updates 4" in log and "random weights" not in log
     # Run again, it compares what is there.
     again = run_script("compare_methods.sh", SMOKE=1, WORK=tmp_path)
     assert [line for line in again.splitlines() if line.startswith("== ")] == [
