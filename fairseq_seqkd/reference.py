@@ -20,9 +20,10 @@ from fairseq_seqkd.registry import flag
 from fairseq_seqkd.tasks.translation_seqkd import TranslationSeqKDConfig
 
 CRITERIA = ("distill", "word_kd", "seq_kd", "seq_inter", "imit_kd", "gkd")
+DSKD = "dskd"
 TASK = "translation_seqkd"
 AXIS_OF = {axis.name: axis for axis in (*AXES, SCHEDULES, LEFTOVER, SCHEMES, PRUNE_SCHEDULES)}
-NAMES = (*CRITERIA, TASK, *AXIS_OF)
+NAMES = (*CRITERIA, DSKD, TASK, *AXIS_OF)
 _PARAMETERS = {name for axis in AXIS_OF.values() for name in axis.parameters()}
 _HELP = {one.name: one.metadata.get("help") for one in dataclasses.fields(DistillConfig)}
 _HEAD = """\
@@ -31,8 +32,8 @@ _HEAD = """\
 `fairseq-train --criterion word_kd --help` shows no flags of plug-ins. `fairseq-seqkd flags`
 prints this page, and `fairseq-seqkd flags NAME` a part of it. `make flags` generates it.
 
-Each criterion is `distill` with other defaults. An option of an axis may have flags of its own;
-with another option they are refused.
+Each criterion but `dskd` is `distill` with other defaults. An option of an axis may have flags
+of its own; with another option they are refused.
 """
 
 
@@ -72,6 +73,9 @@ def section(name):
     """
     if name in CRITERIA:
         return Section(name, f"--criterion {name}", criterion_entries(name))
+    if name == DSKD:
+        fields = own_fields(CRITERION_DATACLASS_REGISTRY[name])
+        return Section(name, f"--criterion {name}", [_entry(field) for field in fields])
     if name == TASK:
         return Section(name, f"--task {name}, beside stock translation's", task_entries())
     if name in AXIS_OF:
@@ -150,7 +154,7 @@ def as_markdown(one):
 
 def page():
     """The content of ``docs/flags.md``: criteria side by side, the task, and the axes."""
-    sections = [as_markdown(section(name)) for name in (TASK, *AXIS_OF)]
+    sections = [as_markdown(section(name)) for name in (DSKD, TASK, *AXIS_OF)]
     return "\n".join([_HEAD, _criteria_side_by_side(), *sections])
 
 

@@ -2,6 +2,7 @@
 
 from fairseq_seqkd.criterions import (  # noqa: F401
     distill,
+    dskd,
     gkd,
     imit_kd,
     seq_inter,
