@@ -18,7 +18,7 @@ LEVELS = (
     ("models", "axis_config"),
     ("decoding", "losses"),
     ("teacher", "prefixes", "databin"),
-    ("pseudo", "cache", "pruning"),
+    ("pseudo", "cache", "pruning", "shortlist"),
     ("criterions", "tasks", "rounds"),
     ("evaluate", "export", "translate", "doctor", "reference"),
     ("cli",),

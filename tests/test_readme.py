@@ -18,7 +18,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 NOT_RUN = "# not run by the tests: "
 # Run by CI on every change, outside the tests.
 BY_CI = ("make quickstart", "make test", "make lint", "pip install --no-deps -e .")
-NEEDS_CTRANSLATE2 = re.compile(r"--to ctranslate2|--teacher-ct2|translate\.py|external ")
+NEEDS_CTRANSLATE2 = re.compile(
+    r"--to ctranslate2|ctranslate2:|--teacher-ct2|translate\.py|external "
+)
 # A training ends after a few updates, and flags that refer to its length follow.
 SHORTER = {"50000": "4", "5000": "4", "3000": "2", "300000": "4"}
 STUDENT = [word for word in map(str, [*TINY, *TRAINING]) if word != "--no-epoch-checkpoints"]

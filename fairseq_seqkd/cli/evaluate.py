@@ -17,7 +17,7 @@ from fairseq_seqkd.cli.stores import add_split_arguments
 from fairseq_seqkd.cli.translate import DRAFT_TOKENS
 from fairseq_seqkd.decoding.refinement_engine import DEFAULT_MAX_ITER
 from fairseq_seqkd.evaluate.curves import read_joined_curves
-from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
+from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES, SHORTLIST
 from fairseq_seqkd.evaluate.files import write_report
 from fairseq_seqkd.evaluate.measure import evaluate
 from fairseq_seqkd.evaluate.settings import Settings
@@ -99,8 +99,16 @@ def _add_decoding(parser):
         "--engines",
         nargs="+",
         metavar="ENGINE",
-        help="fairseq, or ctranslate2:TYPE with a type such as float32, int8, float16; "
-        f"default: those of {', '.join(DEFAULT_ENGINES)} that can be used",
+        help="fairseq, or ctranslate2:TYPE with a type such as float32, int8, float16, or "
+        f"ctranslate2:TYPE{SHORTLIST}; default: those of {', '.join(DEFAULT_ENGINES)} that can "
+        f"be used, and ctranslate2:int8{SHORTLIST} with --shortlist",
+    )
+    parser.add_argument(
+        "--shortlist",
+        nargs="+",
+        metavar="NAME=DATA",
+        help="vocabulary map of a model, counted from the training pairs of a data-bin or "
+        "store, or a finished vmap.txt, as in export --shortlist",
     )
     parser.add_argument(
         "--devices",
@@ -190,6 +198,7 @@ def run(arguments):
             languages=(arguments.source_lang, arguments.target_lang),
             data_of=parse_named_paths(arguments.data_of or [], "--data-of"),
             engines=arguments.engines,
+            shortlists=parse_named_paths(arguments.shortlist or [], "--shortlist"),
             devices=arguments.devices,
             beams=sorted(set(arguments.beams)),
             lenpen=arguments.lenpen,

@@ -8,7 +8,7 @@ turns it into an ordinary checkpoint again, equal bit for bit.
 Example:
     fairseq-seqkd export checkpoints/checkpoint_best.pt --to fairseq --out student.pt
     fairseq-seqkd export checkpoints/checkpoint_best.pt --to ctranslate2 --out student \\
-        --quantization int8 --spm-model spm.model
+        --quantization int8 --spm-model spm.model --shortlist DATA
     fairseq-seqkd export checkpoints/checkpoint_best.pt --to sparse --out student.safetensors
     fairseq-seqkd export student.safetensors --to fairseq --out student.pt
 """
@@ -28,6 +28,8 @@ from fairseq_seqkd.models.ctranslate2 import size_of
 from fairseq_seqkd.models.language_tokens import direction_of
 from fairseq_seqkd.models.loading import task_with_own_dictionaries
 from fairseq_seqkd.registry import flag
+from fairseq_seqkd.shortlist.source import load_shortlist
+from fairseq_seqkd.shortlist.vocabulary_map import DEFAULT_SIZE
 
 
 class Format(NamedTuple):
@@ -64,8 +66,24 @@ def _export_ctranslate2(student, arguments):
         print(f"checked on {split.folder} ({split.name}): {agreement}")
         return agreement
 
-    quantization, spm_model = arguments.quantization, arguments.spm_model
-    export_ctranslate2(student, arguments.out, task, quantization, spm_model, check)
+    export_ctranslate2(
+        student,
+        arguments.out,
+        task,
+        quantization=arguments.quantization,
+        spm_model=arguments.spm_model,
+        shortlist=_shortlist(arguments, task),
+        check=check,
+    )
+
+
+def _shortlist(arguments, task):
+    """The `Shortlist` that is asked for, or None."""
+    if arguments.shortlist is None:
+        return None
+    shortlist = load_shortlist(arguments.shortlist, task, arguments.shortlist_size)
+    print(shortlist)
+    return shortlist
 
 
 def _split_to_check(student, arguments, task):
@@ -87,7 +105,10 @@ FORMATS = {
         _export_ctranslate2,
         size_of,
         "Translate with it:\n  python {out}/translate.py < sentences",
-        ("quantization", "spm_model", "data", "check", "no_check"),
+        (
+            *("quantization", "spm_model", "shortlist", "shortlist_size"),
+            *("data", "check", "no_check"),
+        ),
     ),
     "sparse": Format(
         SUFFIX,
@@ -129,6 +150,19 @@ def _add_ctranslate2_arguments(group):
         "--spm-model",
         metavar="FILE",
         help="sentencepiece model that cut the training text, exported as well",
+    )
+    group.add_argument(
+        "--shortlist",
+        metavar="DATA|STORE|vmap.txt",
+        help="allow only target symbols that are likely for a symbol of the source, as counted "
+        "from the training pairs of a data-bin or store, or as in a finished vocabulary map",
+    )
+    group.add_argument(
+        "--shortlist-size",
+        type=int,
+        metavar="N",
+        help="target symbols of each source symbol, besides the 100 most frequent ones, which "
+        f"are always allowed; default: {DEFAULT_SIZE}",
     )
     group.add_argument(
         "--data",
@@ -183,5 +217,14 @@ def check_options(arguments, export_format):
             raise ValueError(
                 f"{flag(option)} is for --to ctranslate2, found --to {arguments.to}"
             )
+    if arguments.shortlist_size is not None:
+        _check_shortlist_size(arguments)
     if arguments.spm_model and not os.path.isfile(arguments.spm_model):
         raise FileNotFoundError(f"--spm-model: there is no file {arguments.spm_model!r}")
+
+
+def _check_shortlist_size(arguments):
+    if arguments.shortlist is None:
+        raise ValueError("--shortlist-size needs --shortlist, which says what is counted")
+    if arguments.shortlist_size < 1:
+        raise ValueError(f"--shortlist-size is {arguments.shortlist_size}, expected 1 or more")

@@ -30,15 +30,21 @@ class Agreement(NamedTuple):
         sentences: how many were compared; those that neither model finished are not
         equal: how many of them the conversion to float32 translates as fairseq does
         bleu: corpus BLEU of a quantised model's tokens against float32's; None without one
+        shortlist_bleu: the same of a model with its vocabulary map against it without
     """
 
     sentences: int
     equal: int
     bleu: Optional[float] = None
+    shortlist_bleu: Optional[float] = None
 
     def __str__(self):
-        bleu = "" if self.bleu is None else f"; quantised, BLEU {self.bleu} against float32"
-        return f"{self.equal} of {self.sentences} translations equal fairseq's{bleu}"
+        text = f"{self.equal} of {self.sentences} translations equal fairseq's"
+        if self.bleu is not None:
+            text += f"; quantised, BLEU {self.bleu} against float32"
+        if self.shortlist_bleu is not None:
+            text += f"; with its shortlist, BLEU {self.shortlist_bleu} against without"
+        return text
 
     def refuse(self, remedy):
         """Raise `Disagreement` if a model differs too much.
@@ -59,9 +65,15 @@ class Agreement(NamedTuple):
                 f"quantised, the model translates otherwise: {self}, expected BLEU "
                 f"{_LEAST_BLEU} or more. Take another type, such as float32. {remedy}"
             )
+        if self.shortlist_bleu is not None and self.shortlist_bleu < _LEAST_BLEU:
+            raise Disagreement(
+                f"with its shortlist, the model translates otherwise: {self}, expected BLEU "
+                f"{_LEAST_BLEU} or more. Allow more symbols (--shortlist-size), or count them "
+                f"from text that is like this. {remedy}"
+            )
 
 
-def compare_engines(original, converted, quantised, dataset, ids):
+def compare_engines(original, converted, quantised, dataset, ids, shortlisted=None):
     """Decode some sentences with each engine; returns the `Agreement`.
 
     Args:
@@ -70,14 +82,23 @@ def compare_engines(original, converted, quantised, dataset, ids):
         quantised: the CTranslate2 engine with another type; None: there is none
         dataset: a fairseq LanguagePairDataset
         ids: sentence ids; at most `SENTENCES` of them, evenly spread, are decoded
+        shortlisted: the engine as it is shipped, with a vocabulary map; None: there is none
     """
     ids = evenly_spread(ids, SENTENCES)
-    engines = [original, converted] + [quantised] * (quantised is not None)
-    expected, found, *others = (best_hypotheses(engine, dataset, ids) for engine in engines)
+    expected, found, quantised, shortlisted = (
+        engine and best_hypotheses(engine, dataset, ids)
+        for engine in (original, converted, quantised, shortlisted)
+    )
     compared = [id_ for id_ in ids.tolist() if expected[id_] or found[id_]]
     equal = sum(expected[id_] == found[id_] for id_ in compared)
-    bleu = round(token_bleu(others[0], found), 2) if others and compared else None
-    return Agreement(len(compared), equal, bleu)
+    bleu = _bleu(quantised, found, compared)
+    return Agreement(
+        len(compared), equal, bleu, _bleu(shortlisted, quantised or found, compared)
+    )
+
+
+def _bleu(hypotheses, references, compared):
+    return round(token_bleu(hypotheses, references), 2) if hypotheses and compared else None
 
 
 def evenly_spread(ids, number):

@@ -30,6 +30,8 @@ class CTranslate2Engine:
         threads: batches that are translated at the same time, with one thread each
         dictionaries: source and target dictionary
         keep_unfinished: also yield hypotheses that were cut at the longest length
+
+    With a vocabulary map in the model's folder, it is used.
     """
 
     name = "ctranslate2"
@@ -52,6 +54,7 @@ class CTranslate2Engine:
         names = unique_symbols(self.target)
         self.target_ids = {name: index for index, name in enumerate(names)}
         model, compute_type = os.path.join(folder, "model"), settings["compute_type"]
+        self.use_vmap = os.path.exists(os.path.join(model, "vmap.txt"))
         self.translator = load_translator(model, compute_type, device, threads)
 
     @classmethod
@@ -99,6 +102,12 @@ class CTranslate2Engine:
         threads = threads or torch.get_num_threads()
         return cls(folder, search, settings, device, threads, dictionaries)
 
+    def without_shortlist(self):
+        """The same engine without its vocabulary map."""
+        other = copy.copy(self)
+        other.use_vmap = False
+        return other
+
     def with_search(self, search, keep_unfinished=None):
         """The same engine with other `SearchOptions`, and another ``keep_unfinished``."""
         other = copy.copy(self)
@@ -122,7 +131,8 @@ class CTranslate2Engine:
             [self.symbols[token] for token in dataset.src[int(id_)].tolist()[:-1]]
             for id_ in ids
         ]
-        results = begin_batch(self, sources, self.max_target_positions)
+        limit = self.max_target_positions
+        results = begin_batch(self, sources, limit, use_vmap=self.use_vmap)
         return zip(map(int, ids), map(self._hypotheses, results))
 
     def _hypotheses(self, pending):

@@ -34,6 +34,7 @@ class Candidate:
         dataset: those of all splits, one after the other
         detokenise, detokenise_source: `Detokeniser` of its target and source tokens; None
             until `set_text` is called
+        shortlist: `Shortlist` for its engines with one; None: it has none
     """
 
     name: str
@@ -43,6 +44,7 @@ class Candidate:
     dataset: Any
     detokenise: Any = None
     detokenise_source: Any = None
+    shortlist: Any = None
 
     @classmethod
     def load(cls, name, path, data, splits, languages=(None, None)):

@@ -7,6 +7,7 @@ from fairseq.tasks.translation import TranslationTask
 
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.decoding.text import has_byte_pieces
+from fairseq_seqkd.evaluate.engines import SHORTLIST
 
 
 def command_for(row, candidate, search, settings):
@@ -77,6 +78,12 @@ def _fairseq_generate_command(row, candidate, search, settings):
     )
 
 
+def _shortlist_flags(row, candidate, settings):
+    if not row.engine.endswith(SHORTLIST):
+        return []
+    return ["--shortlist", f"{candidate.name}={settings.shortlists[candidate.name]}"]
+
+
 def _iteration_flags(row):
     return [] if row.iterations is None else ["--iter-decode-max-iter", row.iterations]
 
@@ -90,6 +97,7 @@ def _evaluate_command(row, candidate, search, settings):
         *("fairseq-seqkd", "evaluate", candidate.data),
         *("--checkpoints", f"{candidate.name}={checkpoints}", "--split", settings.split),
         *("--engines", row.engine, "--devices", row.device, "--beams", row.beam),
+        *_shortlist_flags(row, candidate, settings),
         *_search_flags(search, without="lenpen" if is_tuned else None),
         *tuning,
         *_iteration_flags(row),

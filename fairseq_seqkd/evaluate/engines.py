@@ -1,4 +1,7 @@
-"""Loads a model into the engines that decode it, ``fairseq`` and ``ctranslate2:TYPE``."""
+"""Loads a model into the engines that decode it, ``fairseq`` and ``ctranslate2:TYPE``.
+
+``ctranslate2:TYPE+shortlist`` is the latter with a vocabulary map.
+"""
 
 import os
 from typing import Callable, NamedTuple
@@ -12,9 +15,11 @@ from fairseq_seqkd.decoding.refinement_engine import RefinementEngine
 from fairseq_seqkd.decoding.search import SearchOptions
 from fairseq_seqkd.evaluate.candidates import CANDIDATE
 from fairseq_seqkd.models.ctranslate2 import size_of
+from fairseq_seqkd.shortlist.vocabulary_map import FILE
 from fairseq_seqkd.teacher import load_teacher
 
 DEFAULT_ENGINES = ("fairseq", "ctranslate2:float32", "ctranslate2:int8")
+SHORTLIST = "+shortlist"
 
 
 class LoadedModel(NamedTuple):
@@ -30,21 +35,40 @@ class LoadedModel(NamedTuple):
     weight_bytes: int
 
 
-def check_engine_name(name):
-    """Raise a ValueError if there is no such engine."""
+def check_engines(names, shortlists):
+    """Raise a ValueError if there is no such engine, or no shortlist for one that needs it."""
+    for name in names:
+        _check_engine(name)
+        if name.endswith(SHORTLIST) and not shortlists:
+            raise ValueError(
+                f"--engines {name} needs --shortlist NAME=DATA: from whose pairs the likely "
+                "symbols are counted, or a finished vmap.txt"
+            )
+    if shortlists and names and not any(name.endswith(SHORTLIST) for name in names):
+        raise ValueError(
+            f"--shortlist has no effect with --engines {' '.join(names)}: expected one such as "
+            f"ctranslate2:int8{SHORTLIST} among them"
+        )
+
+
+def _check_engine(name):
     kind, _, compute_type = name.partition(":")
-    if not (name == "fairseq" or (kind == "ctranslate2" and compute_type)):
+    if not (name == "fairseq" or (kind == "ctranslate2" and _without_shortlist(compute_type))):
         raise ValueError(
             f"--engines: found {name!r}, expected fairseq, or ctranslate2:TYPE with a type "
-            "such as float32 or int8"
+            f"such as float32 or int8, or ctranslate2:TYPE{SHORTLIST}"
         )
+
+
+def _without_shortlist(name):
+    return name[: -len(SHORTLIST)] if name.endswith(SHORTLIST) else name
 
 
 def load_into_engine(engine_name, candidate, device, threads, folder, max_iter):
     """Load a model into one engine.
 
     Args:
-        engine_name: ``fairseq`` or ``ctranslate2:TYPE``
+        engine_name: ``fairseq``, ``ctranslate2:TYPE`` or ``ctranslate2:TYPE+shortlist``
         candidate: `Candidate`
         device: torch.device
         threads: number of CPU threads
@@ -84,6 +108,7 @@ def _load_into_fairseq(candidate, device, max_iter):
 
 
 def _load_into_ctranslate2(candidate, device, threads, folder, compute_type):
+    shortlisted, compute_type = compute_type, _without_shortlist(compute_type)
     settings = CTranslate2Engine.resolve_settings(
         SearchOptions(),
         device,
@@ -92,6 +117,8 @@ def _load_into_ctranslate2(candidate, device, threads, folder, compute_type):
         compute_type,
         quantization=compute_type,
     )
+    if shortlisted != compute_type:
+        candidate.shortlist.map.write(os.path.join(folder, "model", FILE))
     task = candidate.model.task
     engine = CTranslate2Engine(
         folder,
@@ -122,7 +149,8 @@ def load_into_engines(engine_names, candidate, device, threads, folder, max_iter
     """Load a model into several engines.
 
     Args:
-        engine_names: None takes those of `DEFAULT_ENGINES` that can be used; for a
+        engine_names: None takes those of `DEFAULT_ENGINES` that can be used, and int8 with a
+            shortlist if the model has one, which others with a shortlist need; for a
             non-autoregressive model fairseq's is meant, whatever they are
         candidate, device, threads, folder, max_iter: as for `load_into_engine`
     Returns:
@@ -134,7 +162,7 @@ def load_into_engines(engine_names, candidate, device, threads, folder, max_iter
     if candidate.is_refining and engine_names != ["fairseq"]:
         engine_names = ["fairseq"]
         notes.append(f"{candidate.name} is non-autoregressive: it was run with fairseq alone.")
-    for name in engine_names or DEFAULT_ENGINES:
+    for name in _with_shortlist_or_without(engine_names, candidate):
         try:
             loaded = load_into_engine(name, candidate, device, threads, folder, max_iter)
             # A missing GPU library shows only when something is decoded.
@@ -146,6 +174,11 @@ def load_into_engines(engine_names, candidate, device, threads, folder, max_iter
                 raise ValueError(f"--engines {name}, {candidate.name!r}: {error}") from error
             notes.append(f"{candidate.name} was not run with {name}: {error}")
     return loaded_models, notes
+
+
+def _with_shortlist_or_without(engine_names, candidate):
+    names = engine_names or [*DEFAULT_ENGINES, DEFAULT_ENGINES[-1] + SHORTLIST]
+    return [name for name in names if candidate.shortlist or not name.endswith(SHORTLIST)]
 
 
 def torch_devices(names):

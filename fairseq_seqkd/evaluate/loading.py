@@ -1,5 +1,6 @@
 """Loads all models of an evaluation: under each name one checkpoint, or several seeds."""
 
+import logging
 import os
 from statistics import mean
 
@@ -8,6 +9,9 @@ from fairseq import utils
 from fairseq_seqkd.evaluate.candidates import Candidate
 from fairseq_seqkd.evaluate.report import ModelSummary
 from fairseq_seqkd.models.parameters import count_nonzero
+from fairseq_seqkd.shortlist.source import load_shortlist
+
+logger = logging.getLogger(__name__)
 
 
 def load_candidates(checkpoints, settings):
@@ -23,13 +27,9 @@ def load_candidates(checkpoints, settings):
             data-bins have different lines; the seeds of a name are no such; or iterations are
             asked for that no model has
     """
-    data_of = settings.data_of or {}
-    unknown = sorted(set(data_of) - set(checkpoints))
-    if unknown:
-        raise ValueError(
-            f"--data-of: no checkpoint is called {unknown[0]!r}, expected one of "
-            f"{', '.join(checkpoints)}"
-        )
+    data_of, shortlists = settings.data_of or {}, settings.shortlists or {}
+    _check_names("--data-of", data_of, checkpoints)
+    _check_names("--shortlist", shortlists, checkpoints)
     candidates, first = {}, None
     for name, paths in checkpoints.items():
         candidates[name] = []
@@ -41,8 +41,27 @@ def load_candidates(checkpoints, settings):
             _check_same_lines(candidate, first)
             candidates[name].append(candidate)
         _check_same_size(name, candidates[name])
+        _set_shortlist(candidates[name], shortlists.get(name))
     _check_iterations(candidates, settings)
     return candidates
+
+
+def _check_names(flag, named, checkpoints):
+    unknown = sorted(set(named) - set(checkpoints))
+    if unknown:
+        raise ValueError(
+            f"{flag}: no checkpoint is called {unknown[0]!r}, expected one of "
+            f"{', '.join(checkpoints)}"
+        )
+
+
+def _set_shortlist(seeds, path):
+    """Give all seeds of a name the map that belongs to their dictionaries."""
+    if path is not None:
+        shortlist = load_shortlist(path, seeds[0].model.task)
+        logger.info("%s: %s", seeds[0].name, shortlist)
+        for candidate in seeds:
+            candidate.shortlist = shortlist
 
 
 def _check_iterations(candidates, settings):

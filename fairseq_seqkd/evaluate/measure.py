@@ -8,7 +8,7 @@ import torch
 from fairseq_seqkd.evaluate.corpus import Corpus
 from fairseq_seqkd.evaluate.defects import count_defects
 from fairseq_seqkd.evaluate.drafting import find_drafters, measure_drafts
-from fairseq_seqkd.evaluate.engines import check_engine_name, torch_devices
+from fairseq_seqkd.evaluate.engines import check_engines, torch_devices
 from fairseq_seqkd.evaluate.loading import load_candidates, notes_on_data, summarise
 from fairseq_seqkd.evaluate.outputs import name_outputs, text_files
 from fairseq_seqkd.evaluate.report import Report, row_name
@@ -31,8 +31,7 @@ def evaluate(checkpoints, settings):
         FileNotFoundError, ValueError: as for `load_candidates`, `row_name`, `Corpus.load` and
             `load_into_engines`; or a sentence has no translation
     """
-    for name in settings.engines or ():
-        check_engine_name(name)
+    check_engines(settings.engines or (), settings.shortlists)
     devices = torch_devices(settings.devices)
     if settings.threads:
         torch.set_num_threads(settings.threads)

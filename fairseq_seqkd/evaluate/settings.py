@@ -18,6 +18,7 @@ class Settings:
         languages: source and target, for models that do not say; None infers them
         data_of: {name: data-bin} for models with other dictionaries; the same sentences
         engines: engine names; None takes all that can be used
+        shortlists: {name: what its vocabulary map is or is counted from}, see `load_shortlist`
         devices: ``cpu``, ``cuda``; None takes the CPU, and a GPU if there is one
         beams: beam sizes, 1 is greedy
         lenpen: exponent of the length in a beam's scores; None is 1
@@ -45,6 +46,7 @@ class Settings:
     languages: tuple = (None, None)
     data_of: Optional[dict] = None
     engines: Optional[List[str]] = None
+    shortlists: Optional[dict] = None
     devices: Optional[List[str]] = None
     beams: tuple = (1, 5)
     lenpen: Optional[float] = None

@@ -35,7 +35,8 @@ def check_folder(student, folder, quantization, split):
     """
     with tempfile.TemporaryDirectory() as temporary:
         teacher = _teacher(student, temporary, folder, split.task)
-        shipped = _engine(_linked(teacher, folder, os.path.join(temporary, "out")), teacher)
+        whole = _engine(_linked(teacher, folder, os.path.join(temporary, "out")), teacher)
+        shipped = whole.without_shortlist()
         original = FairseqEngine(teacher, GREEDY, keep_unfinished=True)
         converted, quantised = shipped, None
         if quantization not in (None, "float32"):
@@ -43,7 +44,10 @@ def check_folder(student, folder, quantization, split):
             convert_teacher(teacher, float32, "float32")
             converted, quantised = _engine(float32, teacher), shipped
         ids = _sentences(split, original.max_source_positions)
-        agreement = compare_engines(original, converted, quantised, split.dataset, ids)
+        shortlisted = whole if whole.use_vmap else None
+        agreement = compare_engines(
+            original, converted, quantised, split.dataset, ids, shortlisted
+        )
     agreement.refuse(_REMEDY)
     return agreement
 

@@ -3,6 +3,7 @@
 model.bin, config.json, ..._vocabulary.json   written by CTranslate2
 dict.LANG.txt                                 fairseq's dictionaries
 subwords.model                                the sentencepiece model, if one is given
+vmap.txt                                      the vocabulary map, if there is a shortlist
 translate.py                                  a short program that translates standard input
 export.json                                   its limits, and how the folder was made
 """
@@ -16,6 +17,7 @@ from fairseq_seqkd.export.subwords import copy_subword_model
 from fairseq_seqkd.io.files import atomic_directory, write_json
 from fairseq_seqkd.models.ctranslate2 import EngineUnavailable, convert_model
 from fairseq_seqkd.models.dictionaries import save_dictionary
+from fairseq_seqkd.shortlist.vocabulary_map import FILE
 
 _PROGRAM = os.path.join(os.path.dirname(__file__), "translate.py")
 # CTranslate2's types of stored weights.
@@ -26,7 +28,13 @@ QUANTIZATIONS = (
 
 
 def export_ctranslate2(
-    student, folder, task, quantization=None, spm_model=None, check=lambda folder: None
+    student,
+    folder,
+    task,
+    quantization=None,
+    spm_model=None,
+    shortlist=None,
+    check=lambda folder: None,
 ):
     """Convert a student and write its folder, atomically.
 
@@ -36,6 +44,7 @@ def export_ctranslate2(
         task: the fairseq task with the student's dictionaries
         quantization: one of `QUANTIZATIONS`; None stores the weights as they are
         spm_model: path of a sentencepiece model, which is copied into the folder
+        shortlist: `Shortlist`, whose vocabulary map translate.py uses
         check: called with the folder before it gets its name; returns an `Agreement`, or None
     Raises:
         ValueError: CTranslate2 is not installed or cannot convert the student; gives the reason
@@ -49,6 +58,8 @@ def export_ctranslate2(
                 save_dictionary(dictionary, os.path.join(new_folder, f"dict.{lang}.txt"))
             if spm_model:
                 copy_subword_model(spm_model, os.path.join(new_folder, "subwords.model"))
+            if shortlist:
+                shortlist.map.write(os.path.join(new_folder, FILE))
             shutil.copyfile(_PROGRAM, os.path.join(new_folder, "translate.py"))
             agreement = check(new_folder)
             details = {

@@ -22,10 +22,11 @@ SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "।", "؟")
 def main(folder=HERE, descriptor=0, output=None):
     output = output or sys.stdout.buffer
     translator = ctranslate2.Translator(folder, device="auto")
+    use_vmap = os.path.exists(os.path.join(folder, "vmap.txt"))
     subwords, limits = load_subwords(folder), load_limits(folder)
     number = 1
     for lines in blocks_of_lines(descriptor):
-        for text in translations(translator, subwords, limits, lines, number):
+        for text in translations(translator, subwords, limits, lines, number, use_vmap):
             output.write(text.encode("utf-8", "replace") + b"\n")
         output.flush()
         number += len(lines)
@@ -44,7 +45,7 @@ def blocks_of_lines(descriptor):
         yield [bytes(rest)]
 
 
-def translations(translator, subwords, limits, lines, number):
+def translations(translator, subwords, limits, lines, number, use_vmap=False):
     """Yield the translation of every line.
 
     Args:
@@ -53,6 +54,7 @@ def translations(translator, subwords, limits, lines, number):
         limits: see `load_limits`
         lines: list of bytes
         number: of the first line, to name it
+        use_vmap: whether only the symbols are allowed that vmap.txt has for a batch's sources
     """
     encode, decode = subwords
     numbers = range(number, number + len(lines))
@@ -67,6 +69,7 @@ def translations(translator, subwords, limits, lines, number):
             max_input_length=0,  # never cut
             max_decoding_length=limits["target"],
             return_end_token=True,
+            use_vmap=use_vmap,
         )
     )
     for n, parts in zip(numbers, pieces):

@@ -133,5 +133,6 @@ def limits_of(folder):
 
 def size_of(folder):
     """The bytes of a converted model, without other files in its folder."""
-    names = [name for name in os.listdir(folder) if name.endswith((".bin", ".json"))]
+    loaded = (".bin", ".json", "vmap.txt")
+    names = [name for name in os.listdir(folder) if name.endswith(loaded)]
     return sum(os.path.getsize(os.path.join(folder, name)) for name in names)

@@ -38,7 +38,15 @@ A, B, C = [5, 6, 7, 8, 9], [5, 6, 7, 8, 4], [11, 12, 13, 14]
 def test_compares_best_hypotheses(original, converted, quantised, expected):
     others = engine(converted), engine(quantised) if quantised else None
     found = compare_engines(engine(original), *others, None, np.arange(len(original)))
-    assert found == expected
+    assert found == (*expected, None)
+
+
+@pytest.mark.parametrize("quantised, expected", [([A, A], 100.0), (None, 0.0)])
+def test_a_shortlist_is_compared_with_what_is_shipped_without_it(quantised, expected):
+    others = [quantised and engine(quantised), None, np.arange(2), engine([A, A])]
+    found = compare_engines(engine([C, C]), engine([C, C]), *others)
+    assert found.shortlist_bleu == expected
+    assert f"with its shortlist, BLEU {expected} against without" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +60,8 @@ def test_compares_best_hypotheses(original, converted, quantised, expected):
         ((200, 200, 60.0), False),
         ((200, 200, 59.99), True),
         ((200, 100, 99.0), True),
+        ((200, 200, None, 60.0), False),
+        ((200, 200, 99.0, 59.99), True),
     ],
 )
 def test_limits(agreement, refused):

@@ -16,6 +16,7 @@ from fairseq_seqkd.decoding.text import Detokeniser
 from fairseq_seqkd.evaluate.candidates import Candidate
 from fairseq_seqkd.evaluate.corpus import load_references
 from fairseq_seqkd.evaluate.engines import DEFAULT_ENGINES
+from fairseq_seqkd.evaluate.table import render_markdown
 
 
 def row_of(report, model, engine="fairseq", beam=3):
@@ -95,6 +96,41 @@ def test_ctranslate2_says_the_same_as_fairseq(report):
         assert (
             ours.weight_bytes > row_of(report, "teacher", "ctranslate2:int8", beam).weight_bytes
         )
+
+
+@CTRANSLATE2
+def test_engines_with_a_shortlist(fairseq_alone, data, teacher, checkpoints):
+    """Only the model that has one is run with it; the command says which it was."""
+    engines = ["ctranslate2:int8", "ctranslate2:int8+shortlist"]
+    shortlists = {"student": str(data)}
+    report = fairseq_alone(checkpoints, engines=engines, shortlists=shortlists)
+    plain, listed = (row for row in report.rows if row.model == "student")
+    assert [row.engine for row in report.rows if row.model == "teacher"] == engines[:1]
+    assert [plain.engine, listed.engine] == engines
+    assert f"--shortlist student={data}" in listed.command
+    assert "--shortlist" not in plain.command
+    assert listed.weight_bytes > plain.weight_bytes  # with the map
+    assert "ctranslate2 int8+shortlist" in render_markdown(report)
+    default = fairseq_alone({"t": str(teacher)}, engines=None, shortlists={"t": str(data)})
+    assert [row.engine for row in default.rows] == [*DEFAULT_ENGINES, engines[1]]
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({"engines": ["ctranslate2:int8+shortlist"]}, "needs --shortlist NAME=DATA"),
+        ({"shortlists": {"t": "DATA"}}, "--shortlist has no effect with --engines fairseq"),
+        (
+            {"engines": None, "shortlists": {"u": "DATA"}},
+            "--shortlist: no checkpoint is called",
+        ),
+        ({"engines": ["ctranslate2:+shortlist"]}, "found 'ctranslate2:+shortlist', expected"),
+        ({"engines": None, "shortlists": {"t": "no"}}, "--shortlist: there is no 'no'"),
+    ],
+)
+def test_shortlists_that_cannot_be(fairseq_alone, teacher, settings, expected):
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(expected)):
+        fairseq_alone({"t": str(teacher)}, **settings)
 
 
 def test_rows_are_compared_with_the_first_models_largest_beam(report):

@@ -1,12 +1,15 @@
 """Every benchmark with SMOKE=1: all rows of its tables, with numbers that can be true."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import CTRANSLATE2, TINY
+from conftest import CTRANSLATE2, ROOT, TINY
 from recipes import rows_of, run_script
 
+from fairseq_seqkd.cli.main import main
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 
 
@@ -192,3 +195,28 @@ def test_speculative(settings, tmp_path):
         assert [cell != "" for cell in drafts] == [name in drafted] * 3
         if "greedy" in name and "student" not in name:
             assert equal == "8", name
+
+
+@CTRANSLATE2
+def test_shipped(data, text, teacher, tmp_path):
+    """With a shortlist and without, each by its own translate.py."""
+    for name, shortlist in (("a", []), ("b", ["--shortlist", data])):
+        out = ["--to", "ctranslate2", "--data", data, "--no-check", "--out", tmp_path / name]
+        main(["export", *map(str, [teacher, *out, *shortlist])])
+    output = subprocess.run(
+        [
+            sys.executable,
+            ROOT / "examples" / "benchmarks" / "shipped.py",
+            "a",
+            "b",
+            "--rounds=1",
+        ],
+        input=(text / "test.src").read_bytes(),
+        stdout=subprocess.PIPE,
+        check=True,
+        cwd=tmp_path,
+    ).stdout.decode()
+    _, *rows = rows_of(output)
+    assert [row[0] for row in rows] == ["a", "b"] and rows[0][2] == rows[0][4] == "1.00"
+    assert all(value > 0 for row in rows for value in numbers(row[1:]))
+    assert "20 lines, one thread, medians of 1 rounds" in output

@@ -139,6 +139,46 @@ def test_with_a_sentencepiece_model(teacher, data, tmp_path):
     assert len(found) == 2 and all(found) and "▁" not in "".join(found)
 
 
+class TestShortlist:
+    def test_it_is_exported_checked_and_used(self, teacher, data, text, tmp_path, capsys):
+        flags = ["--data", data, "--quantization", "int8", "--shortlist", data]
+        export(teacher, "--to", "ctranslate2", "--out", tmp_path / "a", *flags)
+        found = capsys.readouterr().out
+        assert f"counted from 160 pairs: {data}" in found
+        assert "; with its shortlist, BLEU " in found
+        check = json.loads((tmp_path / "a" / "export.json").read_text())["check"]
+        assert 60 <= check["shortlist_bleu"] <= 100
+        sources = (text / "test.src").read_text().splitlines()
+        expected = translate(tmp_path / "a", sources)
+        # Nothing but the words that every source has stays.
+        lines = (tmp_path / "a" / "vmap.txt").read_text().splitlines()
+        words = lines[0].split()[:2]
+        (tmp_path / "a" / "vmap.txt").write_text("\t" + " ".join(words) + "\n")
+        found = translate(tmp_path / "a", sources)
+        assert len(found) == len(expected) == 20 and found != expected
+        assert {word for line in found for word in line.split()} <= {*words, "<unk>"}
+
+    def test_of_a_store_or_finished(self, teacher, data, store, tmp_path):
+        """The map of a folder is exported again as it is."""
+        out = ["--to", "ctranslate2", "--data", data, "--no-check", "--out"]
+        size = ["--shortlist-size", 4]
+        export(teacher, *out, tmp_path / "a", "--shortlist", store, *size)
+        export(teacher, *out, tmp_path / "b", "--shortlist", tmp_path / "a")
+        maps = [(tmp_path / name / "vmap.txt").read_text() for name in "ab"]
+        assert (
+            maps[0] == maps[1] and max(map(len, map(str.split, maps[0].splitlines()[1:]))) <= 6
+        )
+
+    def test_one_that_changes_the_translations(self, teacher, data, tmp_path, capsys):
+        (tmp_path / "vmap.txt").write_text("\t\n")
+        flags = ["--data", data, "--shortlist", tmp_path / "vmap.txt"]
+        with pytest.raises(SystemExit, match="1"):
+            export(teacher, "--to", "ctranslate2", "--out", tmp_path / "out", *flags)
+        message = capsys.readouterr().err
+        assert "with its shortlist, the model translates otherwise: " in message
+        assert "--shortlist-size" in message and os.listdir(tmp_path) == ["vmap.txt"]
+
+
 class TestErrors:
     @pytest.fixture
     def fails(self, teacher, data, tmp_path, capsys):
@@ -170,6 +210,14 @@ class TestErrors:
 
     def test_no_sentencepiece_model(self, fails):
         assert "--spm-model: there is no file 'no.model'" in fails("--spm-model", "no.model")
+
+    def test_shortlists(self, fails, data, tmp_path):
+        (tmp_path / "vmap.txt").write_text("other\tsymbols\n")
+        message = fails("--data", data, "--shortlist", tmp_path / "vmap.txt")
+        assert "map of another vocabulary: it has the source symbol 'other'" in message
+        assert "--shortlist-size needs --shortlist" in fails("--shortlist-size", 5)
+        message = fails("--shortlist", data, "--shortlist-size", 0)
+        assert "--shortlist-size is 0, expected 1 or more" in message
 
     def test_flags_of_another_format(self, teacher, tmp_path, capsys):
         flags = ["--to", "fairseq", "--quantization", "int8", "--out", tmp_path / "o.pt"]

@@ -1,0 +1,1 @@
+"""Vocabulary maps: the target symbols that are likely for each source symbol."""
