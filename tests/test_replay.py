@@ -10,7 +10,7 @@ from fairseq.tasks.translation import TranslationTask
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 
 from fairseq_seqkd.models.loading import load_models
-from fairseq_seqkd.prefixes import PREFIXES, PolicyMemory, TrainingStep
+from fairseq_seqkd.prefixes import PREFIXES, PolicyMemory, TrainingStep, replay
 from fairseq_seqkd.prefixes.buffer import NAMES, ReplayBuffer, numbered_sentences
 from fairseq_seqkd.prefixes.replay import FRACTION, AdaptiveFraction
 
@@ -150,6 +150,17 @@ def test_a_replayed_row_is_the_row_that_was_generated(settle, batch, task):
     assert sorted(gold.tolist()) == sorted(batch["target"].tolist())
 
 
+def test_targets_that_the_teacher_makes_in_the_step_are_of_the_data_by_their_gold(
+    settle, batch
+):
+    """--pseudo-targets online."""
+    values, gold = {}, {"target": batch["target"]}
+    settle(
+        {**batch, "target": batch["target"] + 1, "gold": gold}, values, kd_replay_fraction=1.0
+    )
+    assert len(ReplayBuffer(values, 9, 100)) == 4
+
+
 def test_rows_are_drawn_uniformly_and_once(settle, batch, task):
     values, n = {}, 12
     ids = torch.arange(40, 40 + n)
@@ -179,10 +190,13 @@ def test_a_sentence_may_be_there_twice(settle, batch, task):
     assert {id_ for id_, _, _, _ in found} == {20}
 
 
-def test_a_batch_of_the_validation_joins_no_buffer(settle, task):
-    """A process that has run out of batches repeats one."""
+def test_a_batch_of_the_validation_joins_no_buffer(settle, task, monkeypatch):
+    """A process of several that has run out of batches repeats one."""
     valid, values = task.dataset("valid"), {}
     batch = valid.collater([valid[i] for i in range(4)])
+    with pytest.raises(ValueError, match="are not those of the training set, in the task"):
+        settle(batch, values, kd_replay_fraction=1.0)
+    monkeypatch.setattr(replay.distributed_utils, "get_data_parallel_world_size", lambda: 2)
     settle(batch, values, kd_replay_fraction=1.0)
     assert len(ReplayBuffer(values, 9, 100)) == 0
 

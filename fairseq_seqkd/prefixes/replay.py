@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Callable, Dict, NamedTuple, Optional
 
 import torch
+from fairseq.distributed import utils as distributed_utils
 from torch import Tensor
 
 from fairseq_seqkd.decoding.sampling import random_stream
@@ -15,7 +16,11 @@ from fairseq_seqkd.prefixes.buffer import (
     is_of,
     numbered_sentences,
 )
-from fairseq_seqkd.prefixes.student_rows import PrefixedBatch, StudentRows
+from fairseq_seqkd.prefixes.student_rows import (
+    PrefixedBatch,
+    StudentRows,
+    check_can_generate,
+)
 
 FRACTION = "adaptive_fraction"
 _COIN, _REPLAY = 1, 4  # purposes of a sentence's random numbers; 2 and 3: ``token_rules.py``
@@ -109,15 +114,17 @@ class ReplayedRows:
         batch = sample, student, teacher, task
         if step is None:
             return self._logged(self.fresh(*batch, None), n_validation_tokens=sample["ntokens"])
-        phi = self.fraction.follow(memory)
+        check_can_generate(student)
+        dataset, phi = numbered_sentences(task), self.fraction.follow(memory)
         buffer = ReplayBuffer(memory.values, self.capacity, step.update)
         settled, generated = self.fresh(*batch, None), (sample["id"][:0], [])
         kind = self.kind_of(sample, phi, len(buffer), step)
         if kind == "fresh":
             settled = self.fresh(*batch, step)
-            generated = self._generated(sample, settled.sample, task)
+            generated = self._generated(dataset, sample, settled.sample, task)
         elif kind == "replayed":
-            settled = replayed(sample, buffer, task, step, self.fresh.limit, settled.log)
+            entries = self.draw(sample, buffer.entries(), dataset, step)
+            settled = replayed(sample, entries, dataset, task, step, settled.log)
         buffer.add(*generated, memory.gather)
         n_replayed = len(settled.sample["target"]) if kind == "replayed" else 0
         return self._logged(settled, 1 - phi, n_replayed=n_replayed)
@@ -135,9 +142,40 @@ class ReplayedRows:
             return "fresh"
         return "replayed" if r < phi else "data"
 
-    def _generated(self, sample, settled, task):
-        """The sentences of a batch and their new targets; none, if it is of the validation."""
-        if not is_of(numbered_sentences(task), sample):
+    def draw(self, sample, entries, dataset, step):
+        """Some entries of the buffer, uniformly and without replacement.
+
+        They are as many as the batch has rows, or fewer so that they need no more memory than
+        rows that would be generated for it. The number follows from the longest row of the
+        whole buffer, so that long rows are drawn as often as others.
+
+        Args:
+            sample: the batch in whose place they stand
+            entries: of the `ReplayBuffer`
+            dataset: of its sentences
+            step: `TrainingStep`
+        """
+        source, target, limit = sample["net_input"], sample["target"], self.fresh.limit
+        most = limit.max_len_a * int(source["src_lengths"].max()) + limit.max_len_b
+        of_batch = max(most, source["src_tokens"].size(1), target.size(1))
+        of_buffer = max(max(dataset.num_tokens(id_), len(one)) for id_, one in entries)
+        n_rows = min(len(target), len(entries), int(of_batch * len(target) // of_buffer))
+        rng = _stream(sample, step, _REPLAY)
+        drawn = rng.choice(len(entries), max(1, n_rows), replace=False)
+        return [entries[i] for i in drawn.tolist()]
+
+    def _generated(self, dataset, sample, settled, task):
+        """The sentences of a batch and their new targets; none, if it is of the validation.
+
+        Such a batch is repeated by a data-parallel process that has no more of its own.
+        """
+        if not is_of(dataset, sample):
+            if distributed_utils.get_data_parallel_world_size() == 1:
+                raise ValueError(
+                    "--kd-prefixes replay: the numbers of a batch's sentences are not those of "
+                    f"the training set, in the task {type(task).__name__}. Expected --task "
+                    "translation or speech_to_text. Else take --kd-prefixes student."
+                )
             return sample["id"][:0], []
         pad = task.target_dictionary.pad()
         return settled["id"], [target[target.ne(pad)] for target in settled["target"]]
@@ -148,11 +186,16 @@ class ReplayedRows:
         return settled._replace(log={**settled.log, **log})
 
 
-def replayed(sample, buffer, task, step, limit, log):
-    """A batch drawn from the buffer without replacement, as `PrefixedBatch`."""
-    dataset, entries = numbered_sentences(task), buffer.entries()
-    rng, n_drawn = _stream(sample, step, _REPLAY), n_to_draw(sample, dataset, entries, limit)
-    drawn = [entries[i] for i in rng.choice(len(entries), n_drawn, replace=False).tolist()]
+def replayed(sample, drawn, dataset, task, step, log):
+    """Entries that were drawn from the buffer as a batch, `PrefixedBatch`.
+
+    Args:
+        sample: the batch in whose place they stand
+        drawn: [(sentence, target)]
+        dataset: of its sentences
+        task, step: as for `StudentRows`
+        log: its sums for logging
+    """
     seed = step.seed, step.update, min(sample["id"].tolist())
     batch = collate_again(dataset, [id_ for id_, _ in drawn], sample, seed)
     # The collater sorts; a sentence may be there several times.
@@ -164,25 +207,6 @@ def replayed(sample, buffer, task, step, limit, log):
     batch = replace_targets(batch, rows, targets, task.target_dictionary)
     log = {**log, "n_student_rows": len(targets), "n_student_tokens": batch["ntokens"]}
     return PrefixedBatch(batch, torch.ones_like(rows, dtype=torch.bool), log)
-
-
-def n_to_draw(sample, dataset, entries, limit):
-    """As many rows as the batch has, or fewer so that they need no more memory than it.
-
-    The number follows from the longest row of the whole buffer, so that long rows are drawn
-    as often as others.
-
-    Args:
-        sample: the batch in whose place they stand
-        dataset: of its sentences
-        entries: of the `ReplayBuffer`
-        limit: `LengthLimit` of the rows that would be generated for the batch
-    """
-    n_rows = len(sample["target"])
-    most = limit.max_len_a * int(sample["net_input"]["src_lengths"].max()) + limit.max_len_b
-    of_batch = max([most, *map(dataset.num_tokens, sample["id"].tolist())])
-    of_buffer = max(max(dataset.num_tokens(id_), len(target)) for id_, target in entries)
-    return max(1, min(n_rows, len(entries), int(of_batch * n_rows // of_buffer)))
 
 
 def _numbers(*values):

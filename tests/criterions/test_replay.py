@@ -137,7 +137,8 @@ def test_refused(data, teacher, tmp_path, flags, message):
 
 
 def test_several_data_bins_are_refused(halves, teacher, tmp_path):
-    run = [*common(teacher), *REPLAY, "--kd-replay-fraction", 1, "--max-update", 1]
+    """At once, and not when the first rows are generated."""
+    run = [*common(teacher), *REPLAY, "--kd-replay-fraction", 1e-9, "--max-update", 1]
     data = ":".join(map(str, halves))
     output = train(data, tmp_path, *run, "--disable-validation", fails=True)
     assert "are several data-bins" in output and "--kd-prefixes student" in output
