@@ -100,8 +100,8 @@ class VocabularyMap(NamedTuple):
             set(unique_symbols(one)) for one in (task.source_dictionary, task.target_dictionary)
         ]
         for source, targets in [("", self.always), *self.candidates.items()]:
+            # Several source symbols, with spaces between them, may form a key.
             _check_symbols("source", [source] * bool(source), dictionaries[0], path)
-            # Several source symbols may form a key.
             _check_symbols("target", targets, dictionaries[1], path)
 
 

@@ -220,3 +220,16 @@ def test_shipped(data, text, teacher, tmp_path):
     assert [row[0] for row in rows] == ["a", "b"] and rows[0][2] == rows[0][4] == "1.00"
     assert all(value > 0 for row in rows for value in numbers(row[1:]))
     assert "20 lines, one thread, medians of 1 rounds" in output
+
+
+@CTRANSLATE2
+def test_sampling(data, teacher):
+    """A new Translator after set_random_seed draws the same samples."""
+    script = ROOT / "examples" / "benchmarks" / "sampling.py"
+    flags = ["--topk", "3", "--rounds", "1"]
+    command = [sys.executable, script, data, teacher, *flags]
+    output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode()
+    _, *rows = rows_of(output)
+    assert [row[0] for row in rows] == ["fairseq", "CTranslate2 float32", "CTranslate2 int8"]
+    assert all(value > 0 for row in rows for value in numbers(row[1:]))
+    assert "CTranslate2 drew the same samples again." in output
