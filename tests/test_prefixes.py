@@ -70,7 +70,8 @@ def test_data_has_no_policy():
 def test_beta_one_changes_nothing(settle, batch):
     settled = settle(batch, kd_beta=1.0)
     assert settled.sample is batch and not settled.student_rows_mask.any()
-    assert settled.log == {"n_student_rows": 0, "n_student_tokens": 0, "beta": 12.0}
+    nothing = {"n_student_rows": 0, "n_student_tokens": 0, "n_cut_rows": 0}
+    assert settled.log == {**nothing, "beta": 12.0}
 
 
 def test_beta_zero_generates_every_row(settle, batch, loaded):
@@ -80,6 +81,16 @@ def test_beta_zero_generates_every_row(settle, batch, loaded):
     assert settled.sample["ntokens"] == sum(len(target) for _, target in generated.values())
     assert settled.log["n_student_tokens"] == settled.sample["ntokens"]
     assert generated != rows(batch, loaded)
+
+
+@pytest.mark.parametrize("max_len_b", [1, 4, 49])
+def test_rows_that_their_limit_cuts_are_counted(settle, batch, loaded, max_len_b):
+    limits = {"kd_max_len_a": 0.0, "kd_max_len_b": max_len_b}
+    settled = settle(batch, model=loaded.models[0], kd_beta=0.0, **limits)
+    eos = loaded.task.target_dictionary.eos()
+    generated = rows(settled.sample, loaded).values()
+    cut = sum(target[-1] != eos for _, target in generated)
+    assert settled.log["n_cut_rows"] == cut and (cut > 0 if max_len_b < 49 else cut < 12)
 
 
 def test_a_generated_row_counts_from_the_first_position_to_the_eos(settle, batch, loaded):

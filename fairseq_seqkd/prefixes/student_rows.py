@@ -81,6 +81,7 @@ class StudentRows:
             selected, beta = self.row_rule.select(sample["id"], step)
             mask = selected.to(mask)
         log = {"n_student_rows": 0, "n_student_tokens": 0, "beta": beta * len(mask)}
+        log["n_cut_rows"] = 0
         log.update(dict.fromkeys(self.token_rule.counters, 0))
         if mask.any():
             rows = mask.nonzero().flatten()
@@ -91,7 +92,10 @@ class StudentRows:
 
     @torch.no_grad()
     def generate(self, sample, rows, student, teacher, task, step, log):
-        """A list of (length,) targets for some rows of a batch, see `roll_out`."""
+        """A list of (length,) targets for some rows of a batch, see `roll_out`.
+
+        Rows without an end, which their limit cut, are counted in ``log``.
+        """
         dictionary, ids = task.target_dictionary, sample["id"][rows].tolist()
         draws = SentenceStreams(ids, step.seed, step.update)
 
@@ -116,7 +120,10 @@ class StudentRows:
                 scorers.append(teacher.incremental_scorer(teacher.inputs_of(sample)))
             for scorer in scorers:
                 scorer.keep(rows)
-            return roll_out(scorers, next_tokens, limits, starts, ends, pad)
+            targets = roll_out(scorers, next_tokens, limits, starts, ends, pad)
+        lasts = torch.stack([target[-1] for target in targets])
+        log["n_cut_rows"] += int((lasts != ends).sum())
+        return targets
 
 
 def check_can_generate(student, teachers=()):
