@@ -5,7 +5,12 @@ from typing import Callable
 
 import torch
 
-from fairseq_seqkd.decoding.sampling import draw_tokens, nucleus, top_candidates
+from fairseq_seqkd.decoding.sampling import (
+    draw_tokens,
+    most_probable,
+    nucleus,
+    top_candidates,
+)
 
 # Purposes of a sentence's random numbers; 0 is the teacher's samples, 1 the coin of a row.
 _STUDENT, _TEACHER = 2, 3
@@ -33,7 +38,7 @@ class Drawing:
             uniform: returns (n,) random numbers from 0 to below 1; not called if greedy
         """
         if self.topk == 1:
-            return lprobs.max(-1).indices
+            return most_probable(lprobs)
         if self.temperature != 1:
             lprobs = (lprobs / self.temperature).log_softmax(-1)
         candidates = top_candidates(lprobs, self.topk)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_seqkd.decoding.sampling import nucleus
+from fairseq_seqkd.decoding.sampling import most_probable, nucleus
 from fairseq_seqkd.decoding.token_rules import Drawing
 
 DRAWS = 20000
@@ -20,6 +20,15 @@ def drawn(lprobs, **settings):
 
 
 PROBS = torch.tensor([0.05, 0.4, 0.1, 0.25, 0.2], dtype=torch.float64)
+
+
+@given(st.lists(st.sampled_from([-float("inf"), -2.0, -1.0, 0.0]), min_size=6, max_size=6))
+def test_the_most_probable_symbol_is_the_first_of_equals(values):
+    lprobs = torch.tensor(values).view(2, 3)
+    rows = lprobs.tolist()
+    assert most_probable(lprobs).tolist() == [row.index(max(row)) for row in rows]
+    strided = lprobs.t().contiguous().t()
+    assert Drawing(topk=1)(strided, None).tolist() == [row.index(max(row)) for row in rows]
 
 
 @pytest.mark.parametrize(
