@@ -239,7 +239,7 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("name", MISFITS)
-def test_what_does_not_fit_is_refused(cases, data, tmp_path, monkeypatch, name):
+def test_what_does_not_fit_is_refused(cases, data, tmp_path, name):
     case, source, error, message = MISFITS[name]
     task, _, checkpoint, _ = cases[case]
     if source in ("data", "two", "without valid", "other dictionary"):
@@ -251,7 +251,9 @@ def test_what_does_not_fit_is_refused(cases, data, tmp_path, monkeypatch, name):
             lines[2], lines[3] = lines[3], lines[2]
             (folder / "dict.src.txt").write_text("".join(lines))
         if source == "two":
-            monkeypatch.setattr(task.cfg, "data", f"{data}:{data}")
+            task = copy.copy(task)
+            task.cfg = copy.deepcopy(task.cfg)
+            task.cfg.data = f"{data}:{data}"
         source = str(folder)
     with pytest.raises(error, match=message):
         load_teacher(str(checkpoint), student_task=task, source=source)

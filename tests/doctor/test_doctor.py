@@ -76,7 +76,7 @@ class TestBrokenFairseq:
         assert done.stderr.endswith("\nValueError: mutable default CommonConfig\n")
 
     def test_other_subcommands_name_the_doctor(self, python):
-        done = python("-m", "fairseq_seqkd.cli.main", "generate", "--help")
+        done = python("-m", "fairseq_seqkd.cli.main", "generate", "DATA")
         assert done.returncode == 2
         *_, line = done.stderr.splitlines()
         assert line.startswith("fairseq-seqkd generate: ValueError: mutable default")
@@ -85,6 +85,10 @@ class TestBrokenFairseq:
     def test_list_of_subcommands(self, python):
         done = python("-m", "fairseq_seqkd.cli.main", "--help")
         assert done.returncode == 0 and "Export a student" in done.stdout
+
+    def test_help_of_a_subcommand(self, python):
+        done = python("-m", "fairseq_seqkd.cli.main", "generate", "--help")
+        assert done.returncode == 0 and "--pseudo-targets" in done.stdout
 
 
 def test_an_error_of_the_plug_in_stops_fairseq_train():
