@@ -39,13 +39,8 @@ if [ -n "${SMOKE:-}" ]; then
     MODEL="--arch transformer --share-decoder-input-output-embed $(size 1 1 16 32)"
     . "$here/synthetic.sh"
 fi
-for name in DATA TEACHER STUDENT MODEL; do
-    eval "value=\${$name:-}"
-    [ -n "$value" ] || fail "$name is not set: see the head of $0"
-done
-for file in "$DATA" "$TEACHER" "$STUDENT"; do
-    [ -e "$file" ] || fail "there is no $file"
-done
+required DATA TEACHER STUDENT MODEL
+existing "$DATA" "$TEACHER" "$STUDENT"
 
 # flags_of METHOD: as in docs/methods.md. All learn from the teacher alone but Word-KD, ImitKD and
 # TIE-KD, whose data rows also have their targets.

@@ -16,6 +16,21 @@ step() { printf '\n== %s\n' "$*"; }
 
 fail() { echo "$*" >&2; exit 1; }
 
+# required NAME...: fail unless each of these settings has a value.
+required() {
+    local name value
+    for name; do
+        eval "value=\${$name:-}"
+        [ -n "$value" ] || fail "$name is not set: see the head of $0"
+    done
+}
+
+# existing FILE...: fail unless each of them is there.
+existing() {
+    local file
+    for file; do [ -e "$file" ] || fail "there is no $file"; done
+}
+
 # sha256 ARGUMENTS...: sha256sum, or on macOS shasum.
 sha256() {
     if command -v sha256sum >/dev/null; then sha256sum "$@"; else shasum -a 256 "$@"; fi

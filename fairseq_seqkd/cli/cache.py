@@ -29,6 +29,7 @@ from fairseq_seqkd.chunked.workers import this_worker
 from fairseq_seqkd.cli.stores import (
     add_overwrite_argument,
     add_split_arguments,
+    add_teacher_arguments,
     add_teacher_source_arguments,
     add_worker_arguments,
     device_of,
@@ -45,13 +46,7 @@ from fairseq_seqkd.teacher import load_teacher, sources_of_each
 def add_arguments(parser):
     parser.add_argument("data", metavar="DATA", help="data-bin that fairseq-preprocess wrote")
     parser.add_argument("--kd-cache", metavar="DIR", required=True, help="folder of the cache")
-    parser.add_argument(
-        "--teacher-path",
-        metavar="T",
-        required=True,
-        help="the teacher's checkpoint, or several separated by colons",
-    )
-    parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
+    add_teacher_arguments(parser)
     add_teacher_source_arguments(parser)
     add_split_arguments(parser)
     add_overwrite_argument(parser)

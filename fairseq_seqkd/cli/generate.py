@@ -42,6 +42,7 @@ from fairseq_seqkd.cli.speech import next_command_of_speech, speech_of
 from fairseq_seqkd.cli.stores import (
     add_data_arguments,
     add_overwrite_argument,
+    add_teacher_arguments,
     add_teacher_source_arguments,
     add_worker_arguments,
     build_and_report,
@@ -69,13 +70,7 @@ from fairseq_seqkd.teacher import load_sources, load_teacher, sources_of_each
 
 def add_arguments(parser):
     add_data_arguments(parser)
-    parser.add_argument(
-        "--teacher-path",
-        metavar="T",
-        help="the teacher's checkpoint, or several separated by colons; not needed for a "
-        "finished store",
-    )
-    parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
+    add_teacher_arguments(parser, unless="for a finished store")
     add_teacher_source_arguments(parser)
     add_overwrite_argument(parser)
     add_text_arguments(parser)

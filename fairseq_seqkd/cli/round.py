@@ -18,7 +18,12 @@ Example:
 """
 
 from fairseq_seqkd.chunked.workers import this_worker
-from fairseq_seqkd.cli.stores import add_worker_arguments, device_of, threads_of
+from fairseq_seqkd.cli.stores import (
+    add_teacher_arguments,
+    add_worker_arguments,
+    device_of,
+    threads_of,
+)
 
 
 def add_arguments(parser):
@@ -28,13 +33,7 @@ def add_arguments(parser):
         "--student", metavar="S", required=True, help="the student's present checkpoint"
     )
     parser.add_argument("--student-data", help="folder with the student's dictionaries")
-    parser.add_argument(
-        "--teacher-path",
-        metavar="T",
-        required=True,
-        help="the teacher's checkpoint, or several separated by colons",
-    )
-    parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
+    add_teacher_arguments(parser)
     parser.add_argument("--source-lang", "-s", help="default: inferred from the file names")
     parser.add_argument("--target-lang", "-t", help="default: inferred from the file names")
     _add_student_arguments(parser)

@@ -23,6 +23,22 @@ def add_data_arguments(parser):
     add_split_arguments(parser)
 
 
+def add_teacher_arguments(parser, unless=None):
+    """Add --teacher-path and --teacher-data.
+
+    Args:
+        unless: when the teacher is not needed, in words; None: it always is
+    """
+    not_needed = f"; not needed {unless}" if unless else ""
+    parser.add_argument(
+        "--teacher-path",
+        metavar="T",
+        required=not unless,
+        help=f"the teacher's checkpoint, or several separated by colons{not_needed}",
+    )
+    parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
+
+
 def add_split_arguments(parser, split="train", help="default: %(default)s"):
     """Add the split of DATA and its languages."""
     parser.add_argument("--split", default=split, help=help)

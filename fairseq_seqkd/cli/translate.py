@@ -18,7 +18,10 @@ Example:
 import os
 import sys
 
-from fairseq_seqkd.cli.stores import add_split_arguments
+from fairseq_seqkd.cli.stores import (
+    add_split_arguments,
+    add_teacher_arguments,
+)
 from fairseq_seqkd.cli.text import add_subword_arguments, subwords_of
 
 DRAFT_TOKENS = 4  # Chen et al. 2023, section 5
@@ -30,13 +33,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--draft", metavar="S", required=True, help="checkpoint of the student that drafts"
     )
-    parser.add_argument(
-        "--teacher-path",
-        metavar="T",
-        required=True,
-        help="the teacher's checkpoint, or several separated by colons",
-    )
-    parser.add_argument("--teacher-data", help="folder with the teacher's dictionaries")
+    add_teacher_arguments(parser)
     parser.add_argument("--draft-data", help="folder with the student's dictionaries")
     add_split_arguments(parser, split=None, help="of a data-bin; default: test")
     _add_decoding_arguments(parser)
