@@ -29,16 +29,22 @@ def warm_programs():
     return folder
 
 
-def run_script(script, programs=None, fails=False, **settings):
+def run_script(script, programs=None, fails=False, warm=True, **settings):
     """Run a script without a network; returns its output.
 
     Args:
         script: its path in ``examples/``
         programs: a folder whose programs come before all others; None: no such folder
         fails: whether the script is expected to fail
+        warm: False for a script that times its commands
         settings: environment variables
     """
-    path = [programs, warm_programs(), os.path.dirname(sys.executable), os.environ["PATH"]]
+    path = [
+        programs,
+        warm and warm_programs(),
+        os.path.dirname(sys.executable),
+        os.environ["PATH"],
+    ]
     path = os.pathsep.join(str(folder) for folder in path if folder)
     no_network = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
     result = subprocess.run(

@@ -154,7 +154,8 @@ def test_on_policy(data, teacher, word_kd_student, tmp_path):
     limits = ["--max-source-positions", "30", "--max-target-positions", "60"]
     scorer = word_kd_student[0] / "checkpoint_last.pt"
     models = {"TEACHER": scorer, "STUDENT": teacher, "MODEL": " ".join([*TINY, *limits])}
-    run_script("benchmarks/on_policy.sh", SMOKE=1, WORK=tmp_path, DATA=data, **models)
+    settings = {"SMOKE": 1, "WORK": tmp_path, "DATA": data, **models}
+    run_script("benchmarks/on_policy.sh", warm=False, **settings)
     report = (tmp_path / "benchmark" / "on_policy.md").read_text()
     costs, scores = (rows_of(table) for table in report.split("\n\n")[:2])
     names = ["cross-entropy", "near-8", "imit_kd"]
@@ -162,9 +163,8 @@ def test_on_policy(data, teacher, word_kd_student, tmp_path):
     assert costs[1][1:4] == ["1.00"] * 3
     for row in costs[1:]:
         ratio, _, in_time, per_update, making, training, starting = numbers(row[1:])
-        assert min(ratio, in_time, per_update) > 0
-        assert min(training, starting) >= 0  # whole seconds
-        assert making == 0 or row[0].startswith("near")
+        assert min(ratio, in_time, per_update, training, starting) > 0
+        assert (making > 0) == row[0].startswith("near")
     for row in scores[1:]:
         assert row[1] == "8" and float(row[3]) >= 0
     (_, near, _) = scores[1:]
