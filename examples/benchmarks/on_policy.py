@@ -103,7 +103,8 @@ def phases(log, total):
             seconds = total - (end - begin).total_seconds() - validating
             points.append(Point(int(updates), seconds, float(bleu)))
             validating += (time_of(line) - begin).total_seconds()
-    return total - (end - first).total_seconds(), validating, points
+    updating = max(1.0, (end - first).total_seconds())  # the log has whole seconds
+    return total - updating, validating, points
 
 
 def time_of(line):
