@@ -103,8 +103,9 @@ def phases(log, total):
             seconds = total - (end - begin).total_seconds() - validating
             points.append(Point(int(updates), seconds, float(bleu)))
             validating += (time_of(line) - begin).total_seconds()
-    updating = max(1.0, (end - first).total_seconds())  # the log has whole seconds
-    return total - updating, validating, points
+    # The log has whole seconds.
+    updating = max(1.0, (end - first).total_seconds() - validating)
+    return total - validating - updating, validating, points
 
 
 def time_of(line):
