@@ -7,6 +7,7 @@ from fairseq_seqkd.cli.main import main
 from fairseq_seqkd.io.files import read_json
 from fairseq_seqkd.models.ctranslate2 import convert_teacher
 from fairseq_seqkd.pseudo import generate
+from fairseq_seqkd.pseudo.recipe import Recipe
 from fairseq_seqkd.pseudo.store import PseudoTargetStore
 from fairseq_seqkd.teacher import load_teacher
 
@@ -65,7 +66,7 @@ def other(word_kd_student, data, teacher, tmp_path):
 
     def convert(name):
         store = PseudoTargetStore(str(tmp_path / name))
-        folder = store.converted(generate.Recipe(str(teacher)).teacher_sha256())
+        folder = store.converted(Recipe(str(teacher)).teacher_sha256())
         model = load_teacher(str(word_kd_student[0] / "checkpoint_last.pt"), str(data))
         convert_teacher(model, folder)
         return store
