@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import LSTM, ROOT, load_split, train
+from conftest import FIXED, LSTM, ROOT, load_split, train
 from laws import deviation
 
 from fairseq_seqkd.cli import main as cli
@@ -251,6 +251,7 @@ def test_a_model_that_does_not_generate_token_by_token(loaded):
             check_draft(*pair)
 
 
+@FIXED  # which wrote the student's checkpoint
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared/multi30k is not there")
 def test_multi30k(tmp_path, capsys):
     """Forty real lines, cut and joined by their sentencepiece model."""

@@ -181,11 +181,13 @@ def test_of_several_validation_sets_the_targets_tell_which_one(cases, data):
             assert torch.equal(tokens[tokens.ne(pad)], sources[id_])
 
 
-def test_a_batch_of_the_validation_that_training_repeats(cases, monkeypatch):
+def test_a_batch_of_the_validation_that_training_repeats(cases):
     """A data-parallel process without batches repeats one, and fairseq ignores its loss."""
     task, _, checkpoint, source = cases["clean text"]
     task.load_dataset("test")
-    monkeypatch.setattr(task.cfg, "train_subset", "test")  # 20 sentences; valid has 24
+    task = copy.copy(task)
+    task.cfg = copy.deepcopy(task.cfg)
+    task.cfg.train_subset = "test"  # 20 sentences; valid has 24
     teacher = load_teacher(str(checkpoint), student_task=task, source=source)
     sample = batch_of(task, [22, 0], "valid")
     found = teacher.inputs_of(sample, training=True)["src_tokens"]
