@@ -39,6 +39,12 @@ METHODS = {
     "interleaved": "--criterion distill --kd-alpha 1 --kd-prefixes interleaved {warm}",
     "switch": "--criterion distill --kd-alpha 1 --kd-prefixes switch {warm}",
     "selective, global": "--criterion distill --kd-weighting selective_global",
+    "TIE-KD": "--criterion distill --kd-divergence ranked_kl --kd-passes 3",
+    "adaptive skew": "--criterion distill --kd-divergence adaptive_skew_kl {warm}",
+    "replay": "--criterion distill --kd-alpha 1 --kd-prefixes replay --kd-replay-fraction 1 "
+    "--kd-divergence skew_kl {warm}",
+    "PACED": "--criterion distill --sentence-weighting paced {warm}",
+    "DSKD": "--criterion dskd --dskd-student-width 64 --dskd-teacher-width 128",
     "cached": "--criterion word_kd --kd-cache {cache}",
 }
 STOCK = "--criterion label_smoothed_cross_entropy --label-smoothing 0.1"
@@ -98,7 +104,7 @@ class Bench:
         Raises:
             CheckFailed: it failed, or a loss is not finite
         """
-        folder = folder or self.work / "trainings" / re.sub("[^a-z0-9]+", "-", name)
+        folder = folder or self.work / "trainings" / re.sub("[^A-Za-z0-9]+", "-", name)
         task = "translation" if flags == STOCK else "translation_seqkd"
         teacher = [] if flags == STOCK else ["--teacher-path", self.teacher]
         output = self.run(
@@ -169,7 +175,7 @@ def prunes(bench, precision):
 def is_resumed(bench, name, flags, precision):
     """Whether an unbroken training and one with a break end with the same weights."""
     whole, _ = bench.train(f"whole {name} {precision}", flags, precision)
-    parts = bench.work / "trainings" / re.sub("[^a-z0-9]+", "-", f"parts {name} {precision}")
+    parts = bench.work / "trainings" / re.sub("[^A-Za-z0-9]+", "-", f"parts {name} {precision}")
     # Schedules depend on --max-update: both halves have the same, and the second one begins
     # with the first one's checkpoint of half the updates.
     saving = f"--save-interval-updates {bench.updates // 2}"

@@ -102,15 +102,7 @@ class CacheReader:
 
     def _open(self, index):
         """The `CachedSentences` of a cache."""
-        sentences = CachedSentences(self.stores[index])
-        if len(self.stores) > 1 and not sentences.has_all_hashes:
-            raise ValueError(
-                f"--kd-cache: the cache {self.stores[index].root!r} is of an earlier version, "
-                "without checksums of sentences that are too long for the teacher, by which "
-                "several caches are told apart. Make it again: fairseq-seqkd cache with "
-                "--overwrite."
-            )
-        return sentences
+        return CachedSentences(self.stores[index])
 
     def look_up(self, sample, pad):
         """The teacher's `TopK` at all positions of a batch.

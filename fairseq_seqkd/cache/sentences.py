@@ -70,22 +70,13 @@ class CachedSentences:
         if id_ >= len(self):
             return f"sentence {id_} is not in it: it has those from 0 to {len(self) - 1}"
         self._verify(self._chunk[id_])
-        if self._is_unknown(id_) or self._hash[id_] == hash_of(source, target):
+        if self._hash[id_] == hash_of(source, target):
             return None
         return (
             f"sentence {id_} has {len(source)} source and {len(target)} target tokens in this "
             f"batch, and another source, or {self._length[id_] or 'too many'} other target "
             "tokens, in the cache"
         )
-
-    def _is_unknown(self, id_):
-        """Earlier versions kept no hash of a sentence that is too long for the teacher."""
-        return self._length[id_] == 0 and self._hash[id_] == 0
-
-    @property
-    def has_all_hashes(self):
-        """Whether every sentence has a hash, so that those of several caches differ."""
-        return not ((self._length == 0) & (self._hash == 0)).any()
 
     def rows_of(self, id_):
         """(positions,) rows of a sentence; none if it is too long for the teacher."""
