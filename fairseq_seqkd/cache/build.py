@@ -174,7 +174,9 @@ class Scorer:
         """
         k, temperature = self.manifest["top_k"], self.manifest["temperature"]
         targets = target[target_mask].to(self.teacher.device)
-        logits = self.teacher.logits(net_input).select(target_mask.flatten())
+        logits = self.teacher.logits(net_input).select(
+            target_mask.flatten().nonzero().squeeze(-1)
+        )
         top, target_lprobs = logits.top_k_and_targets(k, temperature, targets)
         if top.tail_lprobs.isnan().any():
             raise ValueError(

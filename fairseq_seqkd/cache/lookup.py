@@ -104,35 +104,34 @@ class CacheReader:
         """The `CachedSentences` of a cache."""
         return CachedSentences(self.stores[index])
 
-    def look_up(self, sample, pad):
-        """The teacher's `TopK` at all positions of a batch.
+    def look_up(self, sample, positions, pad):
+        """The teacher's `TopK` at the target positions of a batch.
 
         Args:
             sample: a batch as fairseq collates it
+            positions: its `TargetPositions`
             pad: the padding symbol
         Returns:
-            the `TopK` of all batch * length positions, and a (batch, length) teacher mask:
-            True where the cache has rows, False at padding and in sentences that are too
-            long for the teacher
+            the `TopK` of these positions, and a (positions,) teacher mask: True where the
+            cache has rows, False in sentences that are too long for the teacher
         Raises:
             ValueError: a sentence is not in the cache, or the cache has another source or
                 target for it
         """
-        target, pairs = sample["target"], list(pairs_of(sample, pad))
+        pairs, device = list(pairs_of(sample, pad)), sample["target"].device
         self._turn_to_cache_of(pairs)
         sentences = [self._rows_of(*pair) for pair in pairs]
-        has_rows = torch.tensor([len(rows) > 0 for rows in sentences], device=target.device)
-        teacher_mask = target.ne(pad) & has_rows.unsqueeze(-1)
-        positions = teacher_mask.flatten().nonzero().squeeze(-1)
-        rows = np.concatenate(sentences)
+        has_rows = torch.tensor([len(rows) > 0 for rows in sentences], device=device)
+        teacher_mask = has_rows[positions.rows]
+        known, rows = teacher_mask.nonzero().squeeze(-1), np.concatenate(sentences)
 
         # Positions without rows get any k different symbols, which the mask excludes.
-        symbols = torch.arange(self.k, device=target.device).repeat(target.numel(), 1)
+        symbols = torch.arange(self.k, device=device).repeat(len(positions), 1)
         lprobs = torch.zeros_like(symbols, dtype=torch.float32)
         top = TopK(symbols, lprobs, lprobs[:, 0].clone())
         for name, tensor in top._asdict().items():
             values = torch.from_numpy(rows[name].astype(np.float64))
-            tensor.index_copy_(0, positions, values.to(tensor))
+            tensor.index_copy_(0, known, values.to(tensor))
         return top, teacher_mask
 
     def _turn_to_cache_of(self, pairs):

@@ -29,13 +29,14 @@ from fairseq_seqkd.criterions.method import check_task, resolve_method
 from fairseq_seqkd.criterions.text_weights import LossWeights, with_text_weights
 from fairseq_seqkd.criterions.validation import record_nll
 from fairseq_seqkd.losses.blockwise_sum import (
+    TargetPositions,
     masked_sum,
     smoothed_nll_weights,
     weighted_sum,
 )
 from fairseq_seqkd.losses.statistics import Masks, PositionStatistics
 from fairseq_seqkd.losses.support import NoTeacher, TopKAndTail, WholeVocabulary
-from fairseq_seqkd.models.adapters import encoder_outputs_of, logits_of, unwrapped
+from fairseq_seqkd.models.adapters import encoder_outputs_of, output_layer_at, unwrapped
 from fairseq_seqkd.models.batches import rows_without_target
 from fairseq_seqkd.models.fit import check_student
 from fairseq_seqkd.prefixes import PrefixedBatch, TrainingStep
@@ -92,67 +93,71 @@ class DistillCriterion(FairseqCriterion):
         teacher = self.get_teacher(student, sample["target"].device)
         sample, student_rows_mask, prefix_log = self.with_prefixes(sample, student, teacher)
         # Before the student runs: a GPU would have to be waited for afterwards.
-        comparator = self.build_comparator(teacher, sample)
-        with encoder_outputs_of(model) as encoder_outputs:
-            net_output = model(**sample["net_input"])
-        target = student.get_targets(sample, net_output)
+        positions = TargetPositions(sample["target"].ne(self.padding_idx))
+        comparator = self.build_comparator(teacher, sample, positions)
+        with output_layer_at(student, positions.index) as logits_of_output:
+            with encoder_outputs_of(model) as encoder_outputs:
+                logits = logits_of_output(model(**sample["net_input"]))
+        target, n_rows = positions.pick(sample["target"]), len(sample["target"])
         gold = sample.get("gold") if self.gold_weight > 0 else None
         a, g = self.cfg.kd_alpha, self.gold_weight
-        logits = logits_of(student, net_output)
         weights = LossWeights((1 - g) * (1 - a), g if gold is None else 0.0)
+        texts = logits, target, positions
         if self.method.weighs_text:
-            weights = with_text_weights(weights, self, logits, target, sample.get("gold"))
-        loss, log = self.token_loss(logits, target, student_rows_mask, comparator, weights)
+            weights = with_text_weights(weights, self, *texts, sample.get("gold"))
+        loss, log = self.token_loss(*texts, student_rows_mask, comparator, weights)
         if self.gold_weight > 0:
             log["n_without_gold"] = rows_without_target(gold or sample, self.padding_idx)
         if gold is not None:
             loss = loss + gold_loss(self, student, encoder_outputs[-1], gold, weights)
         if self.n_passes > 1:
-            passes = student, encoder_outputs, teacher, sample, logits, weights
+            passes = student, encoder_outputs, teacher, sample, logits, positions, weights
             loss = loss + argmax_loss(self, *passes)
 
-        sample_size = len(target) if self.cfg.sentence_avg else sample["ntokens"]
-        sizes = {"ntokens": sample["ntokens"], "nsentences": len(target)}
+        sample_size = n_rows if self.cfg.sentence_avg else sample["ntokens"]
+        sizes = {"ntokens": sample["ntokens"], "nsentences": n_rows}
         sizes["sample_size"] = sample_size
         if self.method.sentence_weighting is not None:
-            log["sentence_weight"] = len(target) if weights.rows is None else weights.rows.sum()
+            log["sentence_weight"] = n_rows if weights.rows is None else weights.rows.sum()
         return loss, sample_size, {"loss": loss.data, **sizes, **log, **prefix_log}
 
-    def token_loss(self, logits, target, student_rows_mask, comparator, loss_weights):
-        """The loss at the positions of one forward pass.
+    def token_loss(
+        self, logits, target, positions, student_rows_mask, comparator, loss_weights
+    ):
+        """The loss at the target positions of one forward pass.
 
         Args:
-            logits: (batch, length, vocab) the student's
-            target: (batch, length) symbols
+            logits: (positions, vocab) the student's
+            target: (positions,) symbols
+            positions: `TargetPositions`
             student_rows_mask: (batch,) True for rows that the student generated
             comparator: compares student and teacher, see `build_comparator`
             loss_weights: `LossWeights`
         Returns:
-            a scalar in nats; and sums for logging, over target positions whatever their
-            weight in the loss
+            a scalar in nats; and sums for logging, over all positions whatever their weight
+            in the loss
         """
-        logits, symbols = logits.reshape(-1, logits.size(-1)), target.flatten()
-        masks = self.build_masks(target, student_rows_mask, comparator.teacher_mask)
+        masks = self.build_masks(student_rows_mask[positions.rows], comparator.teacher_mask)
         counted_mask = self.counted_mask(masks)
         more = self._memory.at(self.current_step()) if self._memory else {}
         more["student_rows_mask"] = student_rows_mask
-        statistics = PositionStatistics(comparator, logits, symbols, counted_mask, **more)
-        masks = Masks(*(mask.flatten() for mask in masks))
+        texts = logits, target, counted_mask, positions
+        statistics = PositionStatistics(comparator, *texts, **more)
 
-        def values_of(chunk, positions):
-            comparison = comparator.compare(chunk, symbols[positions], positions)
+        def values_of(chunk, some):
+            comparison = comparator.compare(chunk, target[some], some)
             values = {
                 "target_lprob": comparison.target_lprobs,
                 "summed_lprob": comparison.summed_lprobs,
             }
             support = comparison.support
             if support is not None:
-                in_student_rows = masks.student_position_mask[positions]
+                in_student_rows = masks.student_position_mask[some]
                 values["kd_loss"] = self.divergence_at(support, statistics, in_student_rows)
                 values["n_agree"] = support.agreement_mask
                 values["teacher_entropy"] = support.teacher_entropy
             if self.cfg.report_accuracy:
-                values["n_correct"] = chunk.argmax(-1) == symbols[positions]
+                values["n_correct"] = chunk.argmax(-1) == target[some]
             return values
 
         weights = self.weights_of_values(statistics, masks, loss_weights)
@@ -171,19 +176,19 @@ class DistillCriterion(FairseqCriterion):
         if not isinstance(statistics.comparator, NoTeacher):
             weights["kd_loss"] = self.kd_weights(statistics, masks)
         if s is not None:
-            s = s.unsqueeze(-1).expand_as(statistics.batch_counted_mask).flatten()
+            s = s[statistics.positions.rows]
             weights = {name: s * weight for name, weight in weights.items()}
         return weights
 
-    def build_masks(self, target, student_rows_mask, teacher_mask):
-        """The `Masks` of (batch, length) targets."""
-        target_mask = target.ne(self.padding_idx)
-        student_position_mask = student_rows_mask.unsqueeze(-1).expand_as(target)
-        compared_mask = target_mask if teacher_mask is None else target_mask & teacher_mask
-        return Masks(target_mask & ~student_position_mask, student_position_mask, compared_mask)
+    @staticmethod
+    def build_masks(student_position_mask, teacher_mask):
+        """The `Masks` of target positions; arguments (positions,), the second may be None."""
+        if teacher_mask is None:
+            teacher_mask = torch.ones_like(student_position_mask)
+        return Masks(~student_position_mask, student_position_mask, teacher_mask)
 
     def counted_mask(self, masks):
-        """(batch, length) True at the positions that statistics of the batch are over.
+        """(positions,) True at the positions that statistics of the batch are over.
 
         These are the compared ones whose divergence has a weight; if none has, all compared.
         """
@@ -248,16 +253,17 @@ class DistillCriterion(FairseqCriterion):
         """Where training is, a `TrainingStep`; None in validation."""
         return TrainingStep.now(self.cfg) if self.training else None
 
-    def build_comparator(self, teacher, sample):
-        """The object that compares student and teacher at the positions of a batch."""
+    def build_comparator(self, teacher, sample, positions):
+        """The object that compares student and teacher at a batch's `TargetPositions`."""
         k, temperature = self.cfg.kd_top_k, self.cfg.kd_temperature
         if self.uses_cache:
-            top, teacher_mask = self.cache.look_up(sample, self.padding_idx)
+            top, teacher_mask = self.cache.look_up(sample, positions, self.padding_idx)
             top = top.first(k or self.cache.k)
             return TopKAndTail(top, self.method.leftover, temperature, teacher_mask)
         if teacher is None:
             return NoTeacher()
         logits = teacher.logits(teacher.inputs_of(sample, self.training))
+        logits = logits.select(positions.index)
         if k is None:
             return WholeVocabulary(logits.at, temperature)
         return TopKAndTail(logits.top_k(k, temperature), self.method.leftover, temperature)

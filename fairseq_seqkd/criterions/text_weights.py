@@ -24,27 +24,28 @@ class LossWeights(NamedTuple):
     rows: Optional[Tensor] = None
 
 
-def with_text_weights(weights, criterion, logits, target, gold):
+def with_text_weights(weights, criterion, logits, target, positions, gold):
     """`LossWeights` with v and s of the batch; unchanged in validation.
 
     Args:
         weights: `LossWeights`
         criterion: `DistillCriterion`
-        logits: (batch, length, vocab) the student's
-        target: (batch, length) symbols
+        logits: (positions, vocab) the student's
+        target: (positions,) symbols
+        positions: `TargetPositions`
         gold: {"target", ...} of the same sentences; None where ``target`` is gold. A row that
             is padding alone has no gold, and its tokens no NLL weight
     """
     if not criterion.training:
         return weights
     method, pad = criterion.method, criterion.padding_idx
-    flat = logits.reshape(-1, logits.size(-1)), target.flatten()
-    symbols = None if gold is None else gold["target"]
-    statistics = PositionStatistics(NoTeacher(), *flat, target.ne(pad), gold=symbols)
+    symbols, everywhere = None if gold is None else gold["target"], target.ne(pad)
+    texts = logits, target, everywhere, positions
+    statistics = PositionStatistics(NoTeacher(), *texts, gold=symbols)
     if method.nll_weighting is not None:
         v = method.nll_weighting(statistics)
         if gold is not None:
-            v = v * symbols.ne(pad).any(-1, keepdim=True).expand_as(target).flatten()
+            v = v * symbols.ne(pad).any(-1)[positions.rows]
         weights = weights._replace(nll=v)
     if method.sentence_weighting is not None:
         weights = weights._replace(rows=method.sentence_weighting(statistics))

@@ -3,7 +3,12 @@
 A position's gradient is computed as soon as its value is, so that nothing between the logits
 and the loss is kept for more than one chunk. On a CPU a chunk stays in the cache, which makes
 this faster than the same sum over whole tensors.
+
+Positions are those of a batch that have a target: nothing is computed at padding. Tensors of
+(positions, ...) have them row by row.
 """
+
+import functools
 
 import torch
 
@@ -11,8 +16,44 @@ import torch
 _BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**25}
 
 
+class TargetPositions:
+    """Where the targets of a batch stand.
+
+    Args:
+        mask: (batch, length) True where there is a target
+    Attributes:
+        index: (positions,) counted through the flattened batch
+    """
+
+    def __init__(self, mask):
+        self.mask = mask
+        self.index = mask.flatten().nonzero().squeeze(-1)
+
+    def __len__(self):
+        return len(self.index)
+
+    @functools.cached_property
+    def rows(self):
+        """(positions,) the row of each."""
+        return self.index.div(max(self.mask.size(1), 1), rounding_mode="floor")
+
+    def pick(self, tensor):
+        """(positions, ...) what stands there in a (batch, length, ...) tensor."""
+        return tensor.flatten(0, 1).index_select(0, self.index)
+
+    def spread(self, values, elsewhere=0):
+        """(batch, length) the (positions,) values, each at its position.
+
+        Args:
+            values: of any type
+            elsewhere: the value at all other positions
+        """
+        whole = values.new_full((self.mask.numel(),), elsewhere)
+        return whole.index_copy_(0, self.index, values).view_as(self.mask)
+
+
 def position_slices(positions, width, device):
-    """Slices that together are all positions.
+    """Slices that together are all positions, one or more.
 
     Args:
         positions: how many there are
@@ -22,7 +63,7 @@ def position_slices(positions, width, device):
     size = max(
         1, _BLOCK_ELEMENTS.get(torch.device(device).type, _BLOCK_ELEMENTS["cuda"]) // width
     )
-    return [slice(first, first + size) for first in range(0, positions, size)]
+    return [slice(first, first + size) for first in range(0, max(positions, 1), size)]
 
 
 def weighted_sum(values_of, weights, logits):

@@ -74,18 +74,17 @@ class _KL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, lprobs, other_lprobs):
-        probs = lprobs.exp()
-        ctx.save_for_backward(lprobs, other_lprobs, probs)
-        return (finite(lprobs) - finite(other_lprobs)).mul_(probs).sum(-1)
+        probs, difference = lprobs.exp(), finite(lprobs) - finite(other_lprobs)
+        ctx.save_for_backward(difference, probs)
+        return (difference * probs).sum(-1)
 
     @staticmethod
     def backward(ctx, gradient):
-        lprobs, other_lprobs, probs = ctx.saved_tensors
+        difference, probs = ctx.saved_tensors
         gradient = gradient.unsqueeze(-1)
         grad_lprobs = grad_other = None
         if ctx.needs_input_grad[0]:
-            difference = finite(lprobs) - finite(other_lprobs)
-            grad_lprobs = difference.add_(1).mul_(probs).mul_(gradient)
+            grad_lprobs = difference.add(1).mul_(probs).mul_(gradient)
         if ctx.needs_input_grad[1]:
             grad_other = probs * -gradient
         return grad_lprobs, grad_other
@@ -94,19 +93,6 @@ class _KL(torch.autograd.Function):
 def kl(lprobs, other_lprobs):
     """KL(lprobs || other_lprobs), one value a position, in nats."""
     return _KL.apply(lprobs, other_lprobs)
-
-
-def mixture(weight, lprobs, other_lprobs):
-    """log(weight * exp(lprobs) + (1 - weight) * exp(other_lprobs)).
-
-    The weight is a number, or (positions, 1).
-    Probabilities are added, not their logarithms: a probability smaller than the smallest float
-    is lost, and has no weight in any divergence.
-    """
-    if not torch.is_tensor(weight) and weight == 0:
-        return other_lprobs
-    mixed = weight * lprobs.exp() + (1 - weight) * other_lprobs.exp()
-    return mixed.clamp(min=tiny(mixed)).log()
 
 
 def entropy(support):

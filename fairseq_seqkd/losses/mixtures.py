@@ -7,7 +7,8 @@ for student rows, where qbar and pbar are exp(mean log-probability of the text's
 
 import torch
 
-from fairseq_seqkd.losses.divergences import DIVERGENCES, kl, mixture
+from fairseq_seqkd.losses.divergences import DIVERGENCES, forward_kl, reverse_kl
+from fairseq_seqkd.losses.support import finite, tiny
 from fairseq_seqkd.registry import Parameter
 
 JSD_BETA = Parameter(
@@ -46,6 +47,108 @@ WINDOW = Parameter(
 )
 
 
+def mix(log_p, q, share):
+    """p, m = share q + (1 - share) p, and log m.
+
+    Probabilities are mixed, not their logarithms: one that is smaller than the smallest float
+    is lost, and has no weight in any divergence.
+
+    Args:
+        log_p, q: (positions, outcomes) the student's log-probabilities, the teacher's
+            probabilities
+        share: a number, or (positions, 1)
+    """
+    p = log_p.exp()
+    m = torch.lerp(p, q, share if torch.is_tensor(share) else float(share))
+    m = m.clamp_(min=tiny(m))
+    return p, m, m.log()
+
+
+def log_ratio(p, log_p, log_m):
+    """log(p / m), and its mean under p, (positions,); any finite number where p is 0."""
+    ratio = log_p - log_m
+    mean = (p * ratio).sum(-1)
+    # On a CPU it costs less to look for impossible outcomes than to expect them.
+    if mean.device.type != "cpu" or not mean.isfinite().all():
+        ratio = finite(log_p) - log_m
+        mean = (p * ratio).sum(-1)
+    return ratio, mean
+
+
+# The gradients are written out: half the time. The teacher has none.
+
+
+class _JensenShannon(torch.autograd.Function):
+    """beta KL(q || m) + (1 - beta) KL(p || m): those through m cancel out."""
+
+    @staticmethod
+    def forward(ctx, log_p, q, entropy_of_q, beta):
+        p, _, log_m = mix(log_p, q, beta)
+        ratio, kl_of_p = log_ratio(p, log_p, log_m)
+        ctx.beta = beta
+        ctx.save_for_backward(p, ratio)
+        kl_of_q = -(q * log_m).sum(-1) - entropy_of_q
+        return beta * kl_of_q + (1 - beta) * kl_of_p
+
+    @staticmethod
+    def backward(ctx, gradient):
+        p, ratio = ctx.saved_tensors
+        return ratio.mul(p).mul_((1 - ctx.beta) * gradient.unsqueeze(-1)), None, None, None
+
+
+class _TeacherToMixture(torch.autograd.Function):
+    """KL(q || m)."""
+
+    @staticmethod
+    def forward(ctx, log_p, q, entropy_of_q, share):
+        p, m, log_m = mix(log_p, q, share)
+        ctx.share = share
+        ctx.save_for_backward(p, q, m)
+        return -(q * log_m).sum(-1) - entropy_of_q
+
+    @staticmethod
+    def backward(ctx, gradient):
+        p, q, m = ctx.saved_tensors
+        scale = (ctx.share - 1) * gradient.unsqueeze(-1)
+        return torch.div(q, m).mul_(p).mul_(scale), None, None, None
+
+
+class _StudentToMixture(torch.autograd.Function):
+    """KL(p || m)."""
+
+    @staticmethod
+    def forward(ctx, log_p, q, share, is_detached):
+        p, m, log_m = mix(log_p, q, share)
+        ratio, value = log_ratio(p, log_p, log_m)
+        ctx.share, ctx.is_detached = share, is_detached
+        ctx.save_for_backward(p, m, ratio)
+        return value
+
+    @staticmethod
+    def backward(ctx, gradient):
+        p, m, ratio = ctx.saved_tensors
+        terms = ratio + 1
+        if not ctx.is_detached:
+            terms -= torch.div(p, m).mul_(1 - ctx.share)
+        return terms.mul_(p).mul_(gradient.unsqueeze(-1)), None, None, None
+
+
+def teacher_to_mixture(support, share):
+    """KL(q || share q + (1 - share) p), (positions,), in nats."""
+    of_teacher = support.teacher_probs, support.teacher_entropy
+    return _TeacherToMixture.apply(support.student_lprobs, *of_teacher, share)
+
+
+def student_to_mixture(support, share, is_detached=False):
+    """KL(p || share q + (1 - share) p), (positions,), in nats.
+
+    Args:
+        is_detached: whether the p inside the mixture has no gradient
+    """
+    p, q = support.student_lprobs, support.teacher_probs
+    return _StudentToMixture.apply(p, q, share, is_detached)
+
+
 @DIVERGENCES.option(beta=JSD_BETA)
 def jsd(support, statistics=None, *, beta=0.5):
     """Jensen-Shannon: beta KL(q || m) + (1 - beta) KL(p || m), m = beta q + (1 - beta) p.
@@ -56,9 +159,8 @@ def jsd(support, statistics=None, *, beta=0.5):
     Arguments and result as in `forward_kl`; beta: above 0 and below 1
     Source: Agarwal et al. 2023, GKD (arXiv 2306.13649), eq. 1.
     """
-    log_q, log_p = support.teacher_lprobs, support.student_lprobs
-    log_m = mixture(beta, log_q, log_p)
-    return beta * kl(log_q, log_m) + (1 - beta) * kl(log_p, log_m)
+    of_teacher = support.teacher_probs, support.teacher_entropy
+    return _JensenShannon.apply(support.student_lprobs, *of_teacher, beta)
 
 
 @DIVERGENCES.option(beta=JSD_BETA)
@@ -69,8 +171,7 @@ def teacher_jsd(support, statistics=None, *, beta=0.5):
     Source: Wen et al. 2023, f-distill (arXiv 2307.15190), section 2; the authors' code has a
         beta of 0.75 for translation and 0.15 otherwise, as this project counts it.
     """
-    log_q = support.teacher_lprobs
-    return beta * kl(log_q, mixture(beta, log_q, support.student_lprobs))
+    return beta * teacher_to_mixture(support, beta)
 
 
 @DIVERGENCES.option(beta=JSD_BETA)
@@ -79,8 +180,7 @@ def student_jsd(support, statistics=None, *, beta=0.5):
 
     Arguments, result and source as in `teacher_jsd`.
     """
-    log_p = support.student_lprobs
-    return (1 - beta) * kl(log_p, mixture(beta, support.teacher_lprobs, log_p))
+    return (1 - beta) * student_to_mixture(support, beta)
 
 
 @DIVERGENCES.option(skew=SKEW)
@@ -92,8 +192,9 @@ def skew_kl(support, statistics=None, *, skew=0.1):
     Arguments and result as in `forward_kl`; skew: from 0 (KL(q || p)) to below 1
     Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1.
     """
-    log_q, log_p = support.teacher_lprobs, support.student_lprobs
-    return kl(log_q, mixture(skew, log_q, log_p))
+    if not torch.is_tensor(skew) and skew == 0:
+        return forward_kl(support)
+    return teacher_to_mixture(support, skew)
 
 
 @DIVERGENCES.option(skew=SKEW, detached=DETACHED)
@@ -109,8 +210,9 @@ def skew_reverse_kl(support, statistics=None, *, skew=0.1, detached=False):
     Source: Ko et al. 2024, DistiLLM (arXiv 2402.03898), section 3.1; detached: the released
         code of Ko et al. 2025, DistiLLM-2 (arXiv 2503.07067).
     """
-    log_q, log_p = support.teacher_lprobs, support.student_lprobs
-    return kl(log_p, mixture(skew, log_p.detach() if detached else log_p, log_q))
+    if not torch.is_tensor(skew) and skew == 0:
+        return reverse_kl(support)
+    return student_to_mixture(support, 1 - skew, detached)
 
 
 @DIVERGENCES.option(largest=LARGEST_SKEW, window=WINDOW, remembers=("skew_gaps",))
@@ -152,21 +254,22 @@ def adaptive_skew(statistics, largest, window):
     Source: the released code of DistiLLM-2, which adds 1e-5 to the gap, takes m over the
         first logging window, has gradients in a, and in fact never sets m.
     """
-    mask = statistics.batch_counted_mask
-    of_student = torch.zeros_like(mask[:, 0])
+    positions = statistics.positions
+    has_gap = positions.spread(statistics.counted_mask).any(-1)
+    of_student = torch.zeros_like(has_gap)
     if statistics.student_rows_mask is not None:
         of_student = statistics.student_rows_mask
     qbar = (-statistics.row_means(statistics.teacher_nll)).exp()
     pbar = (-statistics.row_means(statistics.student_target_nll)).exp()
     gaps = torch.where(of_student, pbar - qbar, qbar - pbar)
-    means = _mean_gaps(statistics, gaps, of_student, mask.any(-1), window)
+    means = _mean_gaps(statistics, gaps, of_student, has_gap, window)
     m = means[of_student.long()].to(gaps)
     skew = (1 - (1 - largest) * m / (gaps + 1e-5)).clamp(LEAST_SKEW, largest)
     skew = torch.where(m.isnan(), torch.full_like(skew, largest), skew)
-    return skew.unsqueeze(-1).expand_as(mask).flatten()
+    return skew[positions.rows]
 
 
-def _mean_gaps(statistics, gaps, of_student, counted_mask, window):
+def _mean_gaps(statistics, gaps, of_student, has_gap, window):
     """(2,) the mean gap of data rows and of student rows; NaN until its window has passed.
 
     The memory has, for both, the sum and number of gaps in the window, the window's first
@@ -174,14 +277,14 @@ def _mean_gaps(statistics, gaps, of_student, counted_mask, window):
 
     Args:
         gaps, of_student: (rows,)
-        counted_mask: (rows,) True where the row has a gap
+        has_gap: (rows,) True where a row has counted positions
     """
     empty = torch.tensor([[0.0, 0.0, -1.0, -1.0]] * 2, dtype=torch.float64)
     memory = statistics.memory.get("skew_gaps", empty).clone().cpu()
     if statistics.update is not None:
         memory[:, 3] = statistics.update
         for kind, rows in zip(memory, (~of_student, of_student)):
-            joining = statistics.gather(gaps[rows & counted_mask]).double()
+            joining = statistics.gather(gaps[rows & has_gap]).double()
             if len(joining) and kind[2] < 0:
                 kind[2] = statistics.update
             if statistics.update < kind[2] + window:

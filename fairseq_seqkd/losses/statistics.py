@@ -8,17 +8,21 @@ import torch
 from torch import Tensor
 
 from fairseq_seqkd.losses import divergences
-from fairseq_seqkd.losses.blockwise_sum import at_least_float32, position_slices
+from fairseq_seqkd.losses.blockwise_sum import (
+    TargetPositions,
+    at_least_float32,
+    position_slices,
+)
 from fairseq_seqkd.losses.support import finite, tiny
 
 
 class Masks(NamedTuple):
-    """The positions of a batch; (batch, length), or flat as (positions,).
+    """Kinds of a batch's target positions, (positions,) each.
 
     Attributes:
         data_target_mask: True at targets of the data
         student_position_mask: True in rows that the student generated
-        compared_mask: True at targets for which the teacher's distribution is known
+        compared_mask: True where the teacher's distribution is known
     """
 
     data_target_mask: Tensor
@@ -28,7 +32,7 @@ class Masks(NamedTuple):
 
 @dataclass
 class PositionStatistics:
-    """Statistics of all positions of a batch, without gradient; positions = batch * length.
+    """Statistics of all positions of a batch that have a target, without gradient.
 
     Each is computed when it is first asked for, which costs a pass over the batch (with a live
     teacher also its output layer). Values outside the counted mask mean nothing.
@@ -37,8 +41,9 @@ class PositionStatistics:
         comparator: compares student and teacher, such as `WholeVocabulary`
         logits: (positions, vocab) the student's
         target: (positions,) symbols
-        batch_counted_mask: (batch, length) True for the positions of batch statistics: compared
-            ones whose divergence has a weight, or all compared ones if none has
+        counted_mask: (positions,) True for the positions of batch statistics: compared ones
+            whose divergence has a weight, or all compared ones if none has
+        positions: `TargetPositions`, where they stand in the batch
         memory: {name: tensor} that an option remembers from batch to batch
         gather: joins (n,) values of all data-parallel processes
         update: number of updates before this one; None in validation
@@ -50,7 +55,8 @@ class PositionStatistics:
     comparator: Any
     logits: Tensor
     target: Tensor
-    batch_counted_mask: Tensor
+    counted_mask: Tensor
+    positions: TargetPositions
     memory: Dict[str, Tensor] = field(default_factory=dict)
     gather: Callable = lambda values: values
     update: Optional[int] = None
@@ -58,25 +64,20 @@ class PositionStatistics:
     gold: Optional[Tensor] = None
     _computed: Dict[Tuple, Any] = field(default_factory=dict, repr=False)
 
-    @property
-    def counted_mask(self):
-        """``batch_counted_mask``, flattened to (positions,)."""
-        return self.batch_counted_mask.flatten()
-
     @functools.cached_property
     def relative_position(self):
         """(positions,) the position in its row, from above 0 to 1 for the row's last."""
-        lengths = self.batch_counted_mask.sum(-1, keepdim=True).clamp(min=1)
-        return (self.batch_counted_mask.cumsum(-1) / lengths).flatten()
+        counted = self.positions.spread(self.counted_mask)
+        lengths = counted.sum(-1, keepdim=True).clamp(min=1)
+        return self.positions.pick(counted.cumsum(-1) / lengths)
 
     @functools.cached_property
     def in_gold_mask(self):
         """(positions,) True at counted positions whose target stands in its row's gold."""
-        mask = self.batch_counted_mask
         if self.gold is None:
             return self.counted_mask
-        target = self.target.view_as(mask).unsqueeze(-1)
-        return ((target == self.gold.unsqueeze(1)).any(-1) & mask).flatten()
+        gold = self.gold[self.positions.rows]
+        return (self.target.unsqueeze(-1) == gold).any(-1) & self.counted_mask
 
     @functools.cached_property
     def student_nll(self):
@@ -128,9 +129,9 @@ class PositionStatistics:
 
     def row_means(self, values):
         """(batch,) means of (positions,) values over each row's counted positions, or 0."""
-        mask = self.batch_counted_mask
-        counted = torch.where(mask, values.view_as(mask), torch.zeros_like(values[:1]))
-        return counted.sum(-1) / mask.sum(-1).clamp(min=1)
+        counted = torch.where(self.counted_mask, values, torch.zeros_like(values))
+        numbers = self.positions.spread(self.counted_mask).sum(-1)
+        return self.positions.spread(counted).sum(-1) / numbers.clamp(min=1)
 
     @torch.no_grad()
     def once(self, statistic, *arguments):

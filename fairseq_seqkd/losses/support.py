@@ -103,8 +103,8 @@ class NoTeacher:
     """Compares the student with the target alone.
 
     Attributes:
-        teacher_mask: (batch, length) True where the teacher's distribution is known; None for
-            all positions that have a target
+        teacher_mask: (positions,) True where the teacher's distribution is known; None for
+            all
     """
 
     teacher_mask = None

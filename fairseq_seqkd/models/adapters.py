@@ -103,6 +103,36 @@ def features_of(model, net_input, encoded):
 
 
 @contextlib.contextmanager
+def output_layer_at(model, index):
+    """Inside, a model's output layer runs at some positions alone, where it is known how to.
+
+    The call of the model, and of its data-parallel wrapper, stays as it is.
+
+    Args:
+        model: without wrappers
+        index: (n,) positions of the flattened batch
+    Yields:
+        a function that gives the (n, vocab) logits of these positions, of the model's output
+    """
+    if not ends_in_output_layer(model):
+        yield lambda output: logits_of(model, output).flatten(0, 1).index_select(0, index)
+        return
+    own, layer = vars(model.decoder), model.decoder.output_layer
+    before = own.get("output_layer")
+
+    def at_positions(features, **arguments):
+        return layer(features.flatten(0, 1).index_select(0, index), **arguments)
+
+    own["output_layer"] = at_positions
+    try:
+        yield lambda output: output[0]
+    finally:
+        del own["output_layer"]
+        if before is not None:
+            own["output_layer"] = before
+
+
+@contextlib.contextmanager
 def encoder_outputs_of(model):
     """Collect what the encoder (if there is one) returns while the model runs."""
     outputs = []

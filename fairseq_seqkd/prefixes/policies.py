@@ -9,8 +9,9 @@ from fairseq_seqkd.decoding.token_rules import (
     StudentTokens,
     SwitchedTokens,
 )
-from fairseq_seqkd.losses.divergences import kl, mixture
+from fairseq_seqkd.losses.mixtures import jsd
 from fairseq_seqkd.losses.schedules import SCHEDULES
+from fairseq_seqkd.losses.support import Support
 from fairseq_seqkd.prefixes.buffer import NAMES
 from fairseq_seqkd.prefixes.replay import FRACTION, AdaptiveFraction, ReplayedRows
 from fairseq_seqkd.prefixes.row_rules import EveryRow, LengthLimit, MixedRows
@@ -187,5 +188,4 @@ def _drawings(topk, temperature, topp, teacher_temperature, teacher_topp):
 
 def jensen_shannon(student_lprobs, teacher_lprobs):
     """(n,) Jensen-Shannon divergence of (n, vocab) log-probabilities, in nats."""
-    middle = mixture(0.5, student_lprobs, teacher_lprobs)
-    return 0.5 * (kl(student_lprobs, middle) + kl(teacher_lprobs, middle))
+    return jsd(Support(student_lprobs, teacher_lprobs))

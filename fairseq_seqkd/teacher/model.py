@@ -272,9 +272,9 @@ class LazyLogits:
     def __len__(self):
         return len(self._outputs[0][0])
 
-    def select(self, mask):
-        """The logits of the positions where a (positions,) mask is True."""
-        outputs = [(one[mask.to(one.device)], layer) for one, layer in self._outputs]
+    def select(self, index):
+        """The logits of some positions, (n,) of the flattened batch."""
+        outputs = [(one[index.to(one.device)], layer) for one, layer in self._outputs]
         return LazyLogits(outputs, self._n_symbols)
 
     def at(self, positions):

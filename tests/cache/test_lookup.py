@@ -14,6 +14,7 @@ from fairseq_seqkd.cache import build as building
 from fairseq_seqkd.cache.store import DistributionCache
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
+from fairseq_seqkd.losses.blockwise_sum import TargetPositions
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 
 
@@ -292,8 +293,10 @@ class TestErrors:
         try:
             with pytest.raises(ValueError) as raised:
                 cache = build(task, kd_cache=str(copied)).cache
+                pad = task.tgt_dict.pad()
                 for ids in range(0, 160, 40):
-                    cache.look_up(batch_of(task, range(ids, ids + 40)), task.tgt_dict.pad())
+                    batch = batch_of(task, range(ids, ids + 40))
+                    cache.look_up(batch, TargetPositions(batch["target"].ne(pad)), pad)
         finally:
             path.write_bytes(content)
         assert f"--kd-cache: {str(path)!r} is cut short or damaged" in str(raised.value)

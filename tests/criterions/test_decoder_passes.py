@@ -6,6 +6,7 @@ import torch
 from float64 import kl64, loss_at, rows_of
 
 from fairseq_seqkd.criterions.decoder_passes import argmax_context, argmax_loss
+from fairseq_seqkd.losses.blockwise_sum import TargetPositions
 from fairseq_seqkd.teacher import load_teacher
 
 TIE_KD = {"kd_divergence": "ranked_kl", "kd_passes": 3}
@@ -18,9 +19,10 @@ def test_the_context_hand_worked():
     for row, best in enumerate([[4, 3, 5, 6], [3, 6, 7, 4]]):
         logits[row, range(4), best] = 2.0
     logits[0, 1, 1] = 9.0
-    before = logits.clone()
+    before, positions = logits.clone(), TargetPositions(context.ne(1))
     expected = [[2, 4, 3, 1], [1, 7, 6, 7]]
-    assert argmax_context(context, logits, 1).tolist() == expected
+    picked = positions.pick(logits)
+    assert argmax_context(context, picked, positions, 1).tolist() == expected
     assert torch.equal(logits, before)
 
 
@@ -75,7 +77,7 @@ def test_a_student_without_encoder_is_refused(training, student, batch):
     criterion = training(**TIE_KD)
     message = "--kd-passes is 3, but TransformerModel has no encoder to read again"
     with pytest.raises(ValueError, match=message):
-        argmax_loss(criterion, student, [], None, batch, None, None)
+        argmax_loss(criterion, student, [], None, batch, None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
 from fairseq_seqkd.criterions.text_weights import LossWeights
 from fairseq_seqkd.losses import blockwise_sum as chunks
+from fairseq_seqkd.losses.blockwise_sum import TargetPositions
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.teacher import LazyLogits
@@ -49,15 +50,17 @@ def test_the_loss_keeps_one_tensor_of_positions_by_vocabulary(
     student = load_models(str(teacher))[0][0]
     dataset = task.dataset("valid")
     batch = dataset.collater([dataset[i] for i in range(20)])
-    logits = student(**batch["net_input"])[0].detach().requires_grad_()
+    positions = TargetPositions(batch["target"].ne(task.target_dictionary.pad()))
+    logits = positions.pick(student(**batch["net_input"])[0].detach()).requires_grad_()
+    target = positions.pick(batch["target"])
     no_student_rows = torch.zeros(len(batch["target"]), dtype=torch.bool)
     frozen = criterion.get_teacher(student, torch.device("cpu"))
     monkeypatch.setitem(chunks._BLOCK_ELEMENTS, "cpu", logits.numel() // 10)
     monkeypatch.setattr(LazyLogits, "_AT_ONCE", 1)
     with LargeTensors(logits.numel() // 4) as large:
-        comparator = criterion.build_comparator(frozen, batch)
+        comparator = criterion.build_comparator(frozen, batch, positions)
         loss, _ = criterion.token_loss(
-            logits, batch["target"], no_student_rows, comparator, LossWeights(0.5)
+            logits, target, positions, no_student_rows, comparator, LossWeights(0.5)
         )
         loss.backward()
     assert [name for name in large.made_by if "empty" not in name] == []

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fairseq_seqkd.losses import blockwise_sum as chunks
-from fairseq_seqkd.losses.blockwise_sum import position_slices, weighted_sum
+from fairseq_seqkd.losses.blockwise_sum import TargetPositions, position_slices, weighted_sum
 
 
 def values_of(logits, rows):
@@ -74,3 +74,24 @@ def test_a_second_gradient_is_refused(weights):
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="used up"):
         loss.backward()
+
+
+def test_no_positions_have_a_sum_of_zero(weights):
+    logits = torch.randn(0, 7, requires_grad=True)
+    none = {name: weight[:0] for name, weight in weights.items()}
+    loss, values = weighted_sum(values_of, none, logits)
+    loss.backward()
+    assert loss == 0 and logits.grad.shape == (0, 7)
+    assert all(len(value) == 0 for value in values.values())
+
+
+def test_target_positions():
+    mask = torch.tensor([[True, True, False], [False, False, False], [True, False, True]])
+    positions = TargetPositions(mask)
+    symbols = torch.arange(9).view(3, 3)
+    assert len(positions) == 4 and positions.rows.tolist() == [0, 0, 2, 2]
+    assert positions.pick(symbols).tolist() == [0, 1, 6, 8]
+    assert positions.pick(torch.stack([symbols, -symbols], -1))[-1].tolist() == [8, -8]
+    spread = positions.spread(positions.pick(symbols), 99)
+    assert spread.tolist() == [[0, 1, 99], [99, 99, 99], [6, 99, 8]]
+    assert positions.spread(torch.ones(4, dtype=torch.bool)).equal(mask)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fairseq_seqkd.losses.blockwise_sum import TargetPositions
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.losses.statistics import PositionStatistics
 from fairseq_seqkd.losses.support import LEFTOVER, TopKAndTail, WholeVocabulary, top_k
@@ -168,7 +169,8 @@ def ours(name, settings, p, q, target, compared_mask, k=None, leftover=None):
     else:
         comparator = TopKAndTail(top_k(q, k), LEFTOVER.resolve(leftover, {}), 1)
     support = comparator.compare(p, target, slice(None)).support
-    statistics = PositionStatistics(comparator, p, target, compared_mask.unsqueeze(0))
+    positions = TargetPositions(torch.ones(1, len(target), dtype=torch.bool))
+    statistics = PositionStatistics(comparator, p, target, compared_mask, positions)
     return DIVERGENCES.resolve(name, settings)(support, statistics)
 
 

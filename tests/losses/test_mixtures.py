@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairseq_seqkd.losses.blockwise_sum import TargetPositions
 from fairseq_seqkd.losses.divergences import DIVERGENCES
 from fairseq_seqkd.losses.statistics import PositionStatistics
 from fairseq_seqkd.losses.support import WholeVocabulary
@@ -30,8 +31,10 @@ def ours(name, one, memory, update, gather=lambda values: values, **parameters):
     p, q = (torch.from_numpy(x).flatten(0, 1) for x in (student, teacher))
     target = torch.from_numpy(target).flatten()
     comparator = WholeVocabulary(lambda rows: q[rows], 1)
+    everywhere = TargetPositions(torch.ones(mask.shape, dtype=torch.bool))
+    counted_mask = torch.from_numpy(mask).flatten()
     statistics = PositionStatistics(
-        *(comparator, p, target, torch.from_numpy(mask), memory, gather, update),
+        *(comparator, p, target, counted_mask, everywhere, memory, gather, update),
         student_rows_mask=torch.from_numpy(student_rows),
     )
     divergence = DIVERGENCES.resolve(name, parameters)

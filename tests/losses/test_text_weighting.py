@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairseq_seqkd.losses.blockwise_sum import TargetPositions
 from fairseq_seqkd.losses.statistics import PositionStatistics
 from fairseq_seqkd.losses.support import NoTeacher
 from fairseq_seqkd.losses.text_weighting import NLL_WEIGHTINGS, SENTENCE_WEIGHTINGS
@@ -35,8 +36,9 @@ def texts(draw, min_length=0):
 
 
 def statistics_of(logits, target, gold=None):
-    flat = logits.flatten(0, 1), target.flatten()
-    return PositionStatistics(NoTeacher(), *flat, target.ne(PAD), gold=gold)
+    everywhere = TargetPositions(torch.ones_like(target, dtype=torch.bool))
+    texts = logits.flatten(0, 1), target.flatten(), target.ne(PAD).flatten(), everywhere
+    return PositionStatistics(NoTeacher(), *texts, gold=gold)
 
 
 @given(texts=texts(min_length=1), success=st.floats(0, 3), failure=st.floats(0, 3))
@@ -88,8 +90,9 @@ def test_finite_and_what_stands_in_padding_does_not_matter(axis, name, texts):
 def test_paced_is_largest_half_way():
     """A sentence that is known, one that is not, and one between them."""
     nll = -torch.tensor([0.99, 0.98, 0.5, 0.5, 0.01, 0.02]).log()
-    mask = torch.ones(3, 2, dtype=torch.bool)
-    given = SimpleNamespace(student_nll=nll, batch_counted_mask=mask)
+    positions = TargetPositions(torch.ones(3, 2, dtype=torch.bool))
+    mask = torch.ones(6, dtype=torch.bool)
+    given = SimpleNamespace(student_nll=nll, counted_mask=mask, positions=positions)
     given.row_means = PositionStatistics.row_means.__get__(given)
     weights = SENTENCE_WEIGHTINGS.resolve("paced", {})(given)
     assert weights.tolist() == pytest.approx([0.985 * 0.015, 0.25, 0.015 * 0.985], abs=1e-6)
