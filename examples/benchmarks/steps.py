@@ -2,7 +2,8 @@
 
 All methods take turns with the same student, batches and optimizer. Two parts of a step are
 timed separately: the student generating prefixes and the teacher scoring them. The remaining
-time is the student's training: its forward and backward pass, the loss, and the update.
+time is the student's training: its forward and backward pass, the loss, and the update. Of
+``dskd`` the teacher's part is in it.
 """
 
 import argparse
@@ -20,10 +21,13 @@ from tabulate import tabulate
 
 from fairseq_seqkd.criterions.config import DistillConfig
 from fairseq_seqkd.criterions.distill import DistillCriterion
+from fairseq_seqkd.criterions.dskd import DSKDConfig, DSKDCriterion
 from fairseq_seqkd.criterions.gkd import GKDConfig, GKDCriterion
 from fairseq_seqkd.criterions.imit_kd import ImitKDConfig, ImitKDCriterion
 from fairseq_seqkd.criterions.word_kd import WordKDConfig, WordKDCriterion
 from fairseq_seqkd.losses.divergences import DIVERGENCES
+from fairseq_seqkd.losses.text_weighting import NLL_WEIGHTINGS, SENTENCE_WEIGHTINGS
+from fairseq_seqkd.losses.weighting import WEIGHTINGS
 from fairseq_seqkd.models.loading import load_models
 from fairseq_seqkd.models.parameters import parameters_of
 from fairseq_seqkd.teacher import LazyLogits, shared_teacher
@@ -31,6 +35,8 @@ from fairseq_seqkd.teacher import LazyLogits, shared_teacher
 CROSS_ENTROPY = "cross-entropy"
 # The student generates the targets of all rows, as near the end of training.
 ALL_STUDENT_ROWS = {"kd_schedule": "constant", "kd_beta": 0.0}
+# All rows are the student's: generated now, or (at the end of training) some time ago.
+REPLAY = {"kd_prefixes": "replay", "kd_replay_fraction": 1.0}
 METHODS = {
     "word_kd": (WordKDCriterion, WordKDConfig, {}),
     "imit_kd, opt": (ImitKDCriterion, ImitKDConfig, ALL_STUDENT_ROWS),
@@ -42,6 +48,13 @@ METHODS = {
     "gkd": (GKDCriterion, GKDConfig, {"kd_beta": 0.0}),
     "interleaved": (DistillCriterion, DistillConfig, {"kd_prefixes": "interleaved"}),
     "switch": (DistillCriterion, DistillConfig, {"kd_prefixes": "switch"}),
+    "replay, fresh": (DistillCriterion, DistillConfig, REPLAY),
+    "replay, replayed": (
+        DistillCriterion,
+        DistillConfig,
+        {**REPLAY, "kd_replay_capacity": 100, "max_update": 1},
+    ),
+    "dskd": (DSKDCriterion, DSKDConfig, {}),
     "tie-kd": (
         DistillCriterion,
         DistillConfig,
@@ -50,6 +63,12 @@ METHODS = {
     **{
         f"distill, {name}": (DistillCriterion, DistillConfig, {"kd_divergence": name})
         for name in DIVERGENCES.options
+    },
+    **{
+        f"{axis.name}, {name}": (DistillCriterion, DistillConfig, {axis.name: name})
+        for axis in (WEIGHTINGS, NLL_WEIGHTINGS, SENTENCE_WEIGHTINGS)
+        for name in axis.options
+        if name != "uniform"
     },
 }
 PARTS = ("generating", "scoring")
@@ -85,9 +104,11 @@ def batches_of(task, max_tokens, number):
     return [batch for batch, _ in zip(iterator, range(number))]
 
 
-def criteria_of(task, arguments, clock):
+def criteria_of(task, arguments, clock, student, teacher):
     """{method: criterion}, plain cross-entropy first; the clock times generated prefixes."""
+    widths = [model.decoder.embed_tokens.embedding_dim for model in (student, *teacher.models)]
     common = {
+        **dict(zip(("dskd_student_width", "dskd_teacher_width"), widths)),
         "teacher_path": arguments.teacher,
         "teacher_data": arguments.data,
         "label_smoothing": 0.1,
@@ -99,9 +120,13 @@ def criteria_of(task, arguments, clock):
     criteria = {CROSS_ENTROPY: LabelSmoothedCrossEntropyCriterion(task, False, 0.1)}
     for name in arguments.methods:
         criterion_class, config, settings = METHODS[name]
-        cfg = OmegaConf.structured(config(**{**common, **settings}))
-        criterion = criteria[name] = criterion_class(task, cfg)
-        if criterion.method.prefix_policy is not None:
+        known = {one.name for one in dataclasses.fields(config)}
+        settings = {**{key: common[key] for key in known & set(common)}, **settings}
+        criterion = criteria[name] = criterion_class(
+            task, OmegaConf.structured(config(**settings))
+        )
+        method = getattr(criterion, "method", None)
+        if method is not None and method.prefix_policy is not None:
             policy = clock.wrap("generating", criterion.method.prefix_policy)
             criterion.method = dataclasses.replace(criterion.method, prefix_policy=policy)
     return criteria
@@ -190,7 +215,7 @@ def main():
     clock = Clock()
     teacher.logits = clock.wrap("scoring", teacher.logits)
     LazyLogits.at = clock.wrap("scoring", LazyLogits.at)
-    criteria = criteria_of(task, arguments, clock)
+    criteria = criteria_of(task, arguments, clock, student, teacher)
     table = table_of(measure(criteria, student, batches, clock, arguments.rounds))
     report = (
         f"{table}\n\nMedians of {arguments.rounds} rounds of {len(criteria)} methods in turns, "

@@ -11,6 +11,8 @@ from recipes import rows_of, run_script
 
 from fairseq_seqkd.cli.main import main
 from fairseq_seqkd.losses.divergences import DIVERGENCES
+from fairseq_seqkd.losses.text_weighting import NLL_WEIGHTINGS, SENTENCE_WEIGHTINGS
+from fairseq_seqkd.losses.weighting import WEIGHTINGS
 
 
 @pytest.fixture
@@ -36,19 +38,25 @@ def test_steps(settings, tmp_path):
         "imit_kd, full",
         "gkd",
         "interleaved",
-        "switch",
-        "tie-kd",
+        *("switch", "replay, fresh", "replay, replayed", "dskd", "tie-kd"),
+    ]
+    weightings = [
+        f"{axis.name}, {name}"
+        for axis in (WEIGHTINGS, NLL_WEIGHTINGS, SENTENCE_WEIGHTINGS)
+        for name in axis.options
+        if name != "uniform"
     ]
     assert [row[0] for row in rows] == [
         *methods,
         *(f"distill, {d}" for d in DIVERGENCES.options),
+        *weightings,
     ]
     for method, *cells in rows:
         ratio, total, generating, scoring, training = numbers(cells)
         assert ratio > 0 and total > 0 and training > 0
-        assert (scoring > 0) == (method != "cross-entropy")
+        assert (scoring > 0) == (method not in ("cross-entropy", "dskd"))
         assert (generating > 0) == method.startswith(
-            ("imit_kd", "gkd", "interleaved", "switch")
+            ("imit_kd", "gkd", "interleaved", "switch", "replay")
         )
         assert abs(total - generating - scoring - training) <= 2  # each is rounded
 
