@@ -65,8 +65,12 @@ METHODS = {
         for name in DIVERGENCES.options
     },
     **{
-        f"{axis.name}, {name}": (DistillCriterion, DistillConfig, {axis.name: name})
-        for axis in (WEIGHTINGS, NLL_WEIGHTINGS, SENTENCE_WEIGHTINGS)
+        f"{axis.name}, {name}": (DistillCriterion, DistillConfig, {axis.name: name, **more})
+        for axis, more in (
+            (WEIGHTINGS, {}),
+            (NLL_WEIGHTINGS, {"kd_prefixes": "student", **ALL_STUDENT_ROWS}),
+            (SENTENCE_WEIGHTINGS, {}),
+        )
         for name in axis.options
         if name != "uniform"
     },

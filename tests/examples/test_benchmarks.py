@@ -56,7 +56,7 @@ def test_steps(settings, tmp_path):
         assert ratio > 0 and total > 0 and training > 0
         assert (scoring > 0) == (method not in ("cross-entropy", "dskd"))
         assert (generating > 0) == method.startswith(
-            ("imit_kd", "gkd", "interleaved", "switch", "replay")
+            ("imit_kd", "gkd", "interleaved", "switch", "replay", "nll_weighting")
         )
         assert abs(total - generating - scoring - training) <= 2  # each is rounded
 
