@@ -25,7 +25,9 @@ from fairseq_seqkd.losses.dual_space import (
     Positions,
     attended,
     dual_space_terms,
+    nll,
     same_positions,
+    summed,
 )
 from fairseq_seqkd.models.adapters import (
     encode,
@@ -149,18 +151,20 @@ class DSKDCriterion(FairseqCriterion):
         with output_layer_inputs(student) as inputs:
             logits = model(**sample["net_input"])[0]
         mask = target.ne(self.padding_idx)
-        lprobs = logits.float().log_softmax(-1)
-        nll = -lprobs.gather(-1, target.unsqueeze(-1)).squeeze(-1)[mask].sum()
-        loss, log = nll, dict.fromkeys(_TERMS, 0)
+        symbols = target[mask]
+        nll_loss, _ = summed(
+            lambda chunk, some: {"nll": nll(chunk, symbols[some])}, "nll", logits[mask]
+        )
+        loss, log = nll_loss, dict.fromkeys(_TERMS, 0)
         if self.training:
             log = self.terms(student, inputs[-1], logits, sample, mask)
             a = self.cfg.kd_alpha
-            loss = (1 - a) * nll + a * (log["t2s_kl"] + log["t2s_ce"] + log["s2t_kl"])
+            loss = (1 - a) * nll_loss + a * (log["t2s_kl"] + log["t2s_ce"] + log["s2t_kl"])
             log = {name: value.data for name, value in log.items()}
         sample_size = len(target) if self.cfg.sentence_avg else sample["ntokens"]
         sizes = {"ntokens": sample["ntokens"], "nsentences": len(target)}
         sizes["sample_size"] = sample_size
-        return loss, sample_size, {"loss": loss.data, "nll_loss": nll.data, **sizes, **log}
+        return loss, sample_size, {"loss": loss.data, "nll_loss": nll_loss.data, **sizes, **log}
 
     def terms(self, student, features, logits, sample, mask):
         """The terms of `dual_space_terms` for a batch.

@@ -66,7 +66,7 @@ def position_slices(positions, width, device):
     return [slice(first, first + size) for first in range(0, max(positions, 1), size)]
 
 
-def weighted_sum(values_of, weights, logits):
+def weighted_sum(values_of, weights, logits, width=None):
     """The sum of weight times value over positions, and its gradient for the logits.
 
     Args:
@@ -74,13 +74,16 @@ def weighted_sum(values_of, weights, logits):
             are of; returns a dictionary of (n,) tensors
         weights: a dictionary of (positions,) tensors for some of these values; where a weight
             is 0 the value does not matter, even if it is infinite
-        logits: (positions, vocab), of any floating type
+        logits: (positions, vocab), of any floating type; or what ``values_of`` computes
+            logits from
+        width: numbers a position that are computed at once; None: of ``logits``
     Returns:
         the sum, which may be differentiated once and once only; and all values, (positions,)
         tensors without gradient
     """
     values = {}
-    return _WeightedSum.apply(logits, values_of, weights, values), values
+    width = width or logits.size(-1)
+    return _WeightedSum.apply(logits, values_of, weights, values, width), values
 
 
 def masked_sum(mask, values):
@@ -113,12 +116,12 @@ def at_least_float32(tensor):
 
 class _WeightedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, values_of, weights, values):
+    def forward(ctx, logits, values_of, weights, values, width):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         # Half precision would lose small gradients here, before the loss is scaled up.
         gradient = torch.empty_like(logits, dtype=dtype) if logits.requires_grad else None
         parts = []
-        for positions in position_slices(*logits.shape, logits.device):
+        for positions in position_slices(len(logits), width, logits.device):
             chunk = at_least_float32(logits[positions]).detach()
             chunk.requires_grad_(logits.requires_grad)
             with torch.set_grad_enabled(logits.requires_grad):
@@ -139,7 +142,7 @@ class _WeightedSum(torch.autograd.Function):
         # On a CPU a look is cheaper than a multiplication by 1; a GPU would have to wait.
         if scale.device.type != "cpu" or scale != 1:
             gradient.mul_(scale)
-        return gradient.to(ctx.dtype), None, None, None
+        return gradient.to(ctx.dtype), None, None, None, None
 
 
 def _gradient(chunk, values, weights, positions):

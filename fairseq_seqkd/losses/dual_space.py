@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fairseq_seqkd.losses.blockwise_sum import weighted_sum
+from fairseq_seqkd.losses.divergences import kl
+from fairseq_seqkd.losses.support import gather_lprobs
+
 
 class Positions(NamedTuple):
     """A model's decoder at the target positions of one batch.
@@ -90,23 +94,45 @@ def dual_space_terms(student, teacher, logits, in_student, in_teacher, temperatu
     Returns:
         {"t2s_kl", "t2s_ce", "s2t_kl", "n_t2s_right"}
     """
-    projected = functional.linear(in_student, student.head)[student.mask].float()
-    symbols = student.symbols[student.mask]
-    is_right = projected.argmax(-1) == symbols
-    t2s_kl = kl_of_logits(projected.detach(), logits[student.mask].float(), temperature)
-    if only_right:
-        t2s_kl = t2s_kl * is_right
-    of_teacher = functional.linear(teacher.features, teacher.head)[teacher.mask].float()
-    learned = functional.linear(in_teacher, teacher.head)[teacher.mask].float()
-    return {
-        "t2s_kl": t2s_kl.sum(),
-        "t2s_ce": functional.cross_entropy(projected, symbols, reduction="sum"),
-        "s2t_kl": kl_of_logits(of_teacher, learned, temperature).sum(),
-        "n_t2s_right": is_right.sum(),
-    }
+    symbols, projected = student.symbols[student.mask], in_student[student.mask]
+    of_teacher, learned = teacher.features[teacher.mask], in_teacher[teacher.mask]
+
+    def in_space_of_student(chunk, some):
+        t2s = head_logits(projected[some].detach(), student.head)
+        is_right = t2s.argmax(-1) == symbols[some]
+        value = kl_of_logits(t2s, chunk, temperature)
+        return {"kl": value * is_right if only_right else value, "n_right": is_right}
+
+    def of_projector(chunk, some):
+        return {"nll": nll(head_logits(chunk, student.head), symbols[some])}
+
+    def in_space_of_teacher(chunk, some):
+        q = head_logits(of_teacher[some], teacher.head)
+        return {"kl": kl_of_logits(q, head_logits(chunk, teacher.head), temperature)}
+
+    t2s_kl, values = summed(in_space_of_student, "kl", logits[student.mask])
+    t2s_ce, _ = summed(of_projector, "nll", projected, len(student.head))
+    s2t_kl, _ = summed(in_space_of_teacher, "kl", learned, len(teacher.head))
+    n_right = values["n_right"].sum()
+    return {"t2s_kl": t2s_kl, "t2s_ce": t2s_ce, "s2t_kl": s2t_kl, "n_t2s_right": n_right}
+
+
+def summed(values_of, name, tensor, width=None):
+    """`weighted_sum` of one of the values, with weights of 1."""
+    weights = {name: torch.ones(len(tensor), device=tensor.device)}
+    return weighted_sum(values_of, weights, tensor, width)
+
+
+def head_logits(features, head):
+    """(n, vocab) float32 logits of (n, width) features."""
+    return functional.linear(features.to(head), head).float()
+
+
+def nll(logits, symbols):
+    """(n,) the NLL of symbols in nats, of (n, vocab) float32 logits."""
+    return -gather_lprobs(logits, symbols.unsqueeze(-1), 0).lprobs.squeeze(-1)
 
 
 def kl_of_logits(first, second, temperature):
     """(n,) KL of the softmaxes of two (n, vocab) logits at a temperature."""
-    first, second = ((one / temperature).log_softmax(-1) for one in (first, second))
-    return functional.kl_div(second, first, reduction="none", log_target=True).sum(-1)
+    return kl(*((one / temperature).log_softmax(-1) for one in (first, second)))
