@@ -20,9 +20,11 @@ Example:
         --kd-cache cache
 """
 
+import functools
+
 import torch
 
-from fairseq_seqkd.cache.build import estimate, fill, open_cache, seal
+from fairseq_seqkd.cache.build import DEFAULTS, estimate, fill, open_cache, seal
 from fairseq_seqkd.cache.store import DistributionCache
 from fairseq_seqkd.cache.teacher_source import load_sourced_splits
 from fairseq_seqkd.chunked.workers import this_worker
@@ -83,15 +85,21 @@ def run(arguments):
     teacher_sha256 = sha256_of_checkpoints(path)
     splits = splits_of(arguments)
     caches = [DistributionCache(folder) for folder in folders]
-    for cache, split in zip(caches, splits):  # all of them, before anything is scored
-        with overwriting(cache, arguments.overwrite, worker):
-            open_cache(cache, split, teacher_sha256, settings_of(arguments), device)
-        print(estimate(cache, split))
 
+    @functools.lru_cache(maxsize=None)
     def load(dtype):
         task, source = splits[0].task, sources_of_each(data, arguments.teacher_source)[0]
         how = arguments.teacher_data, device, DTYPES[dtype], task
         return load_teacher(path, *how, source=source)
+
+    if arguments.overwrite or not all(cache.exists for cache in caches):
+        teacher = load(arguments.teacher_dtype or DEFAULTS["dtype"])
+        for split in splits:  # a teacher that is refused leaves no cache behind
+            teacher.check_dictionaries(split.task)
+    for cache, split in zip(caches, splits):  # all of them, before anything is scored
+        with overwriting(cache, arguments.overwrite, worker):
+            open_cache(cache, split, teacher_sha256, settings_of(arguments), device)
+        print(estimate(cache, split))
 
     finished = [fill_and_seal(*pair, load, worker) for pair in zip(caches, splits)]
     if all(finished):

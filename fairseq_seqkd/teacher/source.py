@@ -118,7 +118,7 @@ def _check_language_models(models):
         if not (isinstance(model, FairseqLanguageModel) and is_causal):
             raise ValueError(
                 f"--teacher-source {NONE}: the teacher, {type(model).__name__}, is no language "
-                "model that predicts from left to right, such as those of --task "
+                "model that predicts from left to right, such as those of the task "
                 "language_modeling. Leave the flag out for a teacher that reads the student's "
                 "source, or name a data-bin with the source that it reads."
             )

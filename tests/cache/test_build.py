@@ -278,6 +278,13 @@ class TestErrors:
         path = tmp_path / "data" / "dict.tgt.txt"
         path.write_text(path.read_text() + "more 1\n")
         assert "dictionary" in fails(data=tmp_path / "data")
+        assert not (tmp_path / "cache").exists()
+
+    def test_a_teacher_that_reads_other_sources(self, fails, data, text, tmp_path):
+        """Such as none, where it needs one: refused before there is a cache."""
+        message = fails("--teacher-source", "none", data=data)
+        assert "--teacher-source" in message
+        assert not (tmp_path / "cache").exists()
 
     def test_two_data_bins_and_one_cache(self, fails, data):
         assert "found 1, expected 2: one folder for each" in fails(data=f"{data}:{data}")
