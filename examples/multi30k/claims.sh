@@ -248,11 +248,17 @@ if [ ${#left[@]} != 0 ]; then
     side_by_side row ${later[@]+"${later[@]}"}
 fi
 
+page() {
+    step "published and measured results, in $OUT"
+    python "$here/claims.py" page "$OUT" | tee "$OUT/claims.md"
+}
+
 # The best distilled student by validation. The file is committed before the test sets are scored.
 finished=$(for row in $ALL; do [ ! -e "$OUT/rows/$row" ] || echo "$row"; done)
 if [ "$(echo $finished)" != "$(echo $ALL)" ]; then
-    step "some rows are not done: the page waits for them"
+    step "some rows are not done, and not on the page"
     for row in $ALL; do [ -e "$OUT/rows/$row" ] || echo "$row"; done
+    page
     exit 0
 fi
 [ -e "$OUT/best" ] ||
@@ -322,5 +328,4 @@ once shipped "export of the best student" run ship fairseq-seqkd export \
     --spm-model "$SPM" --out "$WORK/shipped.new"
 
 for log in "$WORK"/logs/*.log; do keep_log "$(basename "$log" .log)"; done
-step "published and measured results, in $OUT"
-python "$here/claims.py" page "$OUT" | tee "$OUT/claims.md"
+page

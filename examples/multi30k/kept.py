@@ -16,6 +16,10 @@ DECODINGS = {"greedy": 1, "beam 5": 5}
 NONE = "none.wide"
 
 
+class NotYet(Exception):
+    """Something that the page needs is not measured yet; the text names it."""
+
+
 class Row:
     """A trained model's kept results.
 
@@ -109,9 +113,40 @@ class Results:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.methods = Method.of_rows(folder)
-        self.teacher = self.methods["teacher"]
-        self.none = self.methods[NONE]
-        self.best = self.methods[(self.folder / "best").read_text().strip().rpartition(".")[0]]
+
+    def method(self, name):
+        """The `Method` of a name; raises `NotYet`."""
+        if name not in self.methods:
+            raise NotYet(name)
+        return self.methods[name]
+
+    @property
+    def teacher(self):
+        return self.method("teacher")
+
+    @property
+    def none(self):
+        return self.method(NONE)
+
+    @property
+    def best(self):
+        """The best distilled student's `Method`."""
+        return self.method(self.best_row.rpartition(".")[0])
+
+    @property
+    def best_row(self):
+        """The name of the best distilled student by validation, so far if rows are missing."""
+        if (self.folder / "best").exists():
+            return (self.folder / "best").read_text().strip()
+        candidates = [
+            row
+            for method in self.methods.values()
+            for row in method.rows
+            if row.name.endswith(".wide.1") and not row.name.startswith("none")
+        ]
+        if not candidates:
+            raise NotYet("a distilled student")
+        return max(candidates, key=self.validation).name
 
     def validation(self, row):
         """The best greedy BLEU of a row's training on the validation set; None if unknown."""
@@ -120,7 +155,9 @@ class Results:
         return max(bleu for _, bleu in curve) if curve else None
 
     def speed(self, model, beam, engine):
-        """The row of the speed report."""
+        """The row of the speed report; raises `NotYet`."""
+        if not (self.folder / "speed").exists():
+            raise NotYet("speed")
         (row,) = [
             row
             for row in load_report(self.folder / "speed")["rows"]

@@ -4,6 +4,7 @@ import gzip
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -123,3 +124,26 @@ def test_every_log_has_a_command_and_no_path_of_this_machine():
         first = log.read_text().splitlines()[0]
         assert re.match(r"\$ (fairseq-|env )", first), log
         assert "/home/" not in first and "/root" not in first, log
+
+
+def test_a_page_of_the_rows_that_are_there(claims, kept, tmp_path, capsys):
+    """What lacks a row says so, and the best student is that of the rows so far."""
+    for name, system in (("none.wide.1", "bad"), ("teacher", "good")):
+        row = tmp_path / "results" / "rows" / name
+        row.mkdir(parents=True)
+        kept.keep(evaluation(tmp_path / name, system), row)
+        shutil.copy(tmp_path / name / "report.json", row)
+    (tmp_path / "results" / "logs").mkdir()
+    claims.print_page(tmp_path / "results")
+    page = capsys.readouterr().out
+    assert page.count("Not measured yet: ") == 4
+    assert "a distilled student is missing" in page and "| [(teacher)]" in page
+    for name, bleu in (("seq_kd-a.wide.1", 30), ("seq_kd-b.wide.1", 31), ("mbr.narrow.1", 32)):
+        shutil.copytree(row, tmp_path / "results" / "rows" / name)
+        log = f"valid on 'valid' subset | bleu {bleu} | num_updates 10 | best_bleu {bleu}\n"
+        (tmp_path / "results" / "logs" / f"{name}.log").write_text(
+            f"2026-01-01 00:00:00 | INFO | valid | epoch 001 | {log}"
+        )
+    assert kept.Results(tmp_path / "results").best_row == "seq_kd-b.wide.1"
+    claims.print_page(tmp_path / "results")
+    assert "best distilled student over no distillation" in capsys.readouterr().out
