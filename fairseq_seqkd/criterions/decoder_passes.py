@@ -27,7 +27,7 @@ def gold_loss(criterion, student, encoder_out, gold, weights):
     positions = TargetPositions(gold["target"].ne(criterion.padding_idx))
     with output_layer_at(student, positions.index) as logits_of_output:
         net_output = student.decoder(gold["prev_output_tokens"], encoder_out=encoder_out)
-    logits, target = logits_of_output(net_output), positions.pick(gold["target"])
+    logits, target = logits_of_output(net_output), positions.take(gold["target"])
     weights = LossWeights(gold=criterion.gold_weight, rows=weights.rows)
     of_pass = logits, target, positions, nowhere(gold["target"]), NoTeacher()
     return criterion.token_loss(*of_pass, weights)[0]
@@ -60,7 +60,7 @@ def argmax_loss(
             "encoder to read again: expected a model that reads a source, or --kd-passes 1"
         )
     inputs, loss, weights = sample["net_input"], 0.0, LossWeights(rows=weights.rows)
-    target, pad = positions.pick(sample["target"]), criterion.padding_idx
+    target, pad = positions.take(sample["target"]), criterion.padding_idx
     for _ in range(criterion.n_passes - 1):
         context = argmax_context(inputs["prev_output_tokens"], logits, positions, pad)
         inputs = {**inputs, "prev_output_tokens": context}

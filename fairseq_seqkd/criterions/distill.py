@@ -98,7 +98,7 @@ class DistillCriterion(FairseqCriterion):
         with output_layer_at(student, positions.index) as logits_of_output:
             with encoder_outputs_of(model) as encoder_outputs:
                 logits = logits_of_output(model(**sample["net_input"]))
-        target, n_rows = positions.pick(sample["target"]), len(sample["target"])
+        target, n_rows = positions.take(sample["target"]), len(sample["target"])
         gold = sample.get("gold") if self.gold_weight > 0 else None
         a, g = self.cfg.kd_alpha, self.gold_weight
         weights = LossWeights((1 - g) * (1 - a), g if gold is None else 0.0)

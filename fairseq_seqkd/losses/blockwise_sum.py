@@ -37,7 +37,7 @@ class TargetPositions:
         """(positions,) the row of each."""
         return self.index.div(max(self.mask.size(1), 1), rounding_mode="floor")
 
-    def pick(self, tensor):
+    def take(self, tensor):
         """(positions, ...) what stands there in a (batch, length, ...) tensor."""
         return tensor.flatten(0, 1).index_select(0, self.index)
 

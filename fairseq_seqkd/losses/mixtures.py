@@ -47,8 +47,8 @@ WINDOW = Parameter(
 )
 
 
-def mix(log_p, q, share):
-    """p, m = share q + (1 - share) p, and log m.
+def mix(log_p, q, weight):
+    """p, m = weight q + (1 - weight) p, and log m.
 
     Probabilities are mixed, not their logarithms: one that is smaller than the smallest float
     is lost, and has no weight in any divergence.
@@ -56,10 +56,10 @@ def mix(log_p, q, share):
     Args:
         log_p, q: (positions, outcomes) the student's log-probabilities, the teacher's
             probabilities
-        share: a number, or (positions, 1)
+        weight: of q, a number or (positions, 1)
     """
     p = log_p.exp()
-    m = torch.lerp(p, q, share if torch.is_tensor(share) else float(share))
+    m = torch.lerp(p, q, weight if torch.is_tensor(weight) else float(weight))
     m = m.clamp_(min=tiny(m))
     return p, m, m.log()
 
@@ -100,16 +100,16 @@ class _TeacherToMixture(torch.autograd.Function):
     """KL(q || m)."""
 
     @staticmethod
-    def forward(ctx, log_p, q, entropy_of_q, share):
-        p, m, log_m = mix(log_p, q, share)
-        ctx.share = share
+    def forward(ctx, log_p, q, entropy_of_q, weight):
+        p, m, log_m = mix(log_p, q, weight)
+        ctx.weight = weight
         ctx.save_for_backward(p, q, m)
         return -(q * log_m).sum(-1) - entropy_of_q
 
     @staticmethod
     def backward(ctx, gradient):
         p, q, m = ctx.saved_tensors
-        scale = (ctx.share - 1) * gradient.unsqueeze(-1)
+        scale = (ctx.weight - 1) * gradient.unsqueeze(-1)
         return torch.div(q, m).mul_(p).mul_(scale), None, None, None
 
 
@@ -117,10 +117,10 @@ class _StudentToMixture(torch.autograd.Function):
     """KL(p || m)."""
 
     @staticmethod
-    def forward(ctx, log_p, q, share, is_detached):
-        p, m, log_m = mix(log_p, q, share)
+    def forward(ctx, log_p, q, weight, is_detached):
+        p, m, log_m = mix(log_p, q, weight)
         ratio, value = log_ratio(p, log_p, log_m)
-        ctx.share, ctx.is_detached = share, is_detached
+        ctx.weight, ctx.is_detached = weight, is_detached
         ctx.save_for_backward(p, m, ratio)
         return value
 
@@ -129,24 +129,24 @@ class _StudentToMixture(torch.autograd.Function):
         p, m, ratio = ctx.saved_tensors
         terms = ratio + 1
         if not ctx.is_detached:
-            terms -= torch.div(p, m).mul_(1 - ctx.share)
+            terms -= torch.div(p, m).mul_(1 - ctx.weight)
         return terms.mul_(p).mul_(gradient.unsqueeze(-1)), None, None, None
 
 
-def teacher_to_mixture(support, share):
-    """KL(q || share q + (1 - share) p), (positions,), in nats."""
+def teacher_to_mixture(support, weight):
+    """KL(q || weight q + (1 - weight) p), (positions,), in nats."""
     of_teacher = support.teacher_probs, support.teacher_entropy
-    return _TeacherToMixture.apply(support.student_lprobs, *of_teacher, share)
+    return _TeacherToMixture.apply(support.student_lprobs, *of_teacher, weight)
 
 
-def student_to_mixture(support, share, is_detached=False):
-    """KL(p || share q + (1 - share) p), (positions,), in nats.
+def student_to_mixture(support, weight, is_detached=False):
+    """KL(p || weight q + (1 - weight) p), (positions,), in nats.
 
     Args:
         is_detached: whether the p inside the mixture has no gradient
     """
     p, q = support.student_lprobs, support.teacher_probs
-    return _StudentToMixture.apply(p, q, share, is_detached)
+    return _StudentToMixture.apply(p, q, weight, is_detached)
 
 
 @DIVERGENCES.option(beta=JSD_BETA)
@@ -255,21 +255,21 @@ def adaptive_skew(statistics, largest, window):
         first logging window, has gradients in a, and in fact never sets m.
     """
     positions = statistics.positions
-    has_gap = positions.spread(statistics.counted_mask).any(-1)
-    of_student = torch.zeros_like(has_gap)
+    gap_mask = positions.spread(statistics.counted_mask).any(-1)
+    of_student = torch.zeros_like(gap_mask)
     if statistics.student_rows_mask is not None:
         of_student = statistics.student_rows_mask
     qbar = (-statistics.row_means(statistics.teacher_nll)).exp()
     pbar = (-statistics.row_means(statistics.student_target_nll)).exp()
     gaps = torch.where(of_student, pbar - qbar, qbar - pbar)
-    means = _mean_gaps(statistics, gaps, of_student, has_gap, window)
+    means = _mean_gaps(statistics, gaps, of_student, gap_mask, window)
     m = means[of_student.long()].to(gaps)
     skew = (1 - (1 - largest) * m / (gaps + 1e-5)).clamp(LEAST_SKEW, largest)
     skew = torch.where(m.isnan(), torch.full_like(skew, largest), skew)
     return skew[positions.rows]
 
 
-def _mean_gaps(statistics, gaps, of_student, has_gap, window):
+def _mean_gaps(statistics, gaps, of_student, gap_mask, window):
     """(2,) the mean gap of data rows and of student rows; NaN until its window has passed.
 
     The memory has, for both, the sum and number of gaps in the window, the window's first
@@ -277,14 +277,14 @@ def _mean_gaps(statistics, gaps, of_student, has_gap, window):
 
     Args:
         gaps, of_student: (rows,)
-        has_gap: (rows,) True where a row has counted positions
+        gap_mask: (rows,) True where a row has counted positions
     """
     empty = torch.tensor([[0.0, 0.0, -1.0, -1.0]] * 2, dtype=torch.float64)
     memory = statistics.memory.get("skew_gaps", empty).clone().cpu()
     if statistics.update is not None:
         memory[:, 3] = statistics.update
         for kind, rows in zip(memory, (~of_student, of_student)):
-            joining = statistics.gather(gaps[rows & has_gap]).double()
+            joining = statistics.gather(gaps[rows & gap_mask]).double()
             if len(joining) and kind[2] < 0:
                 kind[2] = statistics.update
             if statistics.update < kind[2] + window:

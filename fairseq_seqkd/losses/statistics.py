@@ -69,7 +69,7 @@ class PositionStatistics:
         """(positions,) the position in its row, from above 0 to 1 for the row's last."""
         counted = self.positions.spread(self.counted_mask)
         lengths = counted.sum(-1, keepdim=True).clamp(min=1)
-        return self.positions.pick(counted.cumsum(-1) / lengths)
+        return self.positions.take(counted.cumsum(-1) / lengths)
 
     @functools.cached_property
     def in_gold_mask(self):

@@ -21,7 +21,7 @@ def test_the_context_hand_worked():
     logits[0, 1, 1] = 9.0
     before, positions = logits.clone(), TargetPositions(context.ne(1))
     expected = [[2, 4, 3, 1], [1, 7, 6, 7]]
-    picked = positions.pick(logits)
+    picked = positions.take(logits)
     assert argmax_context(context, picked, positions, 1).tolist() == expected
     assert torch.equal(logits, before)
 

@@ -90,8 +90,8 @@ def test_target_positions():
     positions = TargetPositions(mask)
     symbols = torch.arange(9).view(3, 3)
     assert len(positions) == 4 and positions.rows.tolist() == [0, 0, 2, 2]
-    assert positions.pick(symbols).tolist() == [0, 1, 6, 8]
-    assert positions.pick(torch.stack([symbols, -symbols], -1))[-1].tolist() == [8, -8]
-    spread = positions.spread(positions.pick(symbols), 99)
+    assert positions.take(symbols).tolist() == [0, 1, 6, 8]
+    assert positions.take(torch.stack([symbols, -symbols], -1))[-1].tolist() == [8, -8]
+    spread = positions.spread(positions.take(symbols), 99)
     assert spread.tolist() == [[0, 1, 99], [99, 99, 99], [6, 99, 8]]
     assert positions.spread(torch.ones(4, dtype=torch.bool)).equal(mask)
