@@ -13,6 +13,12 @@ import shutil
 
 # Set before torch is imported: the tests' models are too small for two threads.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Each of pytest-xdist's workers has a core of its own: commands that take all cores would wait
+# for each other's threads, and be many times slower.
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    number = int(os.environ["PYTEST_XDIST_WORKER"][len("gw") :])
+    os.sched_setaffinity(0, {cores[number % len(cores)]})
 
 import socket  # noqa: E402
 import sys  # noqa: E402
