@@ -10,6 +10,7 @@ from fairseq_seqkd.cache.repeats import first_equal_pairs, scored_ids, write_rep
 from fairseq_seqkd.cache.store import SENTENCE, SentenceTopK, hash_of, pairs_of, record_dtype
 from fairseq_seqkd.chunked.fill import fill_chunks, missing_chunks
 from fairseq_seqkd.chunked.plan import chunk_size
+from fairseq_seqkd.losses.blockwise_sum import TargetPositions
 from fairseq_seqkd.registry import flag
 from fairseq_seqkd.teacher import SOURCE_ENTRY
 
@@ -174,9 +175,7 @@ class Scorer:
         """
         k, temperature = self.manifest["top_k"], self.manifest["temperature"]
         targets = target[target_mask].to(self.teacher.device)
-        logits = self.teacher.logits(net_input).select(
-            target_mask.flatten().nonzero().squeeze(-1)
-        )
+        logits = self.teacher.logits(net_input).select(TargetPositions(target_mask).index)
         top, target_lprobs = logits.top_k_and_targets(k, temperature, targets)
         if top.tail_lprobs.isnan().any():
             raise ValueError(
